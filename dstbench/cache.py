@@ -1,0 +1,51 @@
+"""A content-addressed cache of folders: made once, shared by all cells and processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+
+def digest(key: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a JSON-able mapping, whatever the order of its keys."""
+    text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Cache:
+    """Folders under ``root``, each named by what it holds and a hash of all that determines it.
+
+    The default root is ``$DSTBENCH_CACHE``, else the user's cache folder.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        default = os.environ.get("DSTBENCH_CACHE") or user_cache_path("dstbench")
+        self.root = Path(root or default).expanduser()
+
+    def folder(self, name: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """The folder for ``key``, made by ``make(empty folder)`` if it is not there yet.
+
+        A folder appears whole or not at all; of two processes that want the same one, the second
+        waits for the first.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        target = self.root / f"{name}-{digest(key)[:16]}"
+        if target.exists():
+            return target
+        with FileLock(f"{target}.lock"):
+            if not target.exists():
+                unfinished = Path(f"{target}.partial")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                make(unfinished)
+                (unfinished / "key.json").write_text(json.dumps(key, indent=2, sort_keys=True))
+                unfinished.rename(target)
+        return target

@@ -1,0 +1,174 @@
+"""What a plugin provides: the base classes of models, datasets and feature extractors.
+
+Sparsifiers have theirs in :mod:`dstbench.sparsity`, because they serve outside the harness too.
+A plugin's class carries its ``name`` and a pydantic ``Settings`` class; the harness checks a
+benchmark's tables against it and hands the plugin a validated instance.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from dstbench.cache import Cache
+
+Split = Literal["train", "validation"]
+
+
+class PluginSettings(BaseModel):
+    """Base of every plugin's ``Settings``: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a plugin works: on which device, with which cache, and whom it tells."""
+
+    device: torch.device
+    cache: Cache
+    report: Callable[[str], None] = lambda message: None
+
+
+@dataclass(frozen=True)
+class Data:
+    """A loaded dataset.
+
+    ``train`` and ``validation`` are sequences of items: uint8 tensors (C, H, W) for
+    ``kind = "images"``. ``to_images`` turns a list of items into uint8 images (N, C, H, W), the
+    form in which they are scored and shown. ``fingerprint`` is a hash of the content, the key of
+    everything that is cached about it.
+    """
+
+    train: Sequence[Any]
+    validation: Sequence[Any]
+    fingerprint: str
+    to_images: Callable[[Sequence[Any]], Tensor]
+
+    def split(self, name: Split) -> Sequence[Any]:
+        return self.train if name == "train" else self.validation
+
+
+class Dataset(ABC):
+    """A dataset plugin."""
+
+    name: ClassVar[str]
+    kind: ClassVar[str]
+    """What its items are (``"images"``, ``"sketches"``, …); a model says which kind it takes."""
+
+    Settings: ClassVar[type[PluginSettings]] = PluginSettings
+
+    def __init__(self, settings: PluginSettings) -> None:
+        self.settings: Any = settings
+
+    @abstractmethod
+    def load(self, workspace: Workspace) -> Data:
+        """Load the dataset. Raises :class:`~dstbench.errors.DataError` where it cannot."""
+
+
+class Model(ABC):
+    """A diffusion-model plugin: everything about a model but its sparsity and its training loop.
+
+    One instance serves one cell. ``__init__`` may be slow: it prepares what all cells of the same
+    dataset and settings share (a first stage, encoded latents) through ``workspace.cache``.
+    """
+
+    name: ClassVar[str]
+    accepts: ClassVar[str]
+    """The ``kind`` of dataset it trains on."""
+
+    Settings: ClassVar[type[PluginSettings]] = PluginSettings
+
+    def __init__(self, settings: PluginSettings, data: Data, workspace: Workspace) -> None:
+        self.settings: Any = settings
+        self.data = data
+        self.workspace = workspace
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """A freshly initialised denoiser on the workspace's device.
+
+        Initial weights come from torch's global generator, which the harness has seeded.
+        """
+
+    def sparsifiable(self, denoiser: nn.Module) -> Mapping[str, nn.Parameter]:
+        """The weights that may be masked, by parameter name: by default the weights of every
+        convolution, linear, recurrent and attention layer."""
+        from dstbench.sparsity import sparsifiable_weights
+
+        return sparsifiable_weights(denoiser)
+
+    @abstractmethod
+    def batch(self, split: Split, indices: Tensor) -> Any:
+        """The training (or validation) examples at ``indices`` (int64, on the CPU), ready for
+        :meth:`loss` on the workspace's device."""
+
+    @abstractmethod
+    def loss(self, denoiser: nn.Module, batch: Any, rng: torch.Generator) -> Tensor:
+        """The scalar training loss of a batch. All randomness is drawn from ``rng``, a CPU
+        generator, so that it does not depend on the device."""
+
+    @abstractmethod
+    def sample(
+        self, denoiser: nn.Module, count: int, batch_size: int, rng: torch.Generator
+    ) -> Tensor:
+        """``count`` samples as uint8 images (count, C, H, W) on the CPU.
+
+        The noise of all samples is drawn from ``rng`` (a CPU generator) before the first batch, so
+        that neither the batch size nor the device changes which noise a sample starts from.
+        """
+
+    @abstractmethod
+    def example(self) -> tuple[Any, ...]:
+        """Positional inputs of one denoiser call on one example, for counting FLOPs."""
+
+    @property
+    @abstractmethod
+    def calls_per_sample(self) -> int:
+        """Denoiser calls needed for one sample."""
+
+    def facts(self) -> dict[str, float | int | str]:
+        """What is worth recording about the shared parts (scaling factor, reconstruction error)."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a feature extractor sees in N images: features (N, D) and class logits (N, K)."""
+
+    features: Tensor
+    logits: Tensor
+
+
+class FeatureExtractor(ABC):
+    """A feature-extractor plugin: the network whose features FID compares."""
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[PluginSettings]] = PluginSettings
+
+    def __init__(self, settings: PluginSettings, workspace: Workspace) -> None:
+        self.settings: Any = settings
+        self.workspace = workspace
+
+    @property
+    @abstractmethod
+    def weights_hash(self) -> str:
+        """SHA-256 (hex) of the weights in use: scores of different weights never mix."""
+
+    @property
+    @abstractmethod
+    def resize(self) -> str:
+        """What happens to an image before the network sees it, in words, e.g.
+        ``"bilinear to 299×299"``."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> Features:
+        """Features of uint8 images (N, C, H, W), C = 1 or 3, as CPU tensors."""

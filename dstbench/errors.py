@@ -1,0 +1,37 @@
+"""What dstbench raises when it was asked for something it cannot do.
+
+The command line prints the message of any of these and exits with code 2; library users catch
+:class:`DstbenchError` or one of its kinds.
+"""
+
+
+class DstbenchError(Exception):
+    """Base of everything dstbench raises on purpose; its message says what would be right."""
+
+
+class ConfigError(DstbenchError):
+    """A benchmark file (or a setting in it) is wrong."""
+
+
+class PluginError(DstbenchError):
+    """A plugin is unknown, broken, or clashes with another one."""
+
+
+class SparsityError(DstbenchError):
+    """A sparsity, layer distribution or mask that cannot be had for this network."""
+
+
+class DataError(DstbenchError):
+    """A dataset is missing, damaged or too small for what was asked."""
+
+
+class CountingError(DstbenchError):
+    """FLOPs cannot be counted honestly for this network."""
+
+
+class ScoreError(DstbenchError):
+    """A score cannot be computed from these samples or with this feature extractor."""
+
+
+class StoreError(DstbenchError):
+    """What is on disk is in use by another process, or is not what dstbench wrote."""

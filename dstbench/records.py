@@ -1,0 +1,123 @@
+"""What a finished (or failed) cell leaves behind: ``record.json``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from dstbench.grid import Cell
+
+SCHEMA_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Scores(_Part):
+    """Scores of one set of samples. A score that was not asked for is ``None``."""
+
+    fid: float | None = None
+    kid: float | None = None
+    kid_std: float | None = None
+    """Over the subsets of one evaluation; not over seeds."""
+    inception_score: float | None = None
+    inception_score_std: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+
+
+class Protocol(_Part):
+    """How samples were scored. Scores of different protocols never share a column."""
+
+    extractor: str
+    weights_hash: str
+    resize: str
+    samples: int
+    reference: str
+    """The real images, e.g. ``"digits/train"``."""
+    reference_images: int
+    features: int
+    """Width of the features that FID compares."""
+
+
+class Counts(_Part):
+    """Parameters and theoretical FLOPs (fvcore's; one multiply-add is one FLOP).
+
+    ``dense_*`` is the same network without masks.
+    """
+
+    parameters: int
+    active_parameters: int
+    sparsifiable: int
+    active_sparsifiable: int
+    inference_flops: float
+    """Of one denoiser call on one example."""
+    dense_inference_flops: float
+    sample_flops: float
+    """Of all denoiser calls of one sample; decoder not included."""
+    training_flops: float
+    """Of the whole training run, summed step by step."""
+    dense_training_flops: float
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the sparsifiable weights that are zero."""
+        return 1 - self.active_sparsifiable / self.sparsifiable
+
+    @property
+    def whole_model_sparsity(self) -> float:
+        """Fraction of all the denoiser's parameters that are masked."""
+        return 1 - self.active_parameters / self.parameters
+
+
+class Times(_Part):
+    """Measured, in seconds of wall clock."""
+
+    training_step: float
+    """Median over the steps of this run."""
+    training: float
+    """The whole training loop, earlier interrupted runs included."""
+    sample: float
+    """Per sample, decoding included."""
+
+
+class Environment(_Part):
+    """The machine and the software that ran the cell."""
+
+    python: str
+    packages: dict[str, str]
+    platform: str
+    cpu: str
+    threads: int
+    device: str
+    gpu: str | None
+    git_revision: str | None
+
+
+class Record(_Part):
+    """One cell's result."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    cell: Cell
+    status: Literal["done", "failed", "diverged"]
+    error: str | None = None
+    """What ended the cell, for ``failed`` (a traceback) and ``diverged`` (loss and step)."""
+    started: str
+    """ISO 8601, UTC."""
+    environment: Environment
+    scores: Scores | None = None
+    untrained_scores: Scores | None = None
+    """Of the denoiser before its first step, where the benchmark asks for it."""
+    protocol: Protocol | None = None
+    counts: Counts | None = None
+    times: Times | None = None
+    peak_memory: int | None = None
+    """Bytes: the GPU's allocations, else the process's resident set."""
+    validation_loss: float | None = None
+    topology_updates: int = 0
+    skipped_topology_updates: int = 0
+    """Updates left out because a gradient was not finite."""
+    facts: dict[str, float | int | str] = {}
+    """What the model says about the parts that cells share."""
