@@ -1,0 +1,346 @@
+"""Benchmark files: from TOML to a validated :class:`Benchmark`.
+
+Every error names the file, the line, the key, what is wrong and what would be right::
+
+    name = "quickstart"
+
+    [grid]
+    seeds = [0]
+    sparsities = [0.5, 0.9]
+    sparsifiers = ["dense", "static", "rigl"]   # dense: once per seed, at sparsity 0
+
+    [[tasks]]
+    model = "ldm"
+    dataset = "digits"
+
+    [sparsifiers.rigl]
+    prune_rate = [0.05, 0.5]    # a list where the plugin wants one value: an axis of the grid
+
+    [training]
+    steps = 2000
+
+A task may repeat any of the tables ``models``, ``datasets``, ``sparsifiers``, ``extractors``
+(each by a plugin's name), ``training`` and ``evaluation``; its keys win over the file's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from dstbench.contracts import PluginSettings
+from dstbench.errors import ConfigError, PluginError
+from dstbench.grid import DENSE
+from dstbench.hints import did_you_mean
+from dstbench.plugins import Kind, Plugins, check_name
+from dstbench.settings import EvaluationSettings, TrainingSettings
+from dstbench.toml_lines import KeyPath, TomlLines, dotted
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model on a dataset, with every setting resolved."""
+
+    model: str
+    dataset: str
+    model_settings: PluginSettings
+    dataset_settings: PluginSettings
+    sparsifier_settings: Mapping[str, tuple[PluginSettings, ...]]
+    """By sparsifier: one for each combination of the values of its axes."""
+    extractor_settings: PluginSettings
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A validated benchmark file."""
+
+    name: str
+    seeds: tuple[int, ...]
+    sparsities: tuple[float, ...]
+    sparsifiers: tuple[str, ...]
+    """As named in the file; ``dense`` is the reference."""
+    tasks: tuple[Task, ...]
+
+
+def load_benchmark(path: Path, plugins: Plugins) -> Benchmark:
+    """Read and validate a benchmark file; :class:`ConfigError` names all that is wrong with it."""
+    text = _read(path)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: this is not valid TOML: {error}") from None
+    return _Reader(path, text, plugins).read(data)
+
+
+def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    for index, item in enumerate(items):
+        if item in items[:index]:
+            raise ValueError(
+                f"{json.dumps(item, ensure_ascii=False)} is given twice; once would be right"
+            )
+    return items
+
+
+def _not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not items:
+        raise ValueError("is empty; it needs at least one")
+    return items
+
+
+Seed = Annotated[int, Field(ge=0)]
+Sparsity = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+NotEmpty = AfterValidator(_not_empty)
+Unique = AfterValidator(_unique)
+
+
+class _Grid(PluginSettings):
+    seeds: Annotated[tuple[Seed, ...], NotEmpty, Unique] = Field(
+        description="at least one integer, such as [0, 1, 2]"
+    )
+    sparsities: Annotated[tuple[Sparsity, ...], Unique] = ()
+    sparsifiers: Annotated[tuple[str, ...], NotEmpty, Unique] = Field(
+        description='at least one name, such as ["dense", "static"]'
+    )
+
+
+class _Tables(PluginSettings):
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    datasets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    sparsifiers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    extractors: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    evaluation: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Task(_Tables):
+    model: str = Field(description="name a model plugin")
+    dataset: str = Field(description="name a dataset plugin")
+
+
+class _File(_Tables):
+    name: Annotated[str, AfterValidator(check_name)] = Field(
+        description="results are kept in a folder of this name"
+    )
+    grid: _Grid = Field(description="a table with seeds, sparsities and sparsifiers")
+    tasks: Annotated[tuple[_Task, ...], NotEmpty] = Field(
+        description="at least one [[tasks]] with a model and a dataset"
+    )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The settings of one thing, and where in the file each of them stands."""
+
+    path: KeyPath
+    values: dict[str, Any]
+    paths: dict[str, KeyPath] = field(default_factory=dict)
+
+    def locate(self, location: KeyPath) -> KeyPath:
+        start = self.paths.get(str(location[0])) if location else None
+        return (*start, *location[1:]) if start else (*self.path, *location)
+
+
+class _Reader:
+    """Validates one file; what is wrong with it is collected in ``problems``."""
+
+    def __init__(self, path: Path, text: str, plugins: Plugins) -> None:
+        self.path = path
+        self.lines = TomlLines(text)
+        self.plugins = plugins
+        self.problems: dict[str, None] = {}  # a set that keeps its order
+
+    def read(self, data: dict[str, Any]) -> Benchmark:
+        file = self._validate(_File, _Table((), data))
+        self._stop_if_wrong()
+        grid = file.grid
+        self.data = data
+        self.sparsifiers: dict[str, type[Any]] = {
+            name: self._find("sparsifier", name, ("grid", "sparsifiers", index))
+            for index, name in enumerate(grid.sparsifiers)
+            if name != DENSE
+        }
+        if self.sparsifiers and not grid.sparsities:
+            names = ", ".join(self.sparsifiers)
+            self._note(("grid", "sparsities"), f"is empty, but {names} would need at least one")
+        tasks = tuple(self._task(index, task) for index, task in enumerate(file.tasks))
+        self._refuse_unused((), file, tasks)
+        self._stop_if_wrong()
+        return Benchmark(file.name, grid.seeds, grid.sparsities, grid.sparsifiers, tasks)
+
+    def _task(self, index: int, task: _Task) -> Task:
+        at: KeyPath = ("tasks", index)
+        evaluation_table = self._table(index, "evaluation")
+        evaluation = self._validate(EvaluationSettings, evaluation_table)
+        model = self._find("model", task.model, (*at, "model"))
+        dataset = self._find("dataset", task.dataset, (*at, "dataset"))
+        extractor = self._find(
+            "feature extractor", evaluation.extractor, evaluation_table.locate(("extractor",))
+        )
+        self._stop_if_wrong()
+        if dataset.kind != model.accepts:
+            self._note(
+                (*at, "dataset"),
+                f"'{task.dataset}' is a dataset of {dataset.kind}, but model '{task.model}' "
+                f"takes {model.accepts}",
+            )
+
+        def table(*keys: str) -> _Table:
+            return self._table(index, *keys)
+
+        resolved = Task(
+            model=task.model,
+            dataset=task.dataset,
+            model_settings=self._validate(model.Settings, table("models", task.model)),
+            dataset_settings=self._validate(dataset.Settings, table("datasets", task.dataset)),
+            sparsifier_settings={
+                name: self._axes(sparsifier.Settings, table("sparsifiers", name))
+                for name, sparsifier in self.sparsifiers.items()
+            },
+            extractor_settings=self._validate(
+                extractor.Settings, table("extractors", evaluation.extractor)
+            ),
+            training=self._validate(TrainingSettings, table("training")),
+            evaluation=evaluation,
+        )
+        self._refuse_unused(at, task, (resolved,))
+        return resolved
+
+    def _find(self, kind: Kind, name: str, mentioned_at: KeyPath) -> type[Any]:
+        try:
+            return self.plugins.find(kind, name)
+        except PluginError as error:
+            self._note(mentioned_at, str(error))
+            return object
+
+    def _table(self, index: int, *keys: str) -> _Table:
+        """What the file says under these keys and, over it, what the task says."""
+        table = _Table(keys, {})
+        starts: tuple[KeyPath, ...] = ((), ("tasks", index))
+        for start, node in zip(starts, (self.data, self.data["tasks"][index]), strict=True):
+            for key in keys:
+                node = node.get(key, {})
+            for key, value in node.items():
+                table.values[key] = value
+                table.paths[key] = (*start, *keys, key)
+        return table
+
+    def _axes(self, schema: type[PluginSettings], table: _Table) -> tuple[PluginSettings, ...]:
+        """The settings for each combination of the axes' values."""
+        axes = {
+            key: value
+            for key, value in table.values.items()
+            if isinstance(value, list) and key in schema.model_fields and _is_scalar(schema, key)
+        }
+        for key, values in axes.items():
+            try:
+                _unique(tuple(values))
+            except ValueError as error:
+                self._note(table.locate((key,)), str(error))
+            if not values:
+                self._note(table.locate((key,)), "is an empty list; name at least one value")
+        return tuple(
+            self._validate(
+                schema,
+                replace(table, values=table.values | dict(zip(axes, values, strict=True))),
+            )
+            for values in itertools.product(*axes.values())
+        )
+
+    def _refuse_unused(self, at: KeyPath, tables: _Tables, tasks: tuple[Task, ...]) -> None:
+        used: dict[str, set[str]] = {
+            "models": {task.model for task in tasks},
+            "datasets": {task.dataset for task in tasks},
+            "sparsifiers": set(self.sparsifiers),
+            "extractors": {task.evaluation.extractor for task in tasks},
+        }
+        for kind, names in used.items():
+            for name in getattr(tables, kind):
+                if name not in names:
+                    hint = did_you_mean(name, names)
+                    self._note((*at, kind, name), f"nothing uses this table; {hint}")
+
+    def _validate(self, schema: type[Schema], table: _Table) -> Schema:
+        """The table as an instance of its schema; after a problem, one that is not usable."""
+        try:
+            # JSON's strict mode is TOML's typing: no "1" for 1, but arrays for tuples.
+            return schema.model_validate_json(json.dumps(table.values, default=str), strict=True)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self._note(table.locate(detail["loc"]), _explain(detail, schema))
+            return schema.model_construct()
+
+    def _note(self, path: KeyPath, what: str) -> None:
+        line = self.lines.find(path)
+        where = [f"{self.path}:{line}" if line else f"{self.path}", dotted(path), what]
+        self.problems[": ".join(part for part in where if part)] = None
+
+    def _stop_if_wrong(self) -> None:
+        if self.problems:
+            raise ConfigError("\n".join(self.problems))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        near = (file.name for file in path.parent.glob("*.toml"))
+        hint = did_you_mean(path.name, near)
+        raise ConfigError(f"{path}: no such file; benchmarks in that folder: {hint}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: this is a folder; a benchmark is a TOML file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: this is not UTF-8, as TOML must be") from None
+
+
+def _is_scalar(schema: type[PluginSettings], key: str) -> bool:
+    """Whether the setting takes one value, so that a list of them makes an axis."""
+    annotation: Any = schema.model_fields[key].annotation
+    json_schema = TypeAdapter(annotation).json_schema()
+    options = [json_schema, *json_schema.get("anyOf", [])]
+    return not any(option.get("type") == "array" for option in options)
+
+
+def _explain(detail: ErrorDetails, schema: type[BaseModel]) -> str:
+    """What pydantic found wrong, in our words."""
+    location, given = detail["loc"], json.dumps(detail["input"], ensure_ascii=False)
+    owner = _model_at(schema, location[:-1])
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"unknown key; {did_you_mean(str(location[-1]), owner.model_fields)}"
+        case "missing":
+            missing = owner.model_fields.get(str(location[-1]))
+            hint = missing and missing.description
+            return f"is missing; {hint}" if hint else "is missing"
+        case "value_error":
+            return str(detail["ctx"]["error"])
+    return f"{detail['msg'].removeprefix('Input ')}, is {given}"
+
+
+def _model_at(schema: type[BaseModel], location: KeyPath) -> type[BaseModel]:
+    """The model that is nested in ``schema`` at this place."""
+    for key in location:
+        if isinstance(key, str) and key in schema.model_fields:
+            schema = next(_models(schema.model_fields[key].annotation), schema)
+    return schema
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

@@ -1,0 +1,362 @@
+"""Benchmark files: what they mean, and the message for every way to get one wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import Field, model_validator
+
+from dstbench.config import Benchmark, load_benchmark
+from dstbench.contracts import PluginSettings
+from dstbench.errors import ConfigError
+from dstbench.plugins import Kind, Plugin, Plugins
+from dstbench.settings import EvaluationSettings, TrainingSettings
+
+
+class Ldm:
+    name = "ldm"
+    accepts = "images"
+
+    class Settings(PluginSettings):
+        channels: tuple[int, ...] = (32, 64)
+        steps: int = Field(50, ge=1)
+
+        @model_validator(mode="after")
+        def check(self) -> "Ldm.Settings":
+            if len(self.channels) > 4:
+                raise ValueError("at most four levels of channels fit the latents")
+            return self
+
+
+class Digits:
+    name = "digits"
+    kind = "images"
+    Settings = PluginSettings
+
+
+class Sketches:
+    name = "sketches"
+    kind = "sketches"
+    Settings = PluginSettings
+
+
+class Static:
+    name = "static"
+    Settings = PluginSettings
+
+
+class Schedule(PluginSettings):
+    stop: float = 0.75
+
+
+class Rigl:
+    name = "rigl"
+
+    class Settings(PluginSettings):
+        prune_rate: float = Field(0.3, gt=0, le=1)
+        exploration_frequency: int = 100
+        keep_dense: tuple[str, ...] = ()
+        schedule: Schedule = Schedule()
+
+
+class Lenet:
+    name = "lenet"
+
+    class Settings(PluginSettings):
+        width: int = 8
+
+
+class Inception:
+    name = "inception"
+    Settings: ClassVar[type[PluginSettings]] = PluginSettings
+
+
+CLASSES: dict[Kind, tuple[type[Any], ...]] = {
+    "model": (Ldm,),
+    "dataset": (Digits, Sketches),
+    "sparsifier": (Static, Rigl),
+    "feature extractor": (Lenet, Inception),
+}
+PLUGINS = Plugins()
+PLUGINS.listing = [
+    Plugin(cls.name, kind, "fake", "1.0", "ok", cls=cls)
+    for kind, classes in CLASSES.items()
+    for cls in classes
+]
+
+GOOD = """\
+name = "small"
+
+[grid]
+seeds = [0, 1]
+sparsities = [0.5, 0.9]
+sparsifiers = ["dense", "static", "rigl"]
+
+[[tasks]]
+model = "ldm"
+dataset = "digits"
+
+[training]
+steps = 10
+"""
+
+Load = Callable[..., Benchmark]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Load a benchmark called x.toml, after replacing parts of its text."""
+    monkeypatch.chdir(tmp_path)
+
+    def load(text: str, *replacements: tuple[str, str]) -> Benchmark:
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        Path("x.toml").write_text(text, encoding="utf-8")
+        return load_benchmark(Path("x.toml"), PLUGINS)
+
+    return load
+
+
+def test_a_benchmark(load: Load) -> None:
+    benchmark = load(GOOD)
+    assert benchmark.name == "small"
+    assert benchmark.seeds == (0, 1)
+    assert benchmark.sparsities == (0.5, 0.9)
+    assert benchmark.sparsifiers == ("dense", "static", "rigl")
+    (task,) = benchmark.tasks
+    assert (task.model, task.dataset) == ("ldm", "digits")
+    assert task.model_settings == Ldm.Settings()
+    assert task.dataset_settings == PluginSettings()
+    assert task.sparsifier_settings == {"static": (PluginSettings(),), "rigl": (Rigl.Settings(),)}
+    assert task.extractor_settings == PluginSettings()
+    assert task.training == TrainingSettings(steps=10)
+    assert task.evaluation == EvaluationSettings()
+
+
+def test_a_task_overrides_the_keys_that_it_repeats(load: Load) -> None:
+    tables = """
+    [models.ldm]
+    channels = [16]
+    steps = 7
+    [evaluation]
+    extractor = "lenet"
+    [extractors.lenet]
+    width = 16
+    """
+    second = """
+    [[tasks]]
+    model = "ldm"
+    dataset = "digits"
+    [tasks.models.ldm]
+    steps = 9
+    [tasks.training]
+    batch_size = 4
+    [tasks.sparsifiers.rigl]
+    prune_rate = 0.05
+    [tasks.extractors.lenet]
+    width = 32
+    """
+    first, other = load(GOOD + tables + second).tasks
+    assert first.model_settings == Ldm.Settings(channels=(16,), steps=7)
+    assert other.model_settings == Ldm.Settings(channels=(16,), steps=9)
+    assert first.training == TrainingSettings(steps=10)
+    assert other.training == TrainingSettings(steps=10, batch_size=4)
+    assert first.sparsifier_settings["rigl"] == (Rigl.Settings(),)
+    assert other.sparsifier_settings["rigl"] == (Rigl.Settings(prune_rate=0.05),)
+    assert first.extractor_settings == Lenet.Settings(width=16)
+    assert other.extractor_settings == Lenet.Settings(width=32)
+
+
+def test_lists_of_scalars_are_axes(load: Load) -> None:
+    rigl = """
+    [sparsifiers.rigl]
+    exploration_frequency = [50, 200]
+    prune_rate = [0.05, 0.5]
+    keep_dense = ["conv_in.*", "conv_out.*"]
+    """
+    (task,) = load(GOOD + rigl).tasks
+    keep = ("conv_in.*", "conv_out.*")
+    assert task.sparsifier_settings["rigl"] == tuple(
+        Rigl.Settings(exploration_frequency=frequency, prune_rate=rate, keep_dense=keep)
+        for frequency in (50, 200)
+        for rate in (0.05, 0.5)
+    )
+
+
+def test_dense_alone_needs_no_sparsities(load: Load) -> None:
+    dense = ('["dense", "static", "rigl"]', '["dense"]')
+    assert load(GOOD, ("sparsities = [0.5, 0.9]\n", ""), dense).sparsities == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('name = "small"', 'name = "../small"', "x.toml:1: name: '../small' is not a name: use "
+         "lower-case letters, digits, '_', '.' and '-', with a letter or digit first"),
+        ('name = "small"', "", "x.toml: name: is missing; results are kept in a folder of this "
+         "name"),
+        ('name = "small"', 'nam = "small"', "x.toml: name: is missing; results are kept in a folder "
+         "of this name\nx.toml:1: nam: unknown key; did you mean 'name'? "
+         "(known: datasets, evaluation, extractors, grid, models, name, sparsifiers, tasks, "
+         "training)"),
+        ("seeds = [0, 1]", "seedz = [0, 1]", "x.toml:3: grid.seeds: is missing; at least one integer, "
+         "such as [0, 1, 2]\n"
+         "x.toml:4: grid.seedz: unknown key; did you mean "
+         "'seeds'? (known: seeds, sparsifiers, sparsities)"),
+        ("seeds = [0, 1]", "seeds = []", "x.toml:4: grid.seeds: is empty; it needs at least one"),
+        ("seeds = [0, 1]\n", "", "x.toml:3: grid.seeds: is missing; at least one integer, such as "
+         "[0, 1, 2]"),
+        ("[0, 1]", "[0, 0]", "x.toml:4: grid.seeds: 0 is given twice; once would be right"),
+        ("[0, 1]", "[-1]", "x.toml:4: grid.seeds[0]: should be greater than or equal to 0, is -1"),
+        ("[0, 1]", "[true]", "x.toml:4: grid.seeds[0]: should be a valid integer, is true"),
+        ("[0, 1]", "3", "x.toml:4: grid.seeds: should be a valid array, is 3"),
+        ("0.9]", "1.2]", "x.toml:5: grid.sparsities[1]: should be less than 1, is 1.2"),
+        ("0.9]", "1]", "x.toml:5: grid.sparsities[1]: should be less than 1, is 1"),
+        ("0.9]", "-0.1]", "x.toml:5: grid.sparsities[1]: should be greater than or equal to 0, is "
+         "-0.1"),
+        ("0.9]", "nan]", "x.toml:5: grid.sparsities[1]: should be a finite number, is NaN"),
+        ("0.9]", "'0.9']", 'x.toml:5: grid.sparsities[1]: should be a valid number, is "0.9"'),
+        ("0.9]", "0.5]", "x.toml:5: grid.sparsities: 0.5 is given twice; once would be right"),
+        ("[0.5, 0.9]", "[]", "x.toml:5: grid.sparsities: is empty, but static, rigl would need at "
+         "least one"),
+        ("sparsities = [0.5, 0.9]\n", "", "x.toml:3: grid.sparsities: is empty, but static, rigl "
+         "would need at least one"),
+        ('["dense", "static", "rigl"]', "[]", "x.toml:6: grid.sparsifiers: is empty; it needs at "
+         "least one"),
+        ('"static", "rigl"', '"rigl", "rigl"', 'x.toml:6: grid.sparsifiers: "rigl" is given twice; '
+         "once would be right"),
+        ('"rigl"]', '"rigel"]', "x.toml:6: grid.sparsifiers[2]: unknown sparsifier 'rigel'; "
+         "did you mean 'rigl'? (known: rigl, static)"),
+        ('"ldm"', '"ldn"', "x.toml:9: tasks[0].model: unknown model 'ldn'; did you mean 'ldm'? "
+         "(known: ldm)"),
+        ('"digits"', '"faces"', "x.toml:10: tasks[0].dataset: unknown dataset 'faces'; "
+         "known: digits, sketches"),
+        ('"digits"', '"sketches"', "x.toml:10: tasks[0].dataset: 'sketches' is a dataset of "
+         "sketches, but model 'ldm' takes images"),
+        ('dataset = "digits"', "", "x.toml:8: tasks[0].dataset: is missing; name a dataset plugin"),
+        ('dataset =', "datset =", "x.toml:8: tasks[0].dataset: is missing; name a dataset plugin\n"
+         "x.toml:10: tasks[0].datset: unknown key; did you mean 'dataset'? (known: dataset, "
+         "datasets, evaluation, extractors, model, models, sparsifiers, training)"),
+        ('[[tasks]]\nmodel = "ldm"\ndataset = "digits"', "", "x.toml: tasks: is missing; at least "
+         "one [[tasks]] with a model and a dataset"),
+        ("steps = 10", "stepz = 10", "x.toml:13: training.stepz: unknown key; did you mean "
+         "'steps'? (known: batch_size, betas, channels_last, checkpoint_every, ema_decay, "
+         "gradient_clip, learning_rate, log_every, micro_batches, precision, steps, "
+         "weight_decay)"),
+        ("steps = 10", "steps = 0", "x.toml:13: training.steps: should be greater than or equal to "
+         "1, is 0"),
+        ("steps = 10", 'steps = "10"', 'x.toml:13: training.steps: should be a valid integer, is '
+         '"10"'),
+        ("steps = 10", 'precision = "fp16"', "x.toml:13: training.precision: should be 'fp32' or "
+         "'bf16', is \"fp16\""),
+        ("[training]\nsteps = 10", "training = 3", 'x.toml:12: tasks[0].training: should be '
+         "an object, is 3"),
+    ],
+)  # fmt: skip
+def test_one_wrong_thing(load: Load, old: str, new: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD, (old, new))
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize(
+    ("tables", "problem"),
+    [
+        ("[sparsifiers.rigl]\nprune_rat = 0.1", "x.toml:15: sparsifiers.rigl.prune_rat: unknown "
+         "key; did you mean 'prune_rate'? (known: exploration_frequency, keep_dense, prune_rate, "
+         "schedule)"),
+        ("[sparsifiers.rigl]\nprune_rate = [0.1, 2.0]", "x.toml:15: sparsifiers.rigl.prune_rate: "
+         "should be less than or equal to 1, is 2.0"),
+        ("[sparsifiers.rigl]\nprune_rate = [0.1, 0.1]", "x.toml:15: sparsifiers.rigl.prune_rate: "
+         "0.1 is given twice; once would be right"),
+        ("[sparsifiers.rigl]\nprune_rate = []", "x.toml:15: sparsifiers.rigl.prune_rate: is an "
+         "empty list; name at least one value"),
+        ("[sparsifiers.rigl.schedule]\nstopp = 1.0", "x.toml:15: sparsifiers.rigl.schedule.stopp: "
+         "unknown key; did you mean 'stop'? (known: stop)"),
+        ("[sparsifiers.rigel]", "x.toml:14: sparsifiers.rigel: nothing uses this table; "
+         "did you mean 'rigl'? (known: rigl, static)"),
+        ("[sparsifiers.dense]", "x.toml:14: sparsifiers.dense: nothing uses this table; "
+         "known: rigl, static"),
+        ("[models.ldm2]", "x.toml:14: models.ldm2: nothing uses this table; did you mean 'ldm'? "
+         "(known: ldm)"),
+        ("[datasets.sketches]", "x.toml:14: datasets.sketches: nothing uses this table; "
+         "known: digits"),
+        ("[extractors.lenet]", "x.toml:14: extractors.lenet: nothing uses this table; "
+         "known: inception"),
+        ("[models.ldm]\nchannels = [1, 2, 3, 4, 5]", "x.toml:14: models.ldm: at most four levels "
+         "of channels fit the latents"),
+        ("[models.ldm]\nchannels = [1, 'a']", "x.toml:15: models.ldm.channels[1]: should be a "
+         'valid integer, is "a"'),
+        ("[models]\nldm = 3", "x.toml:15: models.ldm: should be an object, is 3"),
+        ("[evaluation]\nextractor = 'lenett'", "x.toml:15: evaluation.extractor: unknown feature "
+         "extractor 'lenett'; did you mean 'lenet'? (known: inception, lenet)"),
+        ("[[tasks]]\nmodel = 'ldm'\ndataset = 'digits'\n[tasks.models.ldm]\nstep = 1",
+         "x.toml:18: tasks[1].models.ldm.step: unknown key; did you mean 'steps'? "
+         "(known: channels, steps)"),
+        ("[[tasks]]\nmodel = 'ldm'\ndataset = 'digits'\n[tasks.models.ldn]",
+         "x.toml:17: tasks[1].models.ldn: nothing uses this table; did you mean 'ldm'? "
+         "(known: ldm)"),
+    ],
+)  # fmt: skip
+def test_a_wrong_table(load: Load, tables: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD + tables)
+    assert str(caught.value) == problem
+
+
+def test_several_problems_are_reported_together(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD, ("[0, 1]", "[-1]"), ("0.9]", "1.2]"))
+    assert str(caught.value).splitlines() == [
+        "x.toml:4: grid.seeds[0]: should be greater than or equal to 0, is -1",
+        "x.toml:5: grid.sparsities[1]: should be less than 1, is 1.2",
+    ]
+
+
+def test_a_problem_of_the_file_is_reported_once_for_all_tasks(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD + '[[tasks]]\nmodel = "ldm"\ndataset = "digits"\n', ("= 10", "= 0"))
+    assert str(caught.value) == (
+        "x.toml:13: training.steps: should be greater than or equal to 1, is 0"
+    )
+
+
+def test_toml_that_does_not_parse(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("name = \n")
+    assert (
+        str(caught.value) == "x.toml: this is not valid TOML: Invalid value (at line 1, column 8)"
+    )
+
+
+def test_a_missing_file(load: Load) -> None:
+    load(GOOD)
+    with pytest.raises(ConfigError) as caught:
+        load_benchmark(Path("y.toml"), PLUGINS)
+    assert str(caught.value) == (
+        "y.toml: no such file; benchmarks in that folder: did you mean 'x.toml'? (known: x.toml)"
+    )
+
+
+def test_a_missing_folder() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_benchmark(Path("nowhere/y.toml"), PLUGINS)
+    assert str(caught.value) == (
+        f"{Path('nowhere/y.toml')}: no such file; benchmarks in that folder: there are none"
+    )
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_benchmark(tmp_path, PLUGINS)
+    assert str(caught.value) == f"{tmp_path}: this is a folder; a benchmark is a TOML file"
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes('name = "x"\n# naïve\n'.encode("latin-1"))
+    with pytest.raises(ConfigError) as caught:
+        load_benchmark(path, PLUGINS)
+    assert str(caught.value) == f"{path}:2: this is not UTF-8, as TOML must be"

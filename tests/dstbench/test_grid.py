@@ -1,0 +1,99 @@
+"""From a benchmark to its cells."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstbench.config import Benchmark, Task
+from dstbench.contracts import PluginSettings
+from dstbench.errors import ConfigError
+from dstbench.grid import Cell, cells
+from dstbench.settings import EvaluationSettings, TrainingSettings
+
+
+class Rigl(PluginSettings):
+    prune_rate: float = 0.3
+
+
+TASK = Task(
+    model="ldm",
+    dataset="digits",
+    model_settings=PluginSettings(),
+    dataset_settings=PluginSettings(),
+    sparsifier_settings={
+        "static": (PluginSettings(),),
+        "rigl": (Rigl(prune_rate=0.05), Rigl(prune_rate=0.5)),
+    },
+    extractor_settings=PluginSettings(),
+    training=TrainingSettings(),
+    evaluation=EvaluationSettings(),
+)
+BENCHMARK = Benchmark(
+    name="small",
+    seeds=(0, 1),
+    sparsities=(0.5, 0.9),
+    sparsifiers=("static", "dense", "rigl"),
+    tasks=(TASK,),
+)
+
+
+def test_the_cells_and_their_order() -> None:
+    other = replace(TASK, dataset="faces")
+    grid = cells(replace(BENCHMARK, tasks=(TASK, other)))
+    assert [
+        (c.dataset, c.seed, c.sparsifier, c.sparsifier_settings.get("prune_rate"), c.sparsity)
+        for c in grid
+    ] == [
+        (dataset, seed, *method)
+        for dataset in ("digits", "faces")
+        for seed in (0, 1)
+        for method in (
+            ("dense", None, 0.0),
+            ("static", None, 0.5),
+            ("static", None, 0.9),
+            ("rigl", 0.05, 0.5),
+            ("rigl", 0.05, 0.9),
+            ("rigl", 0.5, 0.5),
+            ("rigl", 0.5, 0.9),
+        )
+    ]
+
+
+def test_every_setting_of_a_cell_is_spelled_out() -> None:
+    cell = cells(BENCHMARK)[0]
+    assert cell.training == TrainingSettings().model_dump(mode="json")
+    assert cell.evaluation == EvaluationSettings().model_dump(mode="json")
+    assert Cell.model_validate_json(cell.model_dump_json()).id == cell.id
+
+
+@given(steps=st.integers(1, 1000), seed=st.integers(0, 10))
+def test_ids_differ_exactly_where_settings_do(steps: int, seed: int) -> None:
+    def first_id(steps: int, seed: int) -> str:
+        task = replace(TASK, training=TrainingSettings(steps=steps))
+        return cells(replace(BENCHMARK, seeds=(seed,), tasks=(task,)))[0].id
+
+    assert first_id(steps, seed) == first_id(steps, seed)
+    assert first_id(steps, seed) != first_id(steps + 1, seed)
+    assert first_id(steps, seed) != first_id(steps, seed + 1)
+
+
+def test_a_changed_extractor_setting_changes_the_id() -> None:
+    other = replace(TASK, extractor_settings=Rigl())
+    assert cells(BENCHMARK)[0].id != cells(replace(BENCHMARK, tasks=(other,)))[0].id
+
+
+def test_without_dense() -> None:
+    grid = cells(replace(BENCHMARK, sparsifiers=("static",), seeds=(0,)))
+    assert [(c.sparsifier, c.sparsity) for c in grid] == [("static", 0.5), ("static", 0.9)]
+
+
+def test_the_same_cell_twice_is_an_error() -> None:
+    with pytest.raises(ConfigError) as caught:
+        cells(replace(BENCHMARK, tasks=(TASK, TASK)))
+    dense = cells(BENCHMARK)[0]
+    assert str(caught.value) == (
+        f"benchmark 'small': cell {dense.id} comes up more than once; "
+        "tasks and the values of an axis must differ from each other"
+    )
