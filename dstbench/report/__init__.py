@@ -1,0 +1,57 @@
+"""The leaderboard for people: text, a plot, and samples side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dstbench.leaderboard import tables
+from dstbench.records import Record
+from dstbench.report.text import Format, render
+
+__all__ = ["Format", "render", "write_report"]
+
+
+def write_report(
+    records: Sequence[Record],
+    folder: Path,
+    samples: Mapping[str, NDArray[np.uint8]],
+    title: str = "Leaderboard",
+) -> None:
+    """Write ``leaderboard.md`` and ``leaderboard.csv`` into ``folder``, and what there is to see.
+
+    ``fid_vs_sparsity.png`` is there if a sparse cell has an FID, ``samples.png`` if there are
+    samples: uint8 images (n, H, W, C), C = 1 or 3, by the id of their cell, the i-th of every cell
+    of a task and seed from the same noise. Every file appears whole or not at all.
+
+    Raises:
+        StoreError: there are no records, two of the same cell, or samples of another form.
+    """
+    # Drawing libraries take a second to import, and text alone does not need them.
+    from dstbench.report.plot import fid_vs_sparsity
+    from dstbench.report.sheet import sample_sheet
+
+    markdown = render(records, "markdown", title)
+    folder.mkdir(parents=True, exist_ok=True)
+    if plot := fid_vs_sparsity(tables(records)):
+        _write(folder / "fid_vs_sparsity.png", lambda path: plot.savefig(path, format="png"))
+        markdown += "\n![FID against sparsity](fid_vs_sparsity.png)\n"
+    if sheet := sample_sheet(tables(records), samples):
+        _write(folder / "samples.png", lambda path: sheet.save(path, format="png"))
+        markdown += "\n![Samples of every row, each column from the same noise](samples.png)\n"
+    csv = render(records, "csv")
+    _write(folder / "leaderboard.csv", lambda path: path.write_text(csv, encoding="utf-8"))
+    _write(folder / "leaderboard.md", lambda path: path.write_text(markdown, encoding="utf-8"))
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

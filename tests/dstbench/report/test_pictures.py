@@ -1,0 +1,134 @@
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dstbench.errors import StoreError
+from dstbench.leaderboard import tables
+from dstbench.report import write_report
+from dstbench.report.plot import fid_vs_sparsity
+from dstbench.report.sheet import GAP, MARGIN, sample_sheet
+
+
+@pytest.fixture
+def records(make_record):
+    return [
+        make_record(sparsifier, sparsity, seed, fid=10 + 20 * sparsity + seed)
+        for sparsifier, sparsities in {"dense": [0.0], "static": [0.5, 0.9], "rigl": [0.5]}.items()
+        for sparsity in sparsities
+        for seed in (3, 4)
+    ]
+
+
+@pytest.fixture
+def samples(records):
+    rng = np.random.default_rng(0)
+    return {r.cell.id: rng.integers(0, 256, (16, 8, 8, 3), dtype=np.uint8) for r in records}
+
+
+def test_report_is_complete_and_leaves_nothing_else(records, samples, tmp_path):
+    folder = tmp_path / "results" / "quick"
+    backend, parameters = mpl.get_backend(auto_select=False), mpl.rcParams.copy()
+    write_report(records, folder, samples, "Quick")
+    assert {path.name for path in folder.iterdir()} == {
+        "leaderboard.md",
+        "leaderboard.csv",
+        "fid_vs_sparsity.png",
+        "samples.png",
+    }
+    markdown = (folder / "leaderboard.md").read_text(encoding="utf-8")
+    assert markdown.startswith("# Quick\n")
+    assert "](fid_vs_sparsity.png)" in markdown
+    assert "](samples.png)" in markdown
+    assert len(pd.read_csv(folder / "leaderboard.csv")) == 4
+    with Image.open(folder / "fid_vs_sparsity.png") as plot:
+        assert plot.size == (930, 540)
+        assert len(plot.convert("RGB").getcolors(maxcolors=2**24)) > 50
+    assert mpl.get_backend(auto_select=False) == backend
+    # To compare the backend here would be to choose one.
+    assert not {
+        key for key in parameters if key != "backend" and mpl.rcParams[key] != parameters[key]
+    }
+
+
+def test_report_with_nothing_to_see(make_record, tmp_path):
+    write_report([make_record(fid=1.0)], tmp_path, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"leaderboard.md", "leaderboard.csv"}
+    assert "![" not in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+
+
+def test_a_failed_write_leaves_the_old_report(records, tmp_path, monkeypatch):
+    (tmp_path / "leaderboard.csv").write_text("old")
+
+    def no_space(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.replace", no_space)
+    with pytest.raises(OSError, match="no space"):
+        write_report(records, tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["leaderboard.csv"]
+    assert (tmp_path / "leaderboard.csv").read_text() == "old"
+
+
+def test_plot_has_a_panel_per_table_and_a_line_per_method(records, make_record):
+    other = make_record("static", 0.5, fid=3.0, cell={"dataset": "$x"})
+    figure = fid_vs_sparsity(tables([*records, other]))
+    assert [axes.get_title() for axes in figure.axes] == ["ldm on digits", "ldm on $x"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["dense", "static", "rigl"]
+    lines = [line.get_xydata().tolist() for line in figure.axes[0].get_lines()]
+    assert [[0.5, 23.5], [0.9, 31.5]] in lines  # static: 10 + 20 S + the mean of seeds 3 and 4
+    assert [[0.0, 13.5], [1.0, 13.5]] in lines  # dense, from edge to edge
+
+
+@pytest.mark.parametrize(("fid", "scale"), [(99.0, "linear"), (101.0, "log")])
+def test_scale_follows_the_range(make_record, fid, scale):
+    figure = fid_vs_sparsity(tables([make_record(fid=10.0), make_record("static", 0.9, fid=fid)]))
+    assert figure.axes[0].get_yscale() == scale
+
+
+def test_no_plot_without_a_sparse_score(make_record):
+    assert fid_vs_sparsity(tables([make_record(fid=1.0), make_record("static", 0.5)])) is None
+
+
+def test_sheet_shows_rows_by_columns_of_the_first_seed(make_record):
+    records = [make_record(), make_record("static", 0.5), make_record("static", 0.5, seed=1)]
+    red, green, blue = (
+        np.broadcast_to(np.array(colour, np.uint8), (16, 8, 8, 3))
+        for colour in [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    )
+    samples = dict(zip((r.cell.id for r in records), (red, green, blue), strict=True))
+    sheet = np.asarray(sample_sheet(tables(records), samples))
+    tile, twelve = 64, 12
+    for colour in (red, green):
+        shown = (sheet == colour[0, 0, 0]).all(axis=2)
+        assert shown.sum() == twelve * tile * tile
+        ys, xs = np.nonzero(shown)
+        assert np.ptp(ys) + 1 == tile
+        assert np.ptp(xs) + 1 == twelve * (tile + GAP) - GAP
+    assert not (sheet == blue[0, 0, 0]).all(axis=2).any()
+    assert (sheet[:, :MARGIN] == 255).all()
+
+
+def test_grey_samples_are_enlarged_without_smoothing(make_record):
+    checkerboard = np.indices((32, 32)).sum(0) % 2 * 200
+    image = checkerboard.astype(np.uint8)[None, :, :, None]
+    record = make_record()
+    sheet = np.asarray(sample_sheet(tables([record]), {record.cell.id: image}))
+    enlarged = np.kron(checkerboard, np.ones((2, 2))).astype(np.uint8)
+    tiles = np.lib.stride_tricks.sliding_window_view(sheet[..., 0], (64, 64))
+    assert (tiles == enlarged).all(axis=(2, 3)).sum() == 1
+
+
+def test_no_sheet_without_samples(records):
+    assert sample_sheet(tables(records), {}) is None
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((2, 8, 8, 3)), np.zeros((2, 3, 8, 8), np.uint8), np.zeros((8, 8, 3), np.uint8)]
+)
+def test_samples_of_another_form_are_refused(make_record, bad):
+    record = make_record()
+    with pytest.raises(StoreError, match=r"uint8 of shape \(n, height, width, 1 or 3\)"):
+        sample_sheet(tables([record]), {record.cell.id: bad})

@@ -1,0 +1,196 @@
+import io
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from dstbench.errors import StoreError
+from dstbench.leaderboard import leaderboard
+from dstbench.records import Scores
+from dstbench.report import render
+
+
+@pytest.fixture
+def records(make_record):
+    """Static is better within noise (p = 0.057), RigL beyond it (p = 0.003), MagRan failed."""
+    traceback = "Traceback (most recent call last):\n  …\nMemoryError: no room\n"
+    return [
+        *(make_record("dense", 0, seed, fid, step=0.1) for seed, fid in enumerate((10, 12, 14))),
+        *(make_record("static", 0.5, seed, fid) for seed, fid in enumerate((9, 11, 12))),
+        *(make_record("rigl", 0.5, seed, fid) for seed, fid in enumerate((9, 10.9, 13.1))),
+        make_record("magran", 0.9, 0, status="failed", error=traceback),
+    ]
+
+
+MARKDOWN = """\
+# Three methods
+
+## ldm on digits
+
+| method | sparsity S | whole-model sparsity | seeds | FID ↓ | active parameters (× dense) \
+| theoretical inference GFLOPs (× dense) | theoretical training FLOPs (× dense) \
+| measured ms per training step (× dense) | measured ms per sample (× dense) \
+| measured peak memory in MiB (× dense) |
+|:-|-:|-:|-:|-:|-:|-:|-:|-:|-:|-:|
+| dense | 0 | 0.000 | 3 | 12.00 ± 2.00 | 120 (×1.000) | 2.00 (×1.000) | 6.00e+12 (×1.000) \
+| 100 (×1.000) | 250 (×1.000) | 300 (×1.000) |
+| static | 0.5 | 0.417 | 3 | **10.67 ± 1.53** △ | 70 (×0.583) | 1.00 (×0.500) \
+| 3.00e+12 (×0.500) | 50.0 (×0.500) | 250 (×1.000) | 300 (×1.000) |
+| rigl | 0.5 | 0.417 | 3 | 11.00 ± 2.05 ▲ | 70 (×0.583) | 1.00 (×0.500) \
+| 3.00e+12 (×0.500) | 50.0 (×0.500) | 250 (×1.000) | 300 (×1.000) |
+| magran | 0.9 | — | 0 | — | — | — | — | — | — | — |
+
+- 1 cell did not finish, and no number above includes them: magran, S = 0.9, seed 0: failed, \
+MemoryError: no room.
+- Scores: mean ± sample standard deviation over seeds; feature extractor lenet (weights \
+0123456789ab), 1,000 samples against 1,437 images of digits/train, resize: none.
+- Best in bold. Against dense, over the seeds both have: ▲ better by more than noise, △ better, \
+but within noise or with too few seeds to tell, ▼ worse by more than noise (two-sided paired \
+t-test at 5%, not corrected for the number of comparisons).
+- S is the fraction of the sparsifiable weights that are zero.
+- Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; inference FLOPs \
+per denoiser call, of which a sample takes 50; decoder not included.
+- Times and memory were measured on Abacus 2 (cpu, 2 threads).
+"""
+
+
+def unpadded(markdown):
+    """Markdown without the blanks and dashes that align its tables."""
+    lines = [" ".join(line.split()) for line in markdown.splitlines()]
+    return [re.sub("-+", "-", line) if line.startswith("|") else line for line in lines]
+
+
+def table_cells(markdown, column):
+    """One column of the (first) table, as text."""
+    lines = [line for line in markdown.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    index = cells[0].index(column)
+    return [row[index] for row in cells[1:]]
+
+
+def test_markdown_by_hand(records):
+    assert unpadded(render(records, "markdown", "Three methods")) == unpadded(MARKDOWN)
+
+
+def test_single_seeds_cannot_tell_noise(make_record):
+    markdown = render(
+        [make_record(fid=5.0), make_record("static", 0.5, fid=4.0), make_record("x", 0.5, fid=6.0)]
+    )
+    assert table_cells(markdown, "FID ↓") == ["5.00", "**4.00** △", "6.00"]
+
+
+def test_higher_is_better_for_recall_and_worse_beyond_noise_is_marked(make_record):
+    def of(sparsifier, sparsity, values):
+        return [
+            make_record(sparsifier, sparsity, seed, scores=Scores(recall=value))
+            for seed, value in enumerate(values)
+        ]
+
+    records = [
+        *of("dense", 0, (0.5, 0.6, 0.7)),
+        *of("up", 0.5, (0.6, 0.71, 0.79)),
+        *of("down", 0.5, (0.4, 0.51, 0.59)),
+    ]
+    recall = table_cells(render(records), "recall ↑")
+    assert recall == ["0.600 ± 0.100", "**0.700 ± 0.095** ▲", "0.500 ± 0.095 ▼"]
+
+
+def test_equal_to_dense_is_not_better(make_record):
+    markdown = render([make_record(fid=5.0), make_record("static", 0.5, fid=5.0)])
+    assert table_cells(markdown, "FID ↓") == ["**5.00**", "**5.00**"]
+
+
+def test_negative_kid_keeps_its_digits(make_record):
+    records = [
+        make_record(scores=Scores(kid=-0.00123)),
+        make_record("static", 0.5, scores=Scores(kid=0.0005)),
+    ]
+    assert table_cells(render(records), "KID ↓") == ["**-0.00123**", "0.00050"]
+
+
+def test_a_score_of_fewer_seeds_says_so(make_record):
+    records = [make_record(seed=0, fid=1.0), make_record(seed=1, fid=3.0), make_record(seed=2)]
+    assert table_cells(render(records), "FID ↓") == ["**2.00 ± 1.41 (n = 2)**"]
+
+
+def test_scores_nobody_asked_for_have_no_column(make_record):
+    assert "KID" not in render([make_record(fid=1.0)]).split("\n- ")[0]
+
+
+def test_everything_failed(make_record):
+    markdown = render([make_record(status="diverged", error="loss nan at step 512")])
+    assert table_cells(markdown, "active parameters (× dense)") == ["—"]
+    assert "dense, S = 0, seed 0: diverged, loss nan at step 512." in markdown
+
+
+def test_untrained_denoiser(make_record):
+    records = [
+        make_record(seed=seed, fid=fid, untrained_scores=Scores(fid=200))
+        for seed, fid in enumerate((10, 30))
+    ]
+    note = "- Untrained denoiser: FID 200.00; the dense cells reach 0.100 of it."
+    assert note in render(records).splitlines()
+
+
+@pytest.mark.parametrize(("samples", "warned"), [(83, True), (84, False)])
+def test_fewer_samples_than_features(make_record, samples, warned):
+    markdown = render([make_record(fid=1.0, protocol={"samples": samples})])
+    assert ("FID is biased" in markdown) == warned
+
+
+def test_several_machines(make_record):
+    gpu = {"gpu": "Loom 9", "device": "cuda"}
+    markdown = render([make_record(), make_record("static", 0.5, environment=gpu)])
+    assert "Abacus 2 (cpu, 2 threads); Loom 9 (cuda, 2 threads). Rows of another" in markdown
+    assert table_cells(markdown, "measured ms per sample (× dense)") == ["250 (×1.000)", "250"]
+
+
+def test_names_are_escaped_in_markdown(make_record):
+    record = make_record("a|b<i>_c_*d*", 0.5, cell={"dataset": "x\n## y"})
+    markdown = render([record], title="<script>")
+    assert r"| a\|b&lt;i&gt;\_c\_\*d\* " in markdown
+    assert "\n## ldm on x ## y\n" in markdown
+    assert markdown.startswith("# &lt;script&gt;\n")
+
+
+def test_names_are_escaped_in_latex(make_record):
+    record = make_record(r"a_b & 50% {\x} #1 $2 ~^", 0.5)
+    latex = render([record], "latex", "two\nlines")
+    assert (
+        r"a\_b \& 50\% \{\textbackslash{}x\} \#1 \$2 \textasciitilde{}\textasciicircum{} & 0.5 & "
+    ) in latex
+    assert latex.startswith("% two lines\n")
+
+
+def test_latex_table(records):
+    latex = render(records, "latex")
+    assert r"\begin{tabular}{lrrrrrrrrrr}" in latex
+    assert r"static & 0.5 & 0.417 & 3 & \textbf{10.67 $\pm$ 1.53} $\vartriangle$ & " in latex
+    lines = latex.splitlines()
+    body = lines[lines.index(r"\toprule") : lines.index(r"\bottomrule")]
+    assert [line.count(" & ") for line in body if line.endswith(r"\\")] == [10] * 5
+
+
+def test_csv_round_trip(records):
+    read = pd.read_csv(io.StringIO(render(records, "csv")))
+    expected = leaderboard(records)
+    numbers = expected.select_dtypes("number").columns
+    pd.testing.assert_frame_equal(read[numbers], expected[numbers], rtol=1e-15)
+    assert list(read["method"]) == ["dense", "static", "rigl", "magran"]
+    assert list(read.columns) == list(expected.columns)
+
+
+def test_json_is_strict_and_at_full_precision(records):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = json.loads(render(records, "json"), parse_constant=refuse)
+    assert [line["fid_mean"] for line in lines] == [12, 32 / 3, 11, None]
+    assert lines[1]["seeds"] == 3
+
+
+@pytest.mark.parametrize("format", ["markdown", "csv", "latex", "json"])
+def test_nothing_to_render(format):
+    with pytest.raises(StoreError, match="no record"):
+        render([], format)
