@@ -1,0 +1,103 @@
+"""Features of images, and those of a dataset's real images, which all cells share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dstbench.contracts import Data, FeatureExtractor, Features, Workspace
+from dstbench.errors import ScoreError
+from dstbench.settings import EvaluationSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def extract(batches: Iterable[Tensor], extractor: FeatureExtractor) -> Features:
+    """Features of all images of all batches, in order, as float32 on the CPU.
+
+    Raises :class:`~dstbench.errors.ScoreError` for anything but uint8 images (N, C, H, W) with
+    C = 1 or 3, and for an extractor whose features are not finite matrices.
+    """
+    import torch
+
+    parts = []
+    for images in batches:
+        _check_images(images)
+        parts.append(extractor(images))
+    if not parts:
+        raise ScoreError("there are no images to extract features from; at least two are needed")
+    features = Features(
+        torch.cat([part.features for part in parts]).float().cpu(),
+        torch.cat([part.logits for part in parts]).float().cpu(),
+    )
+    _check_features(features, extractor.name)
+    return features
+
+
+def real_features(
+    data: Data,
+    dataset: str,
+    extractor: FeatureExtractor,
+    settings: EvaluationSettings,
+    workspace: Workspace,
+) -> Features:
+    """Features of all images of the reference split, extracted once and then cached by content.
+
+    Raises :class:`~dstbench.errors.ScoreError` where the split has too few images for precision
+    and recall, so that this is known before anything is trained.
+    """
+    from safetensors.torch import load_file, save_file
+
+    count = len(data.split(settings.reference))
+    if count <= settings.neighbours:
+        raise ScoreError(
+            f"{dataset}/{settings.reference} has {count} images, but precision and recall with "
+            f"neighbours = {settings.neighbours} need at least {settings.neighbours + 1}"
+        )
+
+    def make(folder: Path) -> None:
+        workspace.report(f"{extractor.name} features of {count} images: {dataset}")
+        features = extract(_real_batches(data, settings), extractor)
+        tensors = {"features": features.features, "logits": features.logits}
+        save_file(tensors, folder / "features.safetensors")
+
+    key = {
+        "data": data.fingerprint,
+        "split": settings.reference,
+        "extractor": extractor.name,
+        "weights_hash": extractor.weights_hash,
+        "resize": extractor.resize,
+    }
+    folder = workspace.cache.folder("features", key, make)
+    return Features(**load_file(folder / "features.safetensors"))
+
+
+def _real_batches(data: Data, settings: EvaluationSettings) -> Iterator[Tensor]:
+    """The reference split a batch at a time: a large dataset need not fit into memory."""
+    items = data.split(settings.reference)
+    for start in range(0, len(items), settings.batch_size):
+        stop = min(start + settings.batch_size, len(items))
+        yield data.to_images([items[i] for i in range(start, stop)])
+
+
+def _check_images(images: Tensor) -> None:
+    import torch
+
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ScoreError(
+            f"images to score are {images.dtype} of shape {tuple(images.shape)}; "
+            "they must be torch.uint8 of shape (N, C, H, W) with C = 1 or 3"
+        )
+
+
+def _check_features(features: Features, extractor: str) -> None:
+    for what, values in (("features", features.features), ("logits", features.logits)):
+        if values.ndim != 2 or values.shape[1] < 2:
+            raise ScoreError(
+                f"{what} of the extractor {extractor!r} have shape {tuple(values.shape)}; "
+                "they must be a matrix (N, D) with D of at least 2"
+            )
+        if not values.isfinite().all():
+            raise ScoreError(f"{what} of the extractor {extractor!r} are not all finite")
