@@ -1,0 +1,110 @@
+"""Inception-v3 as torch-fidelity has it, the extractor of published FIDs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from dstbench.contracts import FeatureExtractor, Features, PluginSettings, Workspace
+from dstbench.errors import ScoreError
+from dstbench_features.hashing import sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+)
+WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+
+
+class Inception(FeatureExtractor):
+    """torch-fidelity's ``inception-v3-compat``: 2048 features and 1008 unbiased logits.
+
+    The network and weights of the original FID (Heusel et al., NeurIPS 2017), TensorFlow's way of
+    resizing included. Grey images are repeated to three channels.
+    """
+
+    name = "inception"
+
+    class Settings(PluginSettings):
+        weights: Path | None = Field(
+            None, description="file of torch-fidelity's Inception-v3 weights; none: downloaded"
+        )
+
+    def __init__(self, settings: PluginSettings, workspace: Workspace) -> None:
+        super().__init__(settings, workspace)
+        path = self.settings.weights or _download(workspace)
+        if not path.is_file():
+            raise ScoreError(
+                f"the setting 'weights' of the extractor 'inception' names {path}, which is no "
+                f"file; it must be the file from {WEIGHTS_URL}"
+            )
+        self._weights_hash = sha256(path)
+        self._network = _network(path).to(workspace.device)
+
+    @property
+    def weights_hash(self) -> str:
+        return self._weights_hash
+
+    @property
+    def resize(self) -> str:
+        return "bilinear (TensorFlow 1) to 299×299"
+
+    def __call__(self, images: Tensor) -> Features:
+        import torch
+
+        with torch.no_grad():
+            rgb = images.to(self.workspace.device).expand(-1, 3, -1, -1)
+            features, logits = self._network(rgb)
+        return Features(features.cpu(), logits.cpu())
+
+
+def _download(workspace: Workspace) -> Path:
+    """The published weights, in the cache."""
+    from torch.hub import download_url_to_file
+
+    def make(folder: Path) -> None:
+        workspace.report(f"downloading {WEIGHTS_URL} (91 MB)")
+        try:
+            download_url_to_file(
+                WEIGHTS_URL, str(folder / "weights.pth"), WEIGHTS_SHA256, progress=False
+            )
+        except (OSError, RuntimeError) as error:
+            raise ScoreError(
+                f"the weights of the extractor 'inception' could not be downloaded ({error}); "
+                f"get {WEIGHTS_URL} and name the file in the extractor's setting 'weights'"
+            ) from error
+
+    return workspace.cache.folder("inception", {"sha256": WEIGHTS_SHA256}, make) / "weights.pth"
+
+
+def _network(path: Path) -> Any:
+    """torch-fidelity's network with the weights of a file.
+
+    It would unpickle the file without restraint, so it is given a copy of what
+    ``weights_only=True`` lets through. Its random initialisation leaves torch's global generator
+    as it was.
+    """
+    import torch
+    from torch_fidelity import FeatureExtractorInceptionV3
+
+    try:
+        weights = io.BytesIO()
+        torch.save(torch.load(path, map_location="cpu", weights_only=True), weights)
+        weights.seek(0)
+        with torch.random.fork_rng(devices=[]):
+            return FeatureExtractorInceptionV3(
+                "inception-v3-compat",
+                ["2048", "logits_unbiased"],
+                feature_extractor_weights_path=weights,
+            )
+    except (UnpicklingError, RuntimeError, EOFError, TypeError) as error:
+        raise ScoreError(
+            f"{path} does not hold torch-fidelity's Inception-v3 weights; they are at {WEIGHTS_URL}"
+        ) from error

@@ -1,0 +1,124 @@
+"""The shipped digit classifier: as accurate as claimed, and a sensible measure of distance."""
+
+import json
+import re
+
+import pytest
+import torch
+from dstbench_features.hashing import sha256
+from dstbench_features.lenet import FEATURES, as_input
+from dstbench_features.lenet_digits import WEIGHTS, LeNetDigits
+from dstbench_features.train_lenet_digits import digits
+from torch import Tensor
+from torch.nn import functional as F
+
+from dstbench.cache import Cache
+from dstbench.contracts import Features, PluginSettings, Workspace
+from dstbench.metrics import extract, score
+from dstbench.settings import EvaluationSettings
+
+
+@pytest.fixture(scope="module")
+def extractor() -> LeNetDigits:
+    return LeNetDigits(PluginSettings(), Workspace(torch.device("cpu"), Cache()))
+
+
+@pytest.fixture(scope="module")
+def held_out() -> Tensor:
+    return digits()[1]
+
+
+@pytest.fixture(scope="module")
+def real(extractor: LeNetDigits) -> Features:
+    return extract([digits()[0][:600]], extractor)
+
+
+def test_held_out_accuracy_is_at_least_97_percent_and_as_recorded(extractor: LeNetDigits) -> None:
+    _, images, _, labels = digits()
+    recorded = json.loads(WEIGHTS.with_suffix(".json").read_text())
+    measured = (extractor(images).logits.argmax(dim=1) == labels).float().mean().item()
+    assert len(images) == recorded["held_out_images"] == 297
+    assert measured >= 0.97
+    assert measured == pytest.approx(recorded["held_out_accuracy"], abs=1.01 / 297)
+
+
+def test_the_weights_are_small_and_named_by_their_hash(extractor: LeNetDigits) -> None:
+    assert WEIGHTS.stat().st_size <= 1_000_000
+    assert re.fullmatch("[0-9a-f]{64}", extractor.weights_hash)
+    assert extractor.weights_hash == sha256(WEIGHTS)
+    assert extractor.weights_hash == json.loads(WEIGHTS.with_suffix(".json").read_text())["sha256"]
+
+
+def test_shapes_and_types(extractor: LeNetDigits, held_out: Tensor) -> None:
+    seen = extractor(held_out[:5])
+    assert seen.features.shape == (5, FEATURES)
+    assert seen.logits.shape == (5, 10)
+    assert seen.features.dtype == seen.logits.dtype == torch.float32
+    assert not seen.features.requires_grad
+
+
+def test_grey_and_three_equal_channels_are_the_same_image(
+    extractor: LeNetDigits, held_out: Tensor
+) -> None:
+    grey = extractor(held_out[:8])
+    coloured = extractor(held_out[:8].expand(-1, 3, -1, -1))
+    torch.testing.assert_close(grey.features, coloured.features, rtol=1e-4, atol=1e-4)
+
+
+def test_input_is_resized_and_scaled() -> None:
+    assert torch.equal(
+        as_input(torch.full((1, 1, 32, 32), 51).byte()), torch.full((1, 1, 32, 32), 0.2)
+    )
+    large = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
+    large[..., ::2] = 255  # stripes that a resize without antialiasing would turn into one grey
+    assert as_input(large).shape == (1, 1, 32, 32)
+    assert as_input(large)[..., 1:-1].mean() == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_batch_size_changes_no_score(
+    extractor: LeNetDigits, held_out: Tensor, real: Features, batch_size: int
+) -> None:
+    samples = held_out[:100]
+    whole = score(samples, real, extractor, EvaluationSettings(batch_size=100, kid_subsets=5))
+    parts = EvaluationSettings(batch_size=batch_size, kid_subsets=5)
+    for (name, expected), (_, value) in zip(
+        whole, score(samples, real, extractor, parts), strict=True
+    ):
+        assert value == pytest.approx(expected, rel=1e-4, abs=1e-4), name
+
+
+def fid(samples: Tensor, real: Features, extractor: LeNetDigits) -> float:
+    value = score(samples, real, extractor, EvaluationSettings(kid_subsets=1)).fid
+    assert value is not None
+    return value
+
+
+def test_the_noisier_the_images_the_larger_the_fid(
+    extractor: LeNetDigits, held_out: Tensor, real: Features
+) -> None:
+    noise = 255 * torch.randn(held_out.shape, generator=torch.Generator().manual_seed(0))
+    noisy = [(held_out + level * noise).clamp(0, 255).byte() for level in (0, 0.2, 0.4, 0.8)]
+    fids = [fid(images, real, extractor) for images in noisy]
+    assert fids == sorted(fids)
+    assert fids[0] < 0.1 * fids[-1]
+
+
+def test_the_more_blurred_the_images_the_larger_the_fid(
+    extractor: LeNetDigits, held_out: Tensor, real: Features
+) -> None:
+    blurred = [
+        F.avg_pool2d(held_out.float(), size, 1, size // 2, count_include_pad=False).byte()
+        for size in (1, 5, 9, 17)
+    ]
+    fids = [fid(images, real, extractor) for images in blurred]
+    assert fids == sorted(fids)
+    assert fids[0] < 0.1 * fids[-1]
+
+
+def test_images_without_one_of_the_digits_are_farther_away(
+    extractor: LeNetDigits, real: Features
+) -> None:
+    _, images, _, labels = digits()
+    complete, incomplete = fid(images, real, extractor), fid(images[labels != 3], real, extractor)
+    assert incomplete > complete
