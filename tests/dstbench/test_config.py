@@ -197,12 +197,12 @@ def test_dense_alone_needs_no_sparsities(load: Load) -> None:
          "lower-case letters, digits, '_', '.' and '-', with a letter or digit first"),
         ('name = "small"', "", "x.toml: name: is missing; results are kept in a folder of this "
          "name"),
-        ('name = "small"', 'nam = "small"', "x.toml: name: is missing; results are kept in a folder "
-         "of this name\nx.toml:1: nam: unknown key; did you mean 'name'? "
+        ('name = "small"', 'nam = "small"', "x.toml: name: is missing; results are kept in a "
+         "folder of this name\nx.toml:1: nam: unknown key; did you mean 'name'? "
          "(known: datasets, evaluation, extractors, grid, models, name, sparsifiers, tasks, "
          "training)"),
-        ("seeds = [0, 1]", "seedz = [0, 1]", "x.toml:3: grid.seeds: is missing; at least one integer, "
-         "such as [0, 1, 2]\n"
+        ("seeds = [0, 1]", "seedz = [0, 1]", "x.toml:3: grid.seeds: is missing; at least one "
+         "integer, such as [0, 1, 2]\n"
          "x.toml:4: grid.seedz: unknown key; did you mean "
          "'seeds'? (known: seeds, sparsifiers, sparsities)"),
         ("seeds = [0, 1]", "seeds = []", "x.toml:4: grid.seeds: is empty; it needs at least one"),
