@@ -145,11 +145,13 @@ class _Table:
 
     path: KeyPath
     values: dict[str, Any]
-    paths: dict[str, KeyPath] = field(default_factory=dict)
+    paths: dict[KeyPath, KeyPath] = field(default_factory=dict)
 
     def locate(self, location: KeyPath) -> KeyPath:
-        start = self.paths.get(str(location[0])) if location else None
-        return (*start, *location[1:]) if start else (*self.path, *location)
+        for end in range(len(location), 0, -1):
+            if location[:end] in self.paths:
+                return (*self.paths[location[:end]], *location[end:])
+        return (*self.path, *location)
 
 
 class _Reader:
@@ -231,9 +233,7 @@ class _Reader:
         for start, node in zip(starts, (self.data, self.data["tasks"][index]), strict=True):
             for key in keys:
                 node = node.get(key, {})
-            for key, value in node.items():
-                table.values[key] = value
-                table.paths[key] = (*start, *keys, key)
+            _overlay(table, table.values, node, (*start, *keys), ())
         return table
 
     def _axes(self, schema: type[PluginSettings], table: _Table) -> tuple[PluginSettings, ...]:
@@ -289,6 +289,20 @@ class _Reader:
     def _stop_if_wrong(self) -> None:
         if self.problems:
             raise ConfigError("\n".join(self.problems))
+
+
+def _overlay(
+    table: _Table, values: dict[str, Any], over: dict[str, Any], path: KeyPath, location: KeyPath
+) -> None:
+    """Put what stands at ``path`` in the file over the table's values at ``location``."""
+    for key, value in over.items():
+        here = (*location, key)
+        table.paths[here] = (*path, key)
+        if isinstance(value, dict):
+            values[key] = nested = values[key] if isinstance(values.get(key), dict) else {}
+            _overlay(table, nested, value, (*path, key), here)
+        else:
+            values[key] = value
 
 
 def _read(path: Path) -> str:

@@ -9,9 +9,11 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Literal, NamedTuple, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pluggy import PluginManager, PluginValidationError
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dstbench import hookspecs
@@ -204,25 +206,47 @@ class Setting(NamedTuple):
     meaning: str
 
 
-def describe_settings(settings: type[PluginSettings]) -> list[Setting]:
-    """The fields of a ``Settings`` class, in the order of their declaration."""
-    return [
-        Setting(name, _type(field), _default(field), field.description or "")
-        for name, field in settings.model_fields.items()
-    ]
+def describe_settings(settings: type[BaseModel], prefix: str = "") -> list[Setting]:
+    """The fields of a ``Settings`` class, in the order of their declaration.
+
+    Fields of nested settings are named as in ``first_stage.steps``.
+    """
+    described = []
+    for name, field in settings.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            described += describe_settings(nested, f"{prefix}{name}.")
+        else:
+            meaning = field.description or ""
+            described.append(Setting(prefix + name, _type(field), _default(field), meaning))
+    return described
 
 
 def _type(field: FieldInfo) -> str:
-    annotation = field.annotation
-    plain = isinstance(annotation, type) and not get_args(annotation)
-    name = annotation.__name__ if plain else str(annotation).replace("typing.", "")  # type: ignore[union-attr]
     bounds = [
         f"{sign} {getattr(constraint, bound):g}"
         for constraint in field.metadata
         for bound, sign in _BOUNDS.items()
         if hasattr(constraint, bound)
     ]
-    return ", ".join([name, *bounds])
+    return ", ".join([_in_words(field.annotation), *bounds])
+
+
+def _in_words(annotation: Any) -> str:
+    """A type as one writes it, without the constraints on its parts."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Ellipsis:
+        return "..."
+    if origin is Annotated:
+        return _in_words(arguments[0])
+    if origin is Literal:
+        return " | ".join(json.dumps(argument, default=str) for argument in arguments)
+    names = [_in_words(argument) for argument in arguments]
+    if origin in (Union, UnionType):
+        return " | ".join(names)
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(names)}]"
+    return "None" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
 
 
 def _default(field: FieldInfo) -> str:

@@ -47,6 +47,7 @@ class Static:
 
 
 class Schedule(PluginSettings):
+    start: float = 0.0
     stop: float = 0.75
 
 
@@ -169,6 +170,23 @@ def test_a_task_overrides_the_keys_that_it_repeats(load: Load) -> None:
     assert other.extractor_settings == Lenet.Settings(width=32)
 
 
+def test_a_task_overrides_single_keys_of_nested_tables(load: Load) -> None:
+    text = (
+        GOOD.replace("[training]", "[tasks.sparsifiers.rigl.schedule]\nstop = 0.5\n[training]")
+        + "[sparsifiers.rigl.schedule]\nstop = 0.9\nstart = 0.1\n"
+    )
+    (task,) = load(text).tasks
+    assert task.sparsifier_settings["rigl"] == (
+        Rigl.Settings(schedule=Schedule(start=0.1, stop=0.5)),
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(text, ("start = 0.1", "start = '0.1'"), ("stop = 0.5", "stop = 'x'"))
+    assert str(caught.value).splitlines() == [
+        'x.toml:18: sparsifiers.rigl.schedule.start: should be a valid number, is "0.1"',
+        'x.toml:13: tasks[0].sparsifiers.rigl.schedule.stop: should be a valid number, is "x"',
+    ]
+
+
 def test_lists_of_scalars_are_axes(load: Load) -> None:
     rigl = """
     [sparsifiers.rigl]
@@ -274,7 +292,7 @@ def test_one_wrong_thing(load: Load, old: str, new: str, problem: str) -> None:
         ("[sparsifiers.rigl]\nprune_rate = []", "x.toml:15: sparsifiers.rigl.prune_rate: is an "
          "empty list; name at least one value"),
         ("[sparsifiers.rigl.schedule]\nstopp = 1.0", "x.toml:15: sparsifiers.rigl.schedule.stopp: "
-         "unknown key; did you mean 'stop'? (known: stop)"),
+         "unknown key; did you mean 'stop'? (known: start, stop)"),
         ("[sparsifiers.rigel]", "x.toml:14: sparsifiers.rigel: nothing uses this table; "
          "did you mean 'rigl'? (known: rigl, static)"),
         ("[sparsifiers.dense]", "x.toml:14: sparsifiers.dense: nothing uses this table; "

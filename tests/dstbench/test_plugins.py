@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from textwrap import dedent
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -277,7 +277,12 @@ def test_what_is_not_a_name(name: str) -> None:
 
 
 def test_settings_are_described() -> None:
+    class Nested(PluginSettings):
+        depth: int = Field(2, description="levels")
+
     class Settings(PluginSettings):
+        nested: Nested = Nested()
+        channels: tuple[Annotated[int, Field(gt=0)], ...] = (1, 2)
         prune_rate: float = Field(0.5, ge=0, lt=1, description="fraction dropped")
         layers: tuple[str, ...] = ()
         precision: Literal["fp32", "bf16"] = "fp32"
@@ -286,9 +291,11 @@ def test_settings_are_described() -> None:
         frozen: bool = True
 
     assert describe_settings(Settings) == [
+        Setting("nested.depth", "int", "2", "levels"),
+        Setting("channels", "tuple[int, ...]", "[1, 2]", ""),
         Setting("prune_rate", "float, ≥ 0, < 1", "0.5", "fraction dropped"),
         Setting("layers", "tuple[str, ...]", "[]", ""),
-        Setting("precision", "Literal['fp32', 'bf16']", '"fp32"', ""),
+        Setting("precision", '"fp32" | "bf16"', '"fp32"', ""),
         Setting("clip", "float | None", "none", ""),
         Setting("steps", "int", "required", ""),
         Setting("frozen", "bool", "true", ""),
