@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dstbench.grid import Cell
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class _Part(BaseModel):

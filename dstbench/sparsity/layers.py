@@ -1,0 +1,128 @@
+"""Which tensors of a network may be masked, and what belongs to one masked layer."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+
+from dstbench.errors import SparsityError
+
+_CONNECTIONS: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
+    (nn.Linear, ("weight",)),
+    (nn.Bilinear, ("weight",)),
+    (nn.modules.conv._ConvNd, ("weight",)),
+    (nn.RNNBase, ("weight_*",)),
+    (nn.RNNCellBase, ("weight_*",)),
+    (nn.MultiheadAttention, ("*_proj_weight",)),
+)
+"""Module types and the names of their parameters that hold connections between units."""
+
+_NEVER_MASKED: tuple[type[nn.Module], ...] = (
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.Embedding,
+    nn.EmbeddingBag,
+)
+
+
+def sparsifiable_weights(
+    module: nn.Module, keep_dense: Sequence[str] = ()
+) -> dict[str, nn.Parameter]:
+    """The weights of a network that may be masked, by their names in ``named_parameters()``.
+
+    These are the weights of linear, bilinear, convolution, recurrent and attention layers; never
+    norms, embeddings, biases or frozen parameters. ``keep_dense`` leaves out what matches one of
+    its shell patterns (``"conv_in.*"``, ``"*.time_emb_proj.weight"``).
+
+    Raises:
+        SparsityError: for a trainable parameter of two or more dimensions whose module is of none
+            of these types, so that no layer is missed silently; and for a pattern of
+            ``keep_dense`` that matches nothing.
+    """
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    left_dense = matching(names.values(), keep_dense)
+    found: dict[str, nn.Parameter] = {}
+    for owner in module.modules():
+        if isinstance(owner, _NEVER_MASKED):
+            continue
+        for own_name, parameter in owner.named_parameters(recurse=False):
+            name = names[id(parameter)]
+            if name in left_dense or name in found or not parameter.requires_grad:
+                continue
+            if _is_connection(owner, own_name):
+                found[name] = parameter
+            elif parameter.ndim >= 2:
+                raise SparsityError(
+                    f"{name} is a weight of a {type(owner).__name__}, a type of module that "
+                    f'dstbench has no rule for; name it in keep_dense (["{name}"]) to leave it '
+                    "dense, or pass the weights to be masked to attach() yourself"
+                )
+    return found
+
+
+def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
+    """The names that match any of the shell patterns.
+
+    Raises:
+        SparsityError: for a pattern that matches none.
+    """
+    names = list(names)
+    matched: set[str] = set()
+    for pattern in patterns:
+        hits = fnmatch.filter(names, pattern)
+        if not hits:
+            near = get_close_matches(pattern, names, n=1, cutoff=0)
+            raise SparsityError(
+                f'keep_dense: "{pattern}" matches no parameter'
+                + (f'; the nearest is "{near[0]}"' if near else "")
+            )
+        matched.update(hits)
+    return matched
+
+
+def _is_connection(owner: nn.Module, name: str) -> bool:
+    return any(
+        isinstance(owner, kind) and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        for kind, patterns in _CONNECTIONS
+    )
+
+
+_SAME_SIZE_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def zero_where_inactive(tensor: Tensor, mask: Tensor) -> None:
+    """Set the elements outside ``mask`` to exactly +0, in place.
+
+    A bitwise *and* with all ones or all zeros: faster than multiplying floats by booleans, and a
+    NaN or a negative number becomes +0 too.
+    """
+    bits = tensor.view(_SAME_SIZE_INTEGER[tensor.element_size()])
+    bits.bitwise_and_(mask.view(torch.int8).neg())
+
+
+@dataclass
+class Layer:
+    """One masked weight.
+
+    ``mask`` is boolean, True = active, with the weight's shape and strides; ``active`` is the
+    number of its true elements, which never changes. ``dense_gradient`` is there only in a
+    topology update of a method that asked for it: the gradient of all connections, summed over
+    micro-batches, free to be overwritten.
+    """
+
+    name: str
+    weight: nn.Parameter
+    mask: Tensor
+    active: int
+    dense_gradient: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def density(self) -> float:
+        return self.active / self.mask.numel()

@@ -1,0 +1,353 @@
+"""Sparsifiers: a fixed mask, and the drop-and-grow that all dynamic methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from dstbench.contracts import PluginSettings
+from dstbench.errors import SparsityError
+from dstbench.sparsity.distribution import Distribution, active_counts
+from dstbench.sparsity.layers import Layer, matching, sparsifiable_weights, zero_where_inactive
+from dstbench.sparsity.schedules import Schedule, prune_rate_at
+from dstbench.sparsity.selection import largest, random_scores
+
+
+class Sparsifier:
+    """Keeps a network at a sparsity, from the first step to the last, with a fixed random mask.
+
+    Attached to a network and its optimizer it needs no further call: gradients are masked as
+    autograd accumulates them, so that clipping, the optimizer's moments and its weight decay see
+    zeros at inactive weights. Two sparsifiers with the same seed, sparsity and layer distribution
+    start from the same mask.
+    """
+
+    name: ClassVar[str]
+
+    class Settings(PluginSettings):
+        distribution: Distribution = Field(
+            "erk", description="how the sparsity is spread over layers"
+        )
+        keep_dense: tuple[str, ...] = Field(
+            (), description="shell patterns of parameter names that are left dense; such weights "
+            "do not count as sparsifiable"
+        )  # fmt: skip
+
+    def __init__(self, sparsity: float, *, total_steps: int, seed: int = 0, **settings: Any):
+        """
+        Args:
+            sparsity: fraction of the sparsifiable weights that are zero, in [0, 1).
+            total_steps: optimizer steps of the whole training, on which schedules depend.
+            seed: of the first mask and of random growth.
+            settings: of the class's ``Settings``.
+
+        Raises:
+            SparsityError: for a sparsity out of range or settings that are not the class's.
+        """
+        if not 0 <= sparsity < 1:
+            raise SparsityError(f"sparsity must be at least 0 and below 1, not {sparsity}")
+        try:
+            self.settings: Any = self.Settings(**settings)
+        except ValidationError as error:
+            raise SparsityError(f"{type(self).__name__}: {error}") from None
+        self.sparsity = sparsity
+        self.total_steps = total_steps
+        self.seed = seed
+        self.step = 0
+        """Optimizer steps taken since the training began."""
+        self.layers: list[Layer] = []
+        self._optimizer: torch.optim.Optimizer
+        self._averaged: nn.Module | None = None
+        self._rng: torch.Generator
+        self._handles: list[RemovableHandle] = []
+
+    def attach(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        weights: Mapping[str, nn.Parameter] | None = None,
+        averaged: nn.Module | None = None,
+    ) -> Self:
+        """Mask ``model`` and keep it masked while ``optimizer`` trains it.
+
+        Args:
+            weights: what may be masked, by parameter name; by default what
+                :func:`sparsifiable_weights` finds.
+            averaged: a copy of the model with averaged weights (EMA), kept under the same masks.
+
+        Raises:
+            SparsityError: if a weight is not the optimizer's, or is stored in a way that cannot be
+                masked in place, or if there is nothing to mask.
+        """
+        if self._handles or self.layers:
+            raise SparsityError("this sparsifier is attached already; make another one")
+        if weights is None:
+            weights = sparsifiable_weights(model, self.settings.keep_dense)
+        else:
+            left_dense = matching(weights, self.settings.keep_dense)
+            weights = {name: w for name, w in weights.items() if name not in left_dense}
+        self._check(weights, optimizer)
+        self._optimizer = optimizer
+        self._averaged = averaged
+        self._rng = torch.Generator(next(iter(weights.values())).device).manual_seed(self.seed)
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        counts = active_counts(shapes, self.sparsity, self.settings.distribution)
+        for name, weight in weights.items():
+            layer = Layer(name, weight, _full_mask(weight), counts[name])
+            self.layers.append(layer)
+            if layer.density < 1:
+                layer.mask = largest(random_scores(layer, self._rng), layer.mask, layer.active)
+                hook = partial(self._gradient_accumulated, layer)
+                handle = weight.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+                self._handles.append(handle)
+        self._apply_masks()
+        self._handles.append(optimizer.register_step_post_hook(self._after_optimizer_step))
+        return self
+
+    def detach(self) -> None:
+        """Stop masking; the weights stay as they are."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    @property
+    def sparse_layers(self) -> list[Layer]:
+        """The layers that have inactive weights."""
+        return [layer for layer in self.layers if layer.density < 1]
+
+    @property
+    def densities(self) -> dict[str, float]:
+        """Fraction of active weights by parameter name."""
+        return {layer.name: layer.density for layer in self.layers}
+
+    @property
+    def active(self) -> int:
+        """Number of active sparsifiable weights."""
+        return sum(layer.active for layer in self.layers)
+
+    @property
+    def sparsifiable(self) -> int:
+        """Number of sparsifiable weights, active or not."""
+        return sum(layer.mask.numel() for layer in self.layers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs beside the network's and the optimizer's states."""
+        return {
+            "step": self.step,
+            "rng": self._rng.get_state(),
+            "masks": {layer.name: layer.mask for layer in self.sparse_layers},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of :meth:`state_dict`; the sparsifier must be attached.
+
+        Raises:
+            SparsityError: if the state is not that of this network at this sparsity.
+        """
+        masks: Mapping[str, Tensor] = state["masks"]
+        active = {layer.name: layer.active for layer in self.sparse_layers}
+        if {name: int(mask.count_nonzero()) for name, mask in masks.items()} != active:
+            raise SparsityError("the saved masks are not of this network at this sparsity")
+        self.step = state["step"]
+        self._rng.set_state(state["rng"].cpu())
+        for layer in self.sparse_layers:
+            layer.mask.copy_(masks[layer.name])
+        self._apply_masks()
+
+    def _check(self, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+        if not weights:
+            raise SparsityError("the model has no weights that may be masked")
+        optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, weight in weights.items():
+            if id(weight) not in optimized:
+                raise SparsityError(
+                    f"{name} is not among the optimizer's parameters: attach the sparsifier to "
+                    "the optimizer that trains the model, or freeze the weight"
+                )
+            if torch.empty_like(weight).stride() != weight.stride():
+                raise SparsityError(f"{name} is stored with gaps; make it contiguous first")
+
+    def _gradient_accumulated(self, layer: Layer, weight: Tensor) -> None:
+        if weight.grad is not None:
+            zero_where_inactive(weight.grad, layer.mask)
+
+    def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self.step += 1
+
+    @torch.no_grad()
+    def _apply_masks(self) -> None:
+        for layer in self.sparse_layers:
+            zero_where_inactive(layer.weight, layer.mask)
+            for tensor in self._companions(layer):
+                zero_where_inactive(tensor, layer.mask)
+
+    def _companions(self, layer: Layer) -> Iterable[Tensor]:
+        """What goes with a layer's weight: its averaged copy, and the optimizer's state of it."""
+        if self._averaged is not None:
+            yield self._averaged.get_parameter(layer.name)
+        for value in self._optimizer.state.get(layer.weight, {}).values():
+            if isinstance(value, Tensor) and value.shape == layer.weight.shape:
+                yield value
+
+
+class DynamicSparsifier(Sparsifier):
+    """Drop-and-grow: every so many steps, a fraction of each layer's active weights is replaced.
+
+    A method is a subclass that says where to grow (:meth:`growth_scores`), and whether it needs
+    the gradient of inactive connections for that (:attr:`needs_dense_gradient`). A topology update
+    follows the optimizer's step, in every layer: the active weights of smallest magnitude are
+    dropped, and as many connections grown among all that are not kept (Evci et al. 2020,
+    Algorithm 1). One that is dropped and grown again in the same update keeps its value and
+    optimizer state; any other grown connection starts at zero.
+    """
+
+    needs_dense_gradient: ClassVar[bool] = False
+
+    class Settings(Sparsifier.Settings):
+        prune_rate: float = Field(
+            0.5, ge=0, le=1, description="fraction of a layer's active weights that an update drops"
+        )
+        prune_schedule: Schedule = Field(
+            "cosine", description="how the prune rate falls until exploration stops"
+        )
+        exploration_frequency: int = Field(
+            100, ge=1, description="optimizer steps between two topology updates"
+        )
+        stop_fraction: float = Field(
+            0.75, ge=0, le=1, description="fraction of the training after which exploration stops"
+        )
+        grown_state: Literal["zero", "mean", "keep"] = Field(
+            "zero",
+            description="optimizer state of grown weights: zero (Adam's first updates of them are "
+            "then up to 3.2 times the learning rate, because its step count is large already), "
+            "mean (zero, but the second moment is the layer's mean, which bounds those updates), "
+            "keep (whatever was left there when the connection was dropped)",
+        )
+
+    def __init__(self, sparsity: float, *, total_steps: int, seed: int = 0, **settings: Any):
+        super().__init__(sparsity, total_steps=total_steps, seed=seed, **settings)
+        self.topology_updates = 0
+        self.skipped_updates = 0
+        """Updates left out because a gradient was not finite."""
+        self.connections_changed = 0
+        """Connections that the latest update replaced by others."""
+        self._gradient_sums: list[Tensor] = []
+
+    __init__.__doc__ = Sparsifier.__init__.__doc__
+
+    def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        """Scores in the shape of ``layer.weight``; connections with the highest are grown.
+
+        Scores of active connections that are kept are ignored. All randomness comes from ``rng``,
+        which is on the weight's device.
+        """
+        raise NotImplementedError
+
+    def survival_scores(self, layer: Layer) -> Tensor:
+        """Scores in the shape of ``layer.weight``; active weights with the lowest are dropped."""
+        return layer.weight.abs()
+
+    def updates_at(self, step: int) -> bool:
+        """Whether a topology update follows optimizer step ``step`` (the first is 1)."""
+        exploring = step < self.settings.stop_fraction * self.total_steps
+        return bool(exploring and step % self.settings.exploration_frequency == 0)
+
+    def dense_gradient_steps(self, steps: int) -> int:
+        """How many of the first ``steps`` optimizer steps compute the gradient of all weights."""
+        if not (self.needs_dense_gradient and self.sparse_layers):
+            return 0
+        return sum(map(self.updates_at, range(1, steps + 1)))
+
+    def state_dict(self) -> dict[str, Any]:
+        counters = {"updates": self.topology_updates, "skipped": self.skipped_updates}
+        return super().state_dict() | counters
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.topology_updates = state["updates"]
+        self.skipped_updates = state["skipped"]
+
+    def _gradient_accumulated(self, layer: Layer, weight: Tensor) -> None:
+        if weight.grad is not None and self.updates_at(self.step + 1):
+            self._gradient_sums.append(weight.grad.sum())
+            if self.needs_dense_gradient:
+                self._accumulate_dense_gradient(layer, weight.grad)
+        super()._gradient_accumulated(layer, weight)
+
+    def _accumulate_dense_gradient(self, layer: Layer, gradient: Tensor) -> None:
+        if layer.dense_gradient is None:
+            layer.dense_gradient = torch.empty_like(layer.weight).copy_(gradient)
+        else:  # the active weights' gradient holds the earlier micro-batches already
+            zero_where_inactive(layer.dense_gradient, ~layer.mask)
+            layer.dense_gradient.add_(gradient)
+
+    @torch.no_grad()
+    def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self.step += 1
+        if self.settings.grown_state == "keep":  # what is left in the moments moves weights
+            for layer in self.sparse_layers:
+                zero_where_inactive(layer.weight, layer.mask)
+        if self.sparse_layers and self.updates_at(self.step):
+            if self._gradients_are_finite():
+                self._update_topology()
+            else:
+                self.skipped_updates += 1
+            self._gradient_sums.clear()
+            for layer in self.sparse_layers:
+                layer.dense_gradient = None
+
+    def _gradients_are_finite(self) -> bool:
+        """Of all weights, inactive ones too, whose gradients the optimizer never sees."""
+        groups = self._optimizer.param_groups
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        sums = [*self._gradient_sums, *torch._foreach_norm(gradients)]
+        return all(bool(total.isfinite()) for total in sums)
+
+    def _update_topology(self) -> None:
+        progress = self.step / (self.settings.stop_fraction * self.total_steps)
+        rate = prune_rate_at(self.settings.prune_schedule, self.settings.prune_rate, progress)
+        self.connections_changed = sum(
+            self._drop_and_grow(each, rate) for each in self.sparse_layers
+        )
+        self.topology_updates += 1
+
+    def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
+        """Replace connections of one layer; how many are others than before."""
+        count = round(prune_rate * layer.active)
+        untrained = self.needs_dense_gradient and layer.dense_gradient is None
+        if count == 0 or untrained:
+            return 0
+        kept = largest(self.survival_scores(layer), layer.mask, layer.active - count)
+        grown = largest(self.growth_scores(layer, self._rng), ~kept, count)
+        new = grown.logical_and(~layer.mask)
+        layer.mask.copy_(kept.logical_or_(grown))
+        zero_where_inactive(layer.weight, layer.mask)
+        for tensor in self._companions(layer):
+            zero_where_inactive(tensor, layer.mask)
+        if self.settings.grown_state == "mean":
+            self._start_second_moments_at_mean(layer, new)
+        return int(new.count_nonzero())
+
+    def _start_second_moments_at_mean(self, layer: Layer, new: Tensor) -> None:
+        state = self._optimizer.state.get(layer.weight, {})
+        kept = layer.active - int(new.count_nonzero())
+        for key in ("exp_avg_sq", "square_avg"):
+            if key in state and kept:
+                state[key].masked_fill_(new, state[key].sum() / kept)
+
+    def _companions(self, layer: Layer) -> Iterable[Tensor]:
+        if self.settings.grown_state == "keep":
+            averaged = self._averaged
+            return () if averaged is None else (averaged.get_parameter(layer.name),)
+        return super()._companions(layer)
+
+
+def _full_mask(weight: Tensor) -> Tensor:
+    return torch.ones_like(weight, dtype=torch.bool, requires_grad=False)
