@@ -51,11 +51,7 @@ def real_features(
     from safetensors.torch import load_file, save_file
 
     count = len(data.split(settings.reference))
-    if count <= settings.neighbours:
-        raise ScoreError(
-            f"{dataset}/{settings.reference} has {count} images, but precision and recall with "
-            f"neighbours = {settings.neighbours} need at least {settings.neighbours + 1}"
-        )
+    require_neighbours(count, f"images in {dataset}/{settings.reference}", settings)
 
     def make(folder: Path) -> None:
         workspace.report(f"{extractor.name} features of {count} images: {dataset}")
@@ -72,6 +68,16 @@ def real_features(
     }
     folder = workspace.cache.folder("features", key, make)
     return Features(**load_file(folder / "features.safetensors"))
+
+
+def require_neighbours(count: int, what: str, settings: EvaluationSettings) -> None:
+    """Raise :class:`~dstbench.errors.ScoreError` unless each of ``count`` images has the
+    ``settings.neighbours`` others that precision and recall look for."""
+    if count <= settings.neighbours:
+        raise ScoreError(
+            f"there are {count} {what}, but precision and recall with "
+            f"neighbours = {settings.neighbours} need at least {settings.neighbours + 1}"
+        )
 
 
 def _real_batches(data: Data, settings: EvaluationSettings) -> Iterator[Tensor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dstbench.contracts import FeatureExtractor, Features
 from dstbench.errors import ScoreError
-from dstbench.metrics.features import extract
+from dstbench.metrics.features import extract, require_neighbours
 from dstbench.records import Scores
 from dstbench.settings import EvaluationSettings
 
@@ -36,11 +36,8 @@ def score(
     """
     import torch
 
-    if len(samples) <= settings.neighbours:
-        raise ScoreError(
-            f"there are {len(samples)} samples, but precision and recall with neighbours = "
-            f"{settings.neighbours} need at least {settings.neighbours + 1}"
-        )
+    require_neighbours(len(samples), "samples", settings)
+    require_neighbours(len(real.features), "real images", settings)
     fake = extract(torch.split(samples, settings.batch_size), extractor)
     if fake.features.shape[1] != real.features.shape[1]:
         raise ScoreError(

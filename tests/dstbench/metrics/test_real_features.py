@@ -101,7 +101,7 @@ def test_other_data_split_weights_or_resize_are_other_features(
 
 def test_too_small_a_reference_split_is_refused(workspace: Workspace, data: Data) -> None:
     settings = EvaluationSettings(reference="validation", neighbours=4)
-    with pytest.raises(ScoreError, match=r"toy/validation has 4 images, .* at least 5"):
+    with pytest.raises(ScoreError, match=r"4 images in toy/validation, .* at least 5"):
         real_features(data, "toy", Counting(workspace), settings, workspace)
 
 

@@ -176,10 +176,15 @@ def test_samples_that_are_no_images_are_refused(wrong: Tensor) -> None:
         score(wrong, features_of(random_images(9, seed=0)), make(), evaluation())
 
 
-def test_too_few_samples_are_refused() -> None:
-    real = features_of(random_images(9, seed=0))
-    with pytest.raises(ScoreError, match=r"there are 3 samples, .* at least 4"):
-        score(random_images(3, seed=0), real, make(), evaluation(neighbours=3))
+@pytest.mark.parametrize(("samples", "real", "few"), [(3, 9, "3 samples"), (9, 2, "2 real images")])
+def test_too_few_images_are_refused(samples: int, real: int, few: str) -> None:
+    with pytest.raises(ScoreError, match=f"there are {few}, .* at least 4"):
+        score(
+            random_images(samples, seed=0),
+            features_of(random_images(real, seed=1)),
+            make(),
+            evaluation(neighbours=3),
+        )
 
 
 def test_real_features_of_another_width_are_refused() -> None:
