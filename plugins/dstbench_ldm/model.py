@@ -1,0 +1,127 @@
+"""The latent diffusion model, as the harness drives it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dstbench.contracts import Data, Model, Split, Workspace
+from dstbench.errors import ConfigError, ScoreError
+from dstbench_ldm.settings import LatentDiffusionSettings
+
+
+class LatentDiffusion(Model):
+    """Latent diffusion: a U-Net predicts the noise in the latents of a VQ autoencoder.
+
+    'High-Resolution Image Synthesis with Latent Diffusion Models' (Rombach et al., CVPR 2022,
+    arXiv 2112.10752), unconditional.
+
+    Raises :class:`~dstbench.errors.ConfigError` where the images cannot be halved as often as the
+    first stage and the denoiser do.
+    """
+
+    name = "ldm"
+    accepts = "images"
+    Settings = LatentDiffusionSettings
+
+    def __init__(self, settings: LatentDiffusionSettings, data: Data, workspace: Workspace) -> None:
+        super().__init__(settings, data, workspace)
+        _check_image_size(settings, data)
+
+        from diffusers import DDIMScheduler  # slow, and not needed to list the plugins
+
+        from dstbench_ldm.first_stage import prepare_first_stage
+
+        self.first_stage = prepare_first_stage(settings.first_stage, data, workspace)
+        self.scheduler = DDIMScheduler(
+            num_train_timesteps=settings.diffusion_steps,
+            beta_schedule="scaled_linear",
+            beta_start=settings.beta_start,
+            beta_end=settings.beta_end,
+            clip_sample=False,
+            # From the last noise level, which training saw too, down to none.
+            timestep_spacing="trailing",
+        )
+        self.scheduler.set_timesteps(settings.sampling_steps)
+
+    def build(self) -> nn.Module:
+        from dstbench_ldm.denoiser import build_denoiser
+
+        denoiser: nn.Module = build_denoiser(self.settings).to(self.workspace.device)
+        return denoiser
+
+    def batch(self, split: Split, indices: Tensor) -> Tensor:
+        """Scaled latents (N, C, h, w)."""
+        return self.first_stage.latents[split][indices].to(self.workspace.device)
+
+    def loss(self, denoiser: nn.Module, batch: Tensor, rng: torch.Generator) -> Tensor:
+        """Mean squared error of the predicted noise.
+
+        'Denoising Diffusion Probabilistic Models' (Ho et al., 2020), equation 14.
+        """
+        steps = torch.randint(self.settings.diffusion_steps, (len(batch),), generator=rng)
+        noise = torch.randn(batch.shape, generator=rng).to(batch.device)
+        steps = steps.to(batch.device)
+        noisy = self.scheduler.add_noise(batch, noise, steps)
+        return F.mse_loss(denoiser(noisy, steps), noise)
+
+    @torch.no_grad()
+    def sample(
+        self, denoiser: nn.Module, count: int, batch_size: int, rng: torch.Generator
+    ) -> Tensor:
+        """Samples by DDIM with η = 0 (Song et al., ICLR 2021, arXiv 2010.02502, equation 12).
+
+        Raises :class:`~dstbench.errors.ScoreError` where the denoiser's output is not finite.
+        """
+        noise = torch.randn((count, *self._latent_shape), generator=rng)
+        was_training = denoiser.training
+        denoiser.eval()
+        try:
+            images = [
+                self.first_stage.decode(self._denoise(denoiser, part.to(self.workspace.device)))
+                for part in torch.split(noise, batch_size)
+            ]
+        finally:
+            denoiser.train(was_training)
+        return torch.cat([part.cpu() for part in images])
+
+    def example(self) -> tuple[Tensor, Tensor]:
+        """A latent (1, C, h, w) and its timestep (1,)."""
+        device = self.workspace.device
+        return torch.zeros((1, *self._latent_shape), device=device), torch.zeros(
+            1, dtype=torch.int64, device=device
+        )
+
+    @property
+    def calls_per_sample(self) -> int:
+        return int(self.settings.sampling_steps)
+
+    def facts(self) -> dict[str, float | int | str]:
+        return self.first_stage.facts
+
+    @property
+    def _latent_shape(self) -> torch.Size:
+        return self.first_stage.latents["train"].shape[1:]
+
+    def _denoise(self, denoiser: nn.Module, latents: Tensor) -> Tensor:
+        for step in self.scheduler.timesteps:
+            steps = step.expand(len(latents)).to(latents.device)
+            noise = denoiser(latents, steps)
+            latents = self.scheduler.step(noise, step, latents).prev_sample
+        # The quantiser would turn NaN into an ordinary code, and the images would look fine.
+        if not latents.isfinite().all():
+            raise ScoreError("the denoiser's samples are not finite: its training has diverged")
+        return latents
+
+
+def _check_image_size(settings: LatentDiffusionSettings, data: Data) -> None:
+    first_stage, denoiser = settings.first_stage.downsampling, settings.downsampling
+    height, width = data.train[0].shape[-2:]
+    if height % (first_stage * denoiser) or width % (first_stage * denoiser):
+        raise ConfigError(
+            f"images of {height}×{width} pixels do not fit the model: "
+            f"first_stage.block_out_channels halves them to 1/{first_stage} and "
+            f"block_out_channels to 1/{denoiser} of that, so that height and width must be "
+            f"multiples of {first_stage * denoiser}; give fewer resolutions"
+        )

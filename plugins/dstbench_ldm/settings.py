@@ -1,0 +1,115 @@
+"""The settings of latent diffusion; the defaults are those of the paper's CelebA-HQ model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from dstbench.contracts import PluginSettings
+
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+
+def _check_divisible(widths: Sequence[int], divisor: int, setting: str) -> None:
+    for width in widths:
+        if width % divisor:
+            raise ValueError(
+                f"{setting} is {divisor}: it must divide block_out_channels, which has {width}"
+            )
+
+
+class FirstStageSettings(PluginSettings):
+    """The autoencoder (VQ-f4 by default), and how it is trained on the dataset."""
+
+    latent_channels: int = Field(3, ge=1, description="channels of a latent")
+    codes: int = Field(8192, ge=2, description="vectors in the codebook")
+    block_out_channels: Widths = Field(
+        (128, 256, 512),
+        description="channels per resolution; every one after the first halves height and width",
+    )
+    layers_per_block: int = Field(2, ge=1, description="residual blocks per resolution")
+    norm_num_groups: int = Field(32, ge=1, description="groups of each group norm")
+    steps: int = Field(100_000, ge=2, description="optimizer steps of its training")
+    batch_size: int = Field(8, ge=1, description="images per optimizer step")
+    learning_rate: float = Field(1e-4, gt=0, description="of Adam at the start; falls to 0")
+    seed: int = Field(0, ge=0, description="of its initial weights and data order")
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels of the image per side of a latent's pixel."""
+        return 1 << (len(self.block_out_channels) - 1)
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> Self:
+        _check_divisible(self.block_out_channels, self.norm_num_groups, "norm_num_groups")
+        return self
+
+
+class LatentDiffusionSettings(PluginSettings):
+    """The denoiser, the noise and the sampler."""
+
+    first_stage: FirstStageSettings = Field(
+        FirstStageSettings(), description="the autoencoder that all cells share"
+    )
+    block_out_channels: Widths = Field(
+        (224, 448, 672, 896),
+        description="channels per resolution; every one after the first halves height and width",
+    )
+    attention: tuple[bool, ...] = Field(
+        (False, True, True, True),
+        description="per resolution: self-attention after each residual block?",
+    )
+    layers_per_block: int = Field(2, ge=1, description="residual blocks per resolution")
+    attention_head_dim: int = Field(32, ge=1, description="channels per attention head")
+    norm_num_groups: int = Field(32, ge=1, description="groups of each group norm")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of each residual block")
+    diffusion_steps: int = Field(1000, ge=2, description="noise levels that training draws from")
+    beta_start: float = Field(0.0015, gt=0, lt=1, description="variance of the first noise step")
+    beta_end: float = Field(
+        0.0195,
+        gt=0,
+        lt=1,
+        description="variance of the last noise step; square roots are linear in between",
+    )
+    sampling_steps: int = Field(200, ge=1, description="DDIM steps per sample")
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels of a latent per side of the U-Net's smallest feature map's pixel."""
+        return 1 << (len(self.block_out_channels) - 1)
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if len(self.attention) != len(self.block_out_channels):
+            raise ValueError(
+                f"attention has {len(self.attention)} values, but block_out_channels has "
+                f"{len(self.block_out_channels)} resolutions: give one value for each"
+            )
+        _check_divisible(self.block_out_channels, self.norm_num_groups, "norm_num_groups")
+        with_attention = [
+            width
+            for width, attends in zip(self.block_out_channels, self.attention, strict=True)
+            if attends
+        ]
+        # The middle block, as wide as the last resolution, always attends.
+        _check_divisible(
+            [*with_attention, self.block_out_channels[-1]],
+            self.attention_head_dim,
+            "attention_head_dim",
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> Self:
+        if self.beta_start >= self.beta_end:
+            raise ValueError(
+                f"beta_start is {self.beta_start}: it must be less than beta_end, {self.beta_end}"
+            )
+        if self.diffusion_steps % self.sampling_steps:
+            raise ValueError(
+                f"sampling_steps is {self.sampling_steps}: it must divide diffusion_steps, "
+                f"{self.diffusion_steps}"
+            )
+        return self
