@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from dstbench.leaderboard import tables
 from dstbench.records import Record
 from dstbench.report.text import Format, render
+from dstbench.store import write_atomically
 
 __all__ = ["Format", "render", "write_report"]
 
@@ -38,20 +38,17 @@ def write_report(
     markdown = render(records, "markdown", title)
     folder.mkdir(parents=True, exist_ok=True)
     if plot := fid_vs_sparsity(tables(records)):
-        _write(folder / "fid_vs_sparsity.png", lambda path: plot.savefig(path, format="png"))
+        write_atomically(
+            folder / "fid_vs_sparsity.png", lambda path: plot.savefig(path, format="png")
+        )
         markdown += "\n![FID against sparsity](fid_vs_sparsity.png)\n"
     if sheet := sample_sheet(tables(records), samples):
-        _write(folder / "samples.png", lambda path: sheet.save(path, format="png"))
+        write_atomically(folder / "samples.png", lambda path: sheet.save(path, format="png"))
         markdown += "\n![Samples of every row, each column from the same noise](samples.png)\n"
     csv = render(records, "csv")
-    _write(folder / "leaderboard.csv", lambda path: path.write_text(csv, encoding="utf-8"))
-    _write(folder / "leaderboard.md", lambda path: path.write_text(markdown, encoding="utf-8"))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        write(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(
+        folder / "leaderboard.csv", lambda path: path.write_text(csv, encoding="utf-8")
+    )
+    write_atomically(
+        folder / "leaderboard.md", lambda path: path.write_text(markdown, encoding="utf-8")
+    )

@@ -236,6 +236,8 @@ class DynamicSparsifier(Sparsifier):
         self.topology_updates = 0
         self.skipped_updates = 0
         """Updates left out because a gradient was not finite."""
+        self.updated_at = 0
+        """The step that the latest update followed; 0: none yet."""
         self.connections_changed = 0
         """Connections that the latest update replaced by others."""
         self._gradient_sums: list[Tensor] = []
@@ -317,6 +319,7 @@ class DynamicSparsifier(Sparsifier):
             self._drop_and_grow(each, rate) for each in self.sparse_layers
         )
         self.topology_updates += 1
+        self.updated_at = self.step
 
     def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
         """Replace connections of one layer; how many are others than before."""

@@ -1,0 +1,200 @@
+"""The command line: thin, and quick to start; what needs torch is imported by its command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from dstbench import __version__
+from dstbench.errors import DstbenchError
+
+if TYPE_CHECKING:
+    from dstbench.grid import Cell
+    from dstbench.plugins import Plugin
+
+app = typer.Typer(
+    name="dstbench",
+    help="Benchmark sparse-to-sparse training of diffusion models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(soft_wrap=True)
+notes = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line: exit code 2 and one message for what was asked wrongly."""
+    try:
+        app()
+    except DstbenchError as error:
+        notes.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="Benchmark file (TOML).")],
+    dry_run: Annotated[bool, typer.Option(help="Print the cells and train nothing.")] = False,
+    results: Annotated[Path, typer.Option(help="Folder that holds all results.")] = Path("results"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")
+    ] = None,
+) -> None:
+    """Train, sample and score every cell of a benchmark that has no result yet."""
+    from dstbench.config import load_benchmark
+    from dstbench.grid import cells
+    from dstbench.plugins import load_plugins
+
+    plugins = load_plugins()
+    benchmark = load_benchmark(file, plugins)
+    grid = cells(benchmark)
+    if dry_run:
+        _print_cells(grid)
+        return
+
+    import torch
+
+    from dstbench.cache import Cache
+    from dstbench.contracts import Workspace
+    from dstbench.machine import choose_device
+    from dstbench.progress import watching
+    from dstbench.report import render, write_report
+    from dstbench.runner import Runner
+    from dstbench.store import Store
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    store = Store(results / benchmark.name)
+    with watching(notes, grid) as listener:
+        plugins.manager.register(listener)
+        report = lambda message: notes.print(f"    {message}", markup=False, soft_wrap=True)  # noqa: E731
+        runner = Runner(plugins, store, Workspace(choose_device(device), Cache(), report))
+        try:
+            records = runner.run_grid(grid)
+        except KeyboardInterrupt:
+            notes.print("stopped; the same command goes on from the latest checkpoint")
+            raise typer.Exit(130) from None
+    if records:
+        write_report(records, store.folder, store.samples(records), benchmark.name)
+        print(render(records, "markdown", benchmark.name))
+        notes.print(f"written: {store.folder / 'leaderboard.md'}", highlight=False)
+    unfinished = len(grid) - sum(record.status == "done" for record in records)
+    if unfinished:
+        notes.print(f"{unfinished} of {len(grid)} cells have no result")
+        raise typer.Exit(1)
+
+
+@app.command()
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="A benchmark's results, e.g. results/quickstart.")],
+    format: Annotated[str, typer.Option(help="markdown, csv, latex or json.")] = "markdown",
+) -> None:
+    """Print the leaderboard of results that are there."""
+    from dstbench.report import render
+    from dstbench.store import Store
+
+    if format not in ("markdown", "csv", "latex", "json"):
+        raise typer.BadParameter(f"'{format}' is not markdown, csv, latex or json")
+    print(render(Store(folder).records(), format, folder.resolve().name))  # type: ignore[arg-type]
+
+
+@app.command()
+def plugins(
+    name: Annotated[str | None, typer.Argument(help="Show this plugin's settings.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List what is plugged in, or the settings of one plugin."""
+    from dstbench.plugins import load_plugins
+
+    known = load_plugins()
+    chosen = known.named(name) if name else known.listing
+    if as_json:
+        print(json.dumps([_as_json(plugin, name is not None) for plugin in chosen], indent=2))
+    elif name is None:
+        _print_plugins(chosen)
+    else:
+        for plugin in chosen:
+            _print_plugin(plugin)
+
+
+def _print_cells(cells: list[Cell]) -> None:
+    from rich.table import Table
+
+    table = Table("cell", "model", "dataset", "sparsifier", "S", "seed", box=None)
+    for cell in cells:
+        table.add_row(
+            cell.id,
+            cell.model,
+            cell.dataset,
+            cell.sparsifier,
+            f"{cell.sparsity:g}",
+            str(cell.seed),
+        )
+    out.print(table)
+    out.print(f"{len(cells)} cells", highlight=False)
+
+
+def _print_plugins(listing: list[Plugin]) -> None:
+    from rich.table import Table
+
+    table = Table("name", "kind", "distribution", "version", "state", box=None)
+    for plugin in listing:
+        table.add_row(
+            plugin.name, plugin.kind or "—", plugin.distribution, plugin.version, plugin.state
+        )
+    out.print(table)
+    for plugin in listing:
+        if plugin.traceback:
+            out.print(f"\n{plugin.name} is broken:\n{plugin.traceback}", markup=False)
+
+
+def _print_plugin(plugin: Plugin) -> None:
+    from rich.table import Table
+
+    from dstbench.plugins import describe_settings
+
+    out.print(
+        f"{plugin.name}: {plugin.kind or 'plugin'} of {plugin.distribution} {plugin.version}, "
+        f"{plugin.state}\n{plugin.traceback or plugin.summary}\n",
+        markup=False,
+        highlight=False,
+    )
+    if plugin.cls is not None:
+        table = Table("setting", "type", "default", "meaning", box=None)
+        for setting in describe_settings(plugin.cls.Settings):
+            table.add_row(*map(escape, setting))
+        out.print(table)
+
+
+def _as_json(plugin: Plugin, with_settings: bool) -> dict[str, object]:
+    from dstbench.plugins import describe_settings
+
+    described: dict[str, object] = dict(plugin.as_dict())
+    if with_settings and plugin.cls is not None:
+        settings = describe_settings(plugin.cls.Settings)
+        described["settings"] = [setting._asdict() for setting in settings]
+    return described

@@ -1,0 +1,228 @@
+"""From cells to records: :func:`run_cell` is the way of one cell, :func:`run_grid` of all."""
+
+from __future__ import annotations
+
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dstbench import metrics
+from dstbench.contracts import Data, Dataset, FeatureExtractor, Features, Model, Workspace
+from dstbench.errors import DataError, StoreError
+from dstbench.flops import count_flops, training_flops
+from dstbench.grid import DENSE, Cell
+from dstbench.machine import environment, peak_memory, reset_peak_memory
+from dstbench.plugins import Plugins
+from dstbench.records import Counts, Record, Scores, Times
+from dstbench.seeds import derive
+from dstbench.settings import EvaluationSettings, TrainingSettings
+from dstbench.sparsity import DynamicSparsifier, Sparsifier
+from dstbench.store import CellFolder, Store
+from dstbench.training import DivergedError, Trainer, check_size
+
+KEPT_SAMPLES = 64
+"""Sample images kept of each cell, for its grid and the leaderboard's sheet."""
+
+
+@dataclass
+class Runner:
+    """Runs cells one after another, with what they share loaded once."""
+
+    plugins: Plugins
+    store: Store
+    workspace: Workspace
+    _loaded: dict[str, Data] = field(default_factory=dict)
+
+    def run_grid(self, cells: Sequence[Cell]) -> list[Record]:
+        """The record of every cell; those that have one already are not run again.
+
+        A cell that fails is recorded so, and the others go on; it is tried again on the next run.
+        A cell that another process is running is left to it.
+
+        Raises:
+            DataError: before anything is trained, if a dataset cannot be loaded or is too small.
+        """
+        for cell in cells:
+            self._check_data(cell)
+        records = []
+        for cell in cells:
+            try:
+                records.append(self._finished(cell) or self._run_locked(cell))
+            except StoreError as error:
+                self.workspace.report(str(error))
+        return records
+
+    def _finished(self, cell: Cell) -> Record | None:
+        record = self.store.cell(cell).record()
+        return None if record is None or record.status == "failed" else record
+
+    def _run_locked(self, cell: Cell) -> Record:
+        folder = self.store.cell(cell)
+        with folder.locked():
+            if record := self._finished(cell):  # by another process, while this one was waiting
+                return record
+            self.plugins.manager.hook.dstbench_cell_started(cell=cell)
+            record = self._run(cell, folder)
+            folder.write_record(record)
+            if record.status != "failed":
+                folder.checkpoint.unlink(missing_ok=True)
+        self.plugins.manager.hook.dstbench_cell_finished(cell=cell, record=record)
+        return record
+
+    def _run(self, cell: Cell, folder: CellFolder) -> Record:
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        outcome: dict[str, Any]
+        reset_peak_memory(self.workspace.device)
+        try:
+            outcome = {"status": "done", **self.run_cell(cell, folder)}
+        except DivergedError as error:
+            outcome = {"status": "diverged", "error": str(error)}
+        except Exception:
+            outcome = {"status": "failed", "error": traceback.format_exc()}
+        return Record(
+            cell=cell,
+            started=started,
+            environment=environment(self.workspace.device),
+            peak_memory=peak_memory(self.workspace.device),
+            **outcome,
+        )
+
+    def run_cell(self, cell: Cell, folder: CellFolder) -> dict[str, Any]:
+        """Load → build → attach → train → sample → score → count; the parts of the record."""
+        training = TrainingSettings(**cell.training)
+        evaluation = EvaluationSettings(**cell.evaluation)
+
+        data = self._load(cell)
+        model: Model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
+        denoiser = self._build(model, cell)
+        sparsifier = self._sparsifier(cell, training)
+        trainer = Trainer(model, denoiser, sparsifier, training, cell.seed)
+        counts = count(model, denoiser, sparsifier, training)
+        if folder.checkpoint.exists():
+            trainer.load(folder.checkpoint)
+
+        trainer.train(folder, lambda step, loss: self._tell(cell, sparsifier, step, loss))
+
+        start = time.perf_counter()
+        images = self._sample(model, trainer.averaged.module, cell, evaluation)
+        seconds = time.perf_counter() - start
+        folder.write_samples(_as_array(images[:KEPT_SAMPLES]))
+
+        extractor = self._plugin(
+            "feature extractor", evaluation.extractor, cell.extractor_settings, self.workspace
+        )
+        real = metrics.real_features(data, cell.dataset, extractor, evaluation, self.workspace)
+        scores = metrics.score(images, real, extractor, evaluation)
+        return {
+            "scores": scores,
+            "untrained_scores": self._untrained(model, cell, evaluation, extractor, real),
+            "protocol": metrics.protocol(cell.dataset, extractor, evaluation, real),
+            "counts": counts,
+            "times": Times(
+                training_step=trainer.seconds_per_step(),
+                training=trainer.seconds,
+                sample=seconds / len(images),
+            ),
+            "validation_loss": trainer.validation_loss(),
+            "topology_updates": getattr(sparsifier, "topology_updates", 0),
+            "skipped_topology_updates": getattr(sparsifier, "skipped_updates", 0),
+            "facts": model.facts(),
+        }
+
+    def _check_data(self, cell: Cell) -> None:
+        try:
+            check_size(len(self._load(cell).train), TrainingSettings(**cell.training))
+        except DataError as error:
+            raise DataError(f"{cell.task}: {error}") from None
+
+    def _load(self, cell: Cell) -> Data:
+        key = f"{cell.dataset} {cell.dataset_settings}"
+        if key not in self._loaded:
+            dataset: Dataset = self._plugin("dataset", cell.dataset, cell.dataset_settings)
+            self._loaded[key] = dataset.load(self.workspace)
+        return self._loaded[key]
+
+    def _plugin(self, kind: Any, name: str, settings: dict[str, Any], *rest: Any) -> Any:
+        """An instance of a plugin, given its validated settings and whatever else it takes."""
+        cls = self.plugins.find(kind, name)
+        return cls(cls.Settings(**settings), *rest)
+
+    def _build(self, model: Model, cell: Cell) -> nn.Module:
+        torch.manual_seed(derive(cell.seed, "weights"))
+        return model.build()
+
+    def _sparsifier(self, cell: Cell, training: TrainingSettings) -> Sparsifier | None:
+        if cell.sparsifier == DENSE:
+            return None
+        cls: type[Sparsifier] = self.plugins.find("sparsifier", cell.sparsifier)
+        seed = derive(cell.seed, "masks")
+        return cls(cell.sparsity, total_steps=training.steps, seed=seed, **cell.sparsifier_settings)
+
+    def _tell(self, cell: Cell, sparsifier: Sparsifier | None, step: int, loss: float) -> None:
+        hook = self.plugins.manager.hook
+        hook.dstbench_step(cell=cell, step=step, loss=loss)
+        if isinstance(sparsifier, DynamicSparsifier) and sparsifier.updated_at == step:
+            changed = sparsifier.connections_changed
+            hook.dstbench_topology_updated(cell=cell, step=step, changed=changed)
+
+    def _sample(
+        self, model: Model, denoiser: nn.Module, cell: Cell, evaluation: EvaluationSettings
+    ) -> Tensor:
+        rng = torch.Generator().manual_seed(derive(cell.seed, "samples"))
+        with torch.no_grad():
+            return model.sample(denoiser, evaluation.samples, evaluation.batch_size, rng)
+
+    def _untrained(
+        self,
+        model: Model,
+        cell: Cell,
+        evaluation: EvaluationSettings,
+        extractor: FeatureExtractor,
+        real: Features,
+    ) -> Scores | None:
+        if cell.sparsifier != DENSE or not evaluation.untrained:
+            return None
+        images = self._sample(model, self._build(model, cell), cell, evaluation)
+        return metrics.score(images, real, extractor, evaluation)
+
+
+def count(
+    model: Model, denoiser: nn.Module, sparsifier: Sparsifier | None, training: TrainingSettings
+) -> Counts:
+    """Parameters and theoretical FLOPs of a denoiser under its masks, and of its training."""
+    parameters = sum(p.numel() for p in denoiser.parameters())
+    if sparsifier is None:
+        sparsifiable = active = sum(p.numel() for p in model.sparsifiable(denoiser).values())
+    else:
+        sparsifiable, active = sparsifier.sparsifiable, sparsifier.active
+    dense_steps = 0
+    if isinstance(sparsifier, DynamicSparsifier):
+        dense_steps = sparsifier.dense_gradient_steps(training.steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        flops = count_flops(denoiser, model.example(), sparsifier.densities if sparsifier else {})
+    size, steps = training.batch_size, training.steps
+    return Counts(
+        parameters=parameters,
+        active_parameters=parameters - (sparsifiable - active),
+        sparsifiable=sparsifiable,
+        active_sparsifiable=active,
+        inference_flops=flops.masked,
+        dense_inference_flops=flops.dense,
+        sample_flops=flops.masked * model.calls_per_sample,
+        training_flops=training_flops(flops, size, steps, dense_steps),
+        dense_training_flops=3 * flops.dense * size * steps,
+    )
+
+
+def _as_array(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Images (N, C, H, W) as an array (N, H, W, C)."""
+    return images.permute(0, 2, 3, 1).contiguous().numpy()

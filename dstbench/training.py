@@ -1,0 +1,229 @@
+"""The training loop of one cell, which can stop at any step and go on in another process."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dstbench.contracts import Model
+from dstbench.errors import DataError, DstbenchError, StoreError
+from dstbench.seeds import derive
+from dstbench.settings import TrainingSettings
+from dstbench.sparsity import Sparsifier
+from dstbench.store import CellFolder, write_atomically
+
+HISTORY = ("step", "loss", "seconds_per_step", "topology_updates")
+
+
+class DivergedError(DstbenchError):
+    """The training loss is no longer a finite number."""
+
+
+class Trainer:
+    """Trains a denoiser, keeps its averaged weights, and can be saved and loaded at any step.
+
+    All randomness of a step comes from the cell's seed and the step's number. So two runs of the
+    same seed see the same data and noise whatever their method, and a resumed run goes on exactly
+    where it stopped.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        denoiser: nn.Module,
+        sparsifier: Sparsifier | None,
+        settings: TrainingSettings,
+        seed: int,
+    ) -> None:
+        check_size(len(model.data.train), settings)
+        if settings.channels_last:
+            denoiser.to(memory_format=torch.channels_last)
+        self.model = model
+        self.denoiser = denoiser
+        self.sparsifier = sparsifier
+        self.settings = settings
+        self.seed = seed
+        self.optimizer = torch.optim.AdamW(
+            [p for p in denoiser.parameters() if p.requires_grad],
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
+        self.averaged = AveragedModel(denoiser, multi_avg_fn=average)
+        if sparsifier is not None:
+            sparsifier.attach(
+                denoiser,
+                self.optimizer,
+                weights=model.sparsifiable(denoiser),
+                averaged=self.averaged.module,
+            )
+        self.step = 0
+        self.seconds = 0.0
+        """Of all steps so far, those of earlier processes included."""
+        self.step_seconds: list[float] = []
+        """Of each step of this process."""
+
+    def train(self, folder: CellFolder, on_step: Callable[[int, float], None]) -> None:
+        """Take the steps that are left, writing history and checkpoints into the cell's folder.
+
+        ``on_step(step, loss)`` is called after every step.
+
+        Raises:
+            DivergedError: at a loss that is not finite.
+        """
+        _forget_history_after(folder.history, self.step)
+        losses: list[float] = []
+        with folder.history.open("a", newline="") as file:
+            history = csv.writer(file)
+            if self.step == 0:
+                history.writerow(HISTORY)
+            while self.step < self.settings.steps:
+                losses.append(self._timed_step())
+                on_step(self.step, losses[-1])
+                last = self.step == self.settings.steps
+                if self.step % self.settings.log_every == 0 or last:
+                    history.writerow(self._history_row(losses))
+                    file.flush()
+                    losses = []
+                if self.step % self.settings.checkpoint_every == 0 or last:
+                    self.save(folder.checkpoint)
+
+    def seconds_per_step(self) -> float:
+        """Median over this process's steps; the mean over all where it took none."""
+        return statistics.median(self.step_seconds or [self.seconds / self.step])
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean loss of the averaged denoiser over the validation split, under fixed noise."""
+        self.averaged.eval()
+        rng = _generator(derive(self.seed, "validation"))
+        count = len(self.model.data.validation)
+        total = 0.0
+        for indices in torch.split(torch.arange(count), self.settings.batch_size):
+            batch = self.model.batch("validation", indices)
+            total += self.model.loss(self.averaged.module, batch, rng).item() * len(indices)
+        return total / count
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; it appears whole or not at all."""
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "denoiser": self.denoiser.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sparsifier": self.sparsifier.state_dict() if self.sparsifier else None,
+        }
+        write_atomically(path, lambda unfinished: torch.save(state, unfinished))
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        try:
+            state = torch.load(path, map_location=self.model.workspace.device, weights_only=True)
+        except Exception as error:
+            raise StoreError(
+                f"{path}: this checkpoint cannot be read ({error}); delete it to start the cell "
+                "from its first step"
+            ) from error
+        self.step = state["step"]
+        self.seconds = state["seconds"]
+        self.denoiser.load_state_dict(state["denoiser"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.sparsifier is not None:
+            self.sparsifier.load_state_dict(state["sparsifier"])
+
+    def _timed_step(self) -> float:
+        start = time.perf_counter()
+        loss = self._step()
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        self.step_seconds.append(seconds)
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} at step {self.step}")
+        return loss
+
+    def _step(self) -> float:
+        """One optimizer step; the mean loss of its batch."""
+        self.denoiser.train()
+        rng = _generator(derive(self.seed, "step", self.step))
+        torch.manual_seed(derive(self.seed, "dropout", self.step))
+        indices = self._indices(self.step)
+        total = torch.zeros((), device=self.model.workspace.device)
+        for part in indices.tensor_split(self.settings.micro_batches):
+            loss = self._loss(part, rng) * (len(part) / len(indices))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        if self.settings.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.averaged.update_parameters(self.denoiser)
+        self.step += 1
+        return total.item()
+
+    def _loss(self, indices: Tensor, rng: torch.Generator) -> Tensor:
+        batch = self.model.batch("train", indices)
+        low_precision = self.settings.precision == "bf16"
+        with torch.autocast(self.model.workspace.device.type, torch.bfloat16, low_precision):
+            return self.model.loss(self.denoiser, batch, rng)
+
+    def _indices(self, step: int) -> Tensor:
+        """The examples of a step: every epoch is another permutation, less an incomplete batch."""
+        count, size = len(self.model.data.train), self.settings.batch_size
+        epoch, position = divmod(step, count // size)
+        order = torch.randperm(count, generator=_generator(derive(self.seed, "order", epoch)))
+        return order[position * size : (position + 1) * size]
+
+    def _history_row(self, losses: list[float]) -> Iterator[Any]:
+        seconds = self.step_seconds[-len(losses) :]
+        yield from (
+            self.step,
+            f"{statistics.fmean(losses):.6g}",
+            f"{statistics.fmean(seconds):.6g}",
+        )
+        yield getattr(self.sparsifier, "topology_updates", 0)
+
+
+def check_size(examples: int, settings: TrainingSettings) -> None:
+    """Raise :class:`DataError` if the training split is smaller than a batch."""
+    if examples < settings.batch_size:
+        raise DataError(
+            f"the dataset has {examples} training examples, fewer than training.batch_size = "
+            f"{settings.batch_size}; a batch size of at most {examples} would fit"
+        )
+    if settings.batch_size < settings.micro_batches:
+        raise DataError(
+            f"training.micro_batches = {settings.micro_batches} is more than "
+            f"training.batch_size = {settings.batch_size}"
+        )
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _forget_history_after(path: Path, step: int) -> None:
+    """Drop the rows of steps that a resumed run takes again."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        header, *rows = list(csv.reader(file)) or [list(HISTORY)]
+    kept = [header, *(row for row in rows if int(row[0]) <= step)] if step else []
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(kept)
