@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -111,15 +111,15 @@ def run(
 @app.command()
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="A benchmark's results, e.g. results/quickstart.")],
-    format: Annotated[str, typer.Option(help="markdown, csv, latex or json.")] = "markdown",
+    format: Annotated[
+        Literal["markdown", "csv", "latex", "json"], typer.Option(help="What to print.")
+    ] = "markdown",
 ) -> None:
     """Print the leaderboard of results that are there."""
     from dstbench.report import render
     from dstbench.store import Store
 
-    if format not in ("markdown", "csv", "latex", "json"):
-        raise typer.BadParameter(f"'{format}' is not markdown, csv, latex or json")
-    print(render(Store(folder).records(), format, folder.resolve().name))  # type: ignore[arg-type]
+    print(render(Store(folder).records(), format, folder.resolve().name))
 
 
 @app.command()
@@ -173,7 +173,7 @@ def _print_plugins(listing: list[Plugin]) -> None:
 
 
 def _print_plugin(plugin: Plugin) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from dstbench.plugins import describe_settings
 
@@ -184,7 +184,7 @@ def _print_plugin(plugin: Plugin) -> None:
         highlight=False,
     )
     if plugin.cls is not None:
-        table = Table("setting", "type", "default", "meaning", box=None)
+        table = Table(Column("setting", no_wrap=True), "type", "default", "meaning", box=None)
         for setting in describe_settings(plugin.cls.Settings):
             table.add_row(*map(escape, setting))
         out.print(table)

@@ -60,7 +60,7 @@ class Lines:
         now = time.monotonic()
         if not self.first_step:
             self.first_step, self.started = step, now
-        if now - self.told < SECONDS_BETWEEN_LINES:
+        if step == self.first_step or now - self.told < SECONDS_BETWEEN_LINES:
             return
         self.told = now
         speed = (step - self.first_step) / (now - self.started)
