@@ -1,0 +1,31 @@
+# Everything from a bare clone: `make quickstart` runs the main job, `make test` all tests.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SOURCES = dstbench plugins tests benchmarks
+
+.PHONY: quickstart test lint install clean
+
+quickstart: install  ## train, sample and score the 7 cells of benchmarks/quickstart.toml
+	$(BIN)/dstbench run benchmarks/quickstart.toml
+
+test: install  ## all tests, slow ones included
+	$(BIN)/python -m pytest
+
+lint: install  ## style and types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dstbench needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
