@@ -18,11 +18,11 @@ DENSE = "dense"
 """The name of the reference: the same training without a sparsifier."""
 
 
-class Cell(BaseModel):
-    """One training run with every setting resolved.
+_WITHOUT_INFLUENCE = {"training": {"log_every", "checkpoint_every"}, "evaluation": {"batch_size"}}
 
-    All fields change the result, and the id is a hash of all of them.
-    """
+
+class Cell(BaseModel):
+    """One training run with every setting resolved."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,9 +43,16 @@ class Cell(BaseModel):
         return f"{self.model} on {self.dataset}"
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """All that determines the result: every setting but how often a run writes something down,
+        and how many images it samples and scores at a time."""
+        return self.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
+
+    @property
     def id(self) -> str:
+        """Readable, and a hash of the cell's identity."""
         readable = f"{self.model}-{self.dataset}-{self.sparsifier}-{self.sparsity:g}-{self.seed}"
-        return f"{readable}-{digest(self.model_dump(mode='json'))[:12]}"
+        return f"{readable}-{digest(self.identity)[:12]}"
 
 
 def cells(benchmark: Benchmark) -> list[Cell]:

@@ -208,9 +208,9 @@ def _comparable(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def _conditions(cell: Cell) -> dict[str, Any]:
-    """A cell's settings but for those that a table compares."""
+    """What determines a cell's result, but for what a table compares."""
     compared = {"sparsifier", "sparsity", "seed", "sparsifier_settings"}
-    return cell.model_dump(mode="json", exclude=compared)
+    return {key: value for key, value in cell.identity.items() if key not in compared}
 
 
 def _circumstances(group: Sequence[Record]) -> dict[str, Any]:

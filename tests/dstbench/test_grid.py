@@ -79,6 +79,41 @@ def test_ids_differ_exactly_where_settings_do(steps: int, seed: int) -> None:
     assert first_id(steps, seed) != first_id(steps, seed + 1)
 
 
+def with_settings(training: dict[str, int], evaluation: dict[str, int]) -> Task:
+    return replace(
+        TASK,
+        training=TrainingSettings(**training),
+        evaluation=EvaluationSettings(**evaluation),
+    )
+
+
+@pytest.mark.parametrize(
+    ("training", "evaluation"),
+    [({"log_every": 7}, {}), ({"checkpoint_every": 7}, {}), ({}, {"batch_size": 7})],
+)
+def test_what_does_not_change_the_result_does_not_change_the_id(
+    training: dict[str, int], evaluation: dict[str, int]
+) -> None:
+    other = with_settings(training, evaluation)
+    first, second = (cells(replace(BENCHMARK, tasks=(task,)))[0] for task in (TASK, other))
+    assert first != second
+    assert first.id == second.id
+    with pytest.raises(ConfigError, match="comes up more than once"):
+        cells(replace(BENCHMARK, tasks=(TASK, other)))
+
+
+@pytest.mark.parametrize(
+    ("training", "evaluation"),
+    [({"batch_size": 7}, {}), ({"micro_batches": 2}, {}), ({}, {"samples": 7})],
+)
+def test_what_does_change_the_result_changes_the_id(
+    training: dict[str, int], evaluation: dict[str, int]
+) -> None:
+    tasks = (TASK, with_settings(training, evaluation))
+    first, second = (cells(replace(BENCHMARK, tasks=(task,)))[0] for task in tasks)
+    assert first.id != second.id
+
+
 def test_a_changed_extractor_setting_changes_the_id() -> None:
     other = replace(TASK, extractor_settings=Rigl())
     assert cells(BENCHMARK)[0].id != cells(replace(BENCHMARK, tasks=(other,)))[0].id

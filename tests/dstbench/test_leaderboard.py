@@ -124,6 +124,14 @@ def test_what_must_not_be_compared_is_in_separate_tables(make_record, other, var
     assert [table.frame["fid_mean"].item() for table in found] == [1, 2]
 
 
+def test_settings_without_influence_on_the_result_do_not_part_a_table(make_record):
+    often = {"training": {"log_every": 1, "steps": 10}, "evaluation": {"batch_size": 8}}
+    seldom = {"training": {"log_every": 9, "steps": 10}, "evaluation": {"batch_size": 32}}
+    (table,) = tables([make_record(seed=0, cell=often), make_record(seed=1, cell=seldom)])
+    assert table.variant == ""
+    assert [len(row.records) for row in table.rows] == [2]
+
+
 def test_what_a_setting_and_the_protocol_both_say_is_said_once(make_record):
     found = tables(
         [
