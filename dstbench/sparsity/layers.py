@@ -48,17 +48,18 @@ def sparsifiable_weights(
     """
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     left_dense = matching(names.values(), keep_dense)
+    for owner in module.modules():
+        if isinstance(owner, _NEVER_MASKED):  # an embedding may also be a linear layer's weight
+            left_dense |= {names[id(parameter)] for parameter in owner.parameters(recurse=False)}
     found: dict[str, nn.Parameter] = {}
     for owner in module.modules():
-        if isinstance(owner, _NEVER_MASKED):
-            continue
         for own_name, parameter in owner.named_parameters(recurse=False):
             name = names[id(parameter)]
             if name in left_dense or name in found or not parameter.requires_grad:
                 continue
             if _is_connection(owner, own_name):
                 found[name] = parameter
-            elif parameter.ndim >= 2:
+            elif parameter.ndim >= 2 and not own_name.startswith("bias"):
                 raise SparsityError(
                     f"{name} is a weight of a {type(owner).__name__}, a type of module that "
                     f'dstbench has no rule for; name it in keep_dense (["{name}"]) to leave it '
@@ -100,11 +101,23 @@ _SAME_SIZE_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.in
 def zero_where_inactive(tensor: Tensor, mask: Tensor) -> None:
     """Set the elements outside ``mask`` to exactly +0, in place.
 
-    A bitwise *and* with all ones or all zeros: faster than multiplying floats by booleans, and a
-    NaN or a negative number becomes +0 too.
+    A bitwise *and* with all ones or all zeros: faster than multiplying floats by booleans, and
+    infinity, NaN and negative numbers become +0 too.
     """
-    bits = tensor.view(_SAME_SIZE_INTEGER[tensor.element_size()])
-    bits.bitwise_and_(mask.view(torch.int8).neg())
+    _bits(tensor).bitwise_and_(_all_or_no_bits(mask))
+
+
+def zeroed_where_inactive(tensor: Tensor, mask: Tensor) -> Tensor:
+    """A copy with +0 outside ``mask``, as :func:`zero_where_inactive`."""
+    return _bits(tensor).bitwise_and(_all_or_no_bits(mask)).view(tensor.dtype)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.view(_SAME_SIZE_INTEGER[tensor.element_size()])
+
+
+def _all_or_no_bits(mask: Tensor) -> Tensor:
+    return mask.view(torch.int8).neg()
 
 
 @dataclass

@@ -18,6 +18,9 @@ from dstbench.sparsity.layers import Layer, matching, sparsifiable_weights, zero
 from dstbench.sparsity.schedules import Schedule, prune_rate_at
 from dstbench.sparsity.selection import largest, random_scores
 
+_MIXING_OPTIMIZERS = {"LBFGS", "Muon"}
+"""Their updates mix the elements of a weight, or of its past gradients; others' never do."""
+
 
 class Sparsifier:
     """Keeps a network at a sparsity, from the first step to the last, with a fixed random mask.
@@ -83,8 +86,9 @@ class Sparsifier:
             averaged: a copy of the model with averaged weights (EMA), kept under the same masks.
 
         Raises:
-            SparsityError: if a weight is not the optimizer's, or is stored in a way that cannot be
-                masked in place, or if there is nothing to mask.
+            SparsityError: if a weight is frozen, not the optimizer's, given twice, missing in
+                ``averaged`` or stored in a way that cannot be masked in place, or if there is
+                nothing to mask.
         """
         if self._handles or self.layers:
             raise SparsityError("this sparsifier is attached already; make another one")
@@ -93,7 +97,7 @@ class Sparsifier:
         else:
             left_dense = matching(weights, self.settings.keep_dense)
             weights = {name: w for name, w in weights.items() if name not in left_dense}
-        self._check(weights, optimizer)
+        self._check(weights, optimizer, averaged)
         self._optimizer = optimizer
         self._averaged = averaged
         self._rng = torch.Generator(next(iter(weights.values())).device).manual_seed(self.seed)
@@ -146,14 +150,20 @@ class Sparsifier:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of :meth:`state_dict`; the sparsifier must be attached.
+        """Go on from a state of :meth:`state_dict`.
+
+        Attach first, then load the states of network, optimizer and sparsifier, in any order:
+        attaching masks the network anew, which would clear weights that were grown in training.
 
         Raises:
-            SparsityError: if the state is not that of this network at this sparsity.
+            SparsityError: if the state is not that of this network at this sparsity, or of another
+                kind of sparsifier.
         """
+        if missing := self.state_dict().keys() - state.keys():
+            raise SparsityError(f"the saved state has no {', '.join(sorted(missing))}")
         masks: Mapping[str, Tensor] = state["masks"]
-        active = {layer.name: layer.active for layer in self.sparse_layers}
-        if {name: int(mask.count_nonzero()) for name, mask in masks.items()} != active:
+        saved = {name: (mask.shape, int(mask.count_nonzero())) for name, mask in masks.items()}
+        if saved != {each.name: (each.mask.shape, each.active) for each in self.sparse_layers}:
             raise SparsityError("the saved masks are not of this network at this sparsity")
         self.step = state["step"]
         self._rng.set_state(state["rng"].cpu())
@@ -161,11 +171,21 @@ class Sparsifier:
             layer.mask.copy_(masks[layer.name])
         self._apply_masks()
 
-    def _check(self, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    @staticmethod
+    def _check(
+        weights: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        averaged: nn.Module | None,
+    ) -> None:
         if not weights:
             raise SparsityError("the model has no weights that may be masked")
+        if len({id(weight) for weight in weights.values()}) < len(weights):
+            raise SparsityError("the same weight is given under two names; give it once")
         optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        shapes = {} if averaged is None else {n: p.shape for n, p in averaged.named_parameters()}
         for name, weight in weights.items():
+            if not weight.requires_grad:
+                raise SparsityError(f"{name} is frozen, and only trained weights can be masked")
             if id(weight) not in optimized:
                 raise SparsityError(
                     f"{name} is not among the optimizer's parameters: attach the sparsifier to "
@@ -173,13 +193,25 @@ class Sparsifier:
                 )
             if torch.empty_like(weight).stride() != weight.stride():
                 raise SparsityError(f"{name} is stored with gaps; make it contiguous first")
+            if averaged is not None and shapes.get(name) != weight.shape:
+                raise SparsityError(
+                    f"the averaged copy has no {name} of shape {tuple(weight.shape)}; give it with "
+                    "the model's own parameter names (AveragedModel's are in its .module)"
+                )
 
     def _gradient_accumulated(self, layer: Layer, weight: Tensor) -> None:
         if weight.grad is not None:
             zero_where_inactive(weight.grad, layer.mask)
 
-    def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    @torch.no_grad()
+    def _after_optimizer_step(self, *_: Any) -> None:
         self.step += 1
+        if self._optimizer_moves_inactive_weights():
+            for layer in self.sparse_layers:
+                zero_where_inactive(layer.weight, layer.mask)
+
+    def _optimizer_moves_inactive_weights(self) -> bool:
+        return type(self._optimizer).__name__ in _MIXING_OPTIMIZERS
 
     @torch.no_grad()
     def _apply_masks(self) -> None:
@@ -240,7 +272,8 @@ class DynamicSparsifier(Sparsifier):
         """The step that the latest update followed; 0: none yet."""
         self.connections_changed = 0
         """Connections that the latest update replaced by others."""
-        self._gradient_sums: list[Tensor] = []
+        self._accumulated: dict[str, tuple[Tensor, Tensor]] = {}
+        """Before an update, by layer: its gradient, and the sum of all its elements so far."""
 
     __init__.__doc__ = Sparsifier.__init__.__doc__
 
@@ -277,10 +310,14 @@ class DynamicSparsifier(Sparsifier):
         self.skipped_updates = state["skipped"]
 
     def _gradient_accumulated(self, layer: Layer, weight: Tensor) -> None:
-        if weight.grad is not None and self.updates_at(self.step + 1):
-            self._gradient_sums.append(weight.grad.sum())
+        gradient = weight.grad
+        if gradient is not None and self.updates_at(self.step + 1):
+            earlier, total = self._accumulated.get(layer.name, (None, 0))
+            if earlier is not gradient:  # it was reset: the optimizer's step was left out
+                layer.dense_gradient, total = None, 0
+            self._accumulated[layer.name] = gradient, total + gradient.sum()
             if self.needs_dense_gradient:
-                self._accumulate_dense_gradient(layer, weight.grad)
+                self._accumulate_dense_gradient(layer, gradient)
         super()._gradient_accumulated(layer, weight)
 
     def _accumulate_dense_gradient(self, layer: Layer, gradient: Tensor) -> None:
@@ -291,26 +328,28 @@ class DynamicSparsifier(Sparsifier):
             layer.dense_gradient.add_(gradient)
 
     @torch.no_grad()
-    def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        self.step += 1
-        if self.settings.grown_state == "keep":  # what is left in the moments moves weights
-            for layer in self.sparse_layers:
-                zero_where_inactive(layer.weight, layer.mask)
+    def _after_optimizer_step(self, *_: Any) -> None:
+        super()._after_optimizer_step()
         if self.sparse_layers and self.updates_at(self.step):
             if self._gradients_are_finite():
                 self._update_topology()
             else:
                 self.skipped_updates += 1
-            self._gradient_sums.clear()
+            self._accumulated.clear()
             for layer in self.sparse_layers:
                 layer.dense_gradient = None
+
+    def _optimizer_moves_inactive_weights(self) -> bool:
+        kept_moments = self.settings.grown_state == "keep"
+        return kept_moments or super()._optimizer_moves_inactive_weights()
 
     def _gradients_are_finite(self) -> bool:
         """Of all weights, inactive ones too, whose gradients the optimizer never sees."""
         groups = self._optimizer.param_groups
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        sums = [*self._gradient_sums, *torch._foreach_norm(gradients)]
-        return all(bool(total.isfinite()) for total in sums)
+        norms = torch._foreach_norm(gradients) if gradients else ()
+        sums = [total for _, total in self._accumulated.values()]
+        return all(bool(total.isfinite()) for total in (*sums, *norms))
 
     def _update_topology(self) -> None:
         progress = self.step / (self.settings.stop_fraction * self.total_steps)
@@ -324,8 +363,9 @@ class DynamicSparsifier(Sparsifier):
     def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
         """Replace connections of one layer; how many are others than before."""
         count = round(prune_rate * layer.active)
+        frozen = not layer.weight.requires_grad
         untrained = self.needs_dense_gradient and layer.dense_gradient is None
-        if count == 0 or untrained:
+        if count == 0 or frozen or untrained:
             return 0
         kept = largest(self.survival_scores(layer), layer.mask, layer.active - count)
         grown = largest(self.growth_scores(layer, self._rng), ~kept, count)
