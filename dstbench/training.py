@@ -6,7 +6,7 @@ import csv
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ class Trainer:
         """Of all steps so far, those of earlier processes included."""
         self.step_seconds: list[float] = []
         """Of each step of this process."""
+        self._unwritten: list[tuple[float, float]] = []
+        """Loss and seconds of the steps since the latest row of the history."""
 
     def train(self, folder: CellFolder, on_step: Callable[[int, float], None]) -> None:
         """Take the steps that are left, writing history and checkpoints into the cell's folder.
@@ -82,20 +84,16 @@ class Trainer:
         Raises:
             DivergedError: at a loss that is not finite.
         """
-        _forget_history_after(folder.history, self.step)
-        losses: list[float] = []
+        _rewind(folder.history, self.step)
         with folder.history.open("a", newline="") as file:
             history = csv.writer(file)
-            if self.step == 0:
-                history.writerow(HISTORY)
             while self.step < self.settings.steps:
-                losses.append(self._timed_step())
-                on_step(self.step, losses[-1])
+                loss = self._timed_step()
+                on_step(self.step, loss)
                 last = self.step == self.settings.steps
                 if self.step % self.settings.log_every == 0 or last:
-                    history.writerow(self._history_row(losses))
+                    history.writerow(self._history_row())
                     file.flush()
-                    losses = []
                 if self.step % self.settings.checkpoint_every == 0 or last:
                     self.save(folder.checkpoint)
 
@@ -104,11 +102,16 @@ class Trainer:
         return statistics.median(self.step_seconds or [self.seconds / self.step])
 
     @torch.no_grad()
-    def validation_loss(self) -> float:
-        """Mean loss of the averaged denoiser over the validation split, under fixed noise."""
+    def validation_loss(self) -> float | None:
+        """Mean loss of the averaged denoiser over the validation split, under fixed noise.
+
+        ``None`` for a dataset without one.
+        """
+        count = len(self.model.data.validation)
+        if count == 0:
+            return None
         self.averaged.eval()
         rng = _generator(derive(self.seed, "validation"))
-        count = len(self.model.data.validation)
         total = 0.0
         for indices in torch.split(torch.arange(count), self.settings.batch_size):
             batch = self.model.batch("validation", indices)
@@ -124,6 +127,7 @@ class Trainer:
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": self.sparsifier.state_dict() if self.sparsifier else None,
+            "unwritten": self._unwritten,
         }
         write_atomically(path, lambda unfinished: torch.save(state, unfinished))
 
@@ -131,22 +135,26 @@ class Trainer:
         """Go on from a checkpoint.
 
         Raises:
-            StoreError: if the file cannot be read.
+            StoreError: if the file cannot be read, or is not a checkpoint of this cell.
         """
         try:
             state = torch.load(path, map_location=self.model.workspace.device, weights_only=True)
+            self._restore(state)
         except Exception as error:
             raise StoreError(
-                f"{path}: this checkpoint cannot be read ({error}); delete it to start the cell "
-                "from its first step"
+                f"{path}: this is not a checkpoint of this cell, or it is damaged; delete it to "
+                "start the cell from its first step"
             ) from error
-        self.step = state["step"]
-        self.seconds = state["seconds"]
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.denoiser.load_state_dict(state["denoiser"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.sparsifier is not None:
             self.sparsifier.load_state_dict(state["sparsifier"])
+        self.step = state["step"]
+        self.seconds = state["seconds"]
+        self._unwritten = state["unwritten"]
 
     def _timed_step(self) -> float:
         start = time.perf_counter()
@@ -156,6 +164,7 @@ class Trainer:
         self.step_seconds.append(seconds)
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss} at step {self.step}")
+        self._unwritten.append((loss, seconds))
         return loss
 
     def _step(self) -> float:
@@ -190,14 +199,10 @@ class Trainer:
         order = torch.randperm(count, generator=_generator(derive(self.seed, "order", epoch)))
         return order[position * size : (position + 1) * size]
 
-    def _history_row(self, losses: list[float]) -> Iterator[Any]:
-        seconds = self.step_seconds[-len(losses) :]
-        yield from (
-            self.step,
-            f"{statistics.fmean(losses):.6g}",
-            f"{statistics.fmean(seconds):.6g}",
-        )
-        yield getattr(self.sparsifier, "topology_updates", 0)
+    def _history_row(self) -> list[Any]:
+        means = [f"{statistics.fmean(values):.6g}" for values in zip(*self._unwritten, strict=True)]
+        self._unwritten = []
+        return [self.step, *means, getattr(self.sparsifier, "topology_updates", 0)]
 
 
 def check_size(examples: int, settings: TrainingSettings) -> None:
@@ -218,12 +223,16 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _forget_history_after(path: Path, step: int) -> None:
-    """Drop the rows of steps that a resumed run takes again."""
-    if not path.exists():
-        return
-    with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file)) or [list(HISTORY)]
-    kept = [header, *(row for row in rows if int(row[0]) <= step)] if step else []
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows(kept)
+def _rewind(history: Path, step: int) -> None:
+    """Leave the header, and the rows of no step that is yet to be taken (again)."""
+    rows: list[list[str]] = []
+    if history.exists():
+        with history.open(newline="") as file:
+            rows = list(csv.reader(file))[1:]
+    kept = [row for row in rows if len(row) == len(HISTORY) and int(row[0]) <= step]
+
+    def write(path: Path) -> None:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([HISTORY, *kept])
+
+    write_atomically(history, write)

@@ -1,10 +1,16 @@
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dstbench.cache import Cache
+from dstbench.contracts import Workspace
 from dstbench.grid import Cell
+from dstbench.plugins import Plugins, load_plugins
 from dstbench.records import Counts, Environment, Protocol, Record, Scores, Times
+from dstbench.settings import EvaluationSettings, TrainingSettings
 
 
 @pytest.fixture
@@ -82,4 +88,67 @@ def _make_record(
             | (environment or {})
         ),
         **(finished if status == "done" else {}) | fields,
+    )
+
+
+TOYS = Path(__file__).parent
+"""The folder of the module ``toys``."""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """On the CPU, with a cache of its own."""
+    import torch
+
+    return Workspace(torch.device("cpu"), Cache(tmp_path / "cache"))
+
+
+@pytest.fixture
+def toys_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Installs the plugins of ``toys``, as a distribution; the folder it is installed in."""
+    folder = tmp_path / "site-packages"
+    info = folder / "toys-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: toys\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dstbench]\ntoys = toys\n")
+    monkeypatch.syspath_prepend(TOYS)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{TOYS}", prepend=os.pathsep)
+    monkeypatch.setenv("DSTBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return folder
+
+
+@pytest.fixture
+def plugins(toys_installed: Path) -> Plugins:
+    """The toys, and what ships with dstbench."""
+    return load_plugins()
+
+
+@pytest.fixture
+def make_cell() -> Callable[..., Cell]:
+    """Makes a cell of the toys that is done in a fraction of a second."""
+    return _make_cell
+
+
+def _make_cell(
+    sparsifier: str = "dense",
+    sparsity: float = 0.0,
+    seed: int = 0,
+    *,
+    training: dict[str, Any] | None = None,
+    evaluation: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Cell:
+    few_steps = {"steps": 12, "batch_size": 6, "learning_rate": 1e-2, "log_every": 5}
+    few_samples = {"extractor": "toy-features", "samples": 9, "kid_subsets": 2}
+    return Cell(
+        model="toy-net",
+        dataset="toy-images",
+        sparsifier=sparsifier,
+        sparsity=sparsity,
+        seed=seed,
+        training=TrainingSettings(**few_steps | (training or {})).model_dump(mode="json"),
+        evaluation=EvaluationSettings(**few_samples | (evaluation or {})).model_dump(mode="json"),
+        **fields,
     )

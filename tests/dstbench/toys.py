@@ -1,0 +1,157 @@
+"""A plugin of each kind, as small as can be, as a third party would write it.
+
+The environment variable ``TOYS_STOP`` stops a run at a step of every cell that gets there:
+``SIGKILL:17``, or ``SIGINT:17`` (Ctrl-C).
+"""
+
+import os
+import signal
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dstbench import hookimpl
+from dstbench.contracts import (
+    Data,
+    Dataset,
+    FeatureExtractor,
+    Features,
+    Model,
+    PluginSettings,
+    Split,
+    Workspace,
+)
+from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier
+
+SIZE = 4
+CHANNELS = 8
+SAMPLING_STEPS = 3
+STOP = "TOYS_STOP"
+
+
+class ToyImages(Dataset):
+    """Grey 4×4 images, each of one shade and a little noise."""
+
+    name = "toy-images"
+    kind = "images"
+
+    class Settings(PluginSettings):
+        train: int = 26
+        validation: int = 7
+
+    def load(self, workspace: Workspace) -> Data:
+        count = self.settings.train + self.settings.validation
+        rng = torch.Generator().manual_seed(0)
+        shades = torch.randint(20, 236, (count, 1, 1, 1), generator=rng)
+        noise = torch.randint(-20, 20, (count, 1, SIZE, SIZE), generator=rng)
+        images = (shades + noise).to(torch.uint8)
+        train, validation = images[: self.settings.train], images[self.settings.train :]
+        return Data(list(train), list(validation), f"toy {self.settings}", torch.stack)
+
+
+class ToyModel(Model):
+    """Denoises pixels with three convolutions and dropout; leaves the mode to the harness."""
+
+    name = "toy-net"
+    accepts = "images"
+
+    class Settings(PluginSettings):
+        dropout: float = 0.2
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(1, CHANNELS, 3, padding=1),
+            nn.SiLU(),
+            nn.Dropout(self.settings.dropout),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(CHANNELS, 1, 3, padding=1),
+        ).to(self.workspace.device)
+
+    def batch(self, split: Split, indices: Tensor) -> Tensor:
+        items = self.data.split(split)
+        images = torch.stack([items[index] for index in indices.tolist()])
+        return (images / 127.5 - 1).to(self.workspace.device)
+
+    def loss(self, denoiser: nn.Module, batch: Any, rng: torch.Generator) -> Tensor:
+        time = torch.rand(len(batch), 1, 1, 1, generator=rng)
+        noise = torch.randn(batch.shape, generator=rng).to(batch.device)
+        predicted = denoiser(torch.lerp(batch, noise, time.to(batch.device)))
+        return nn.functional.mse_loss(predicted, noise)
+
+    def sample(
+        self, denoiser: nn.Module, count: int, batch_size: int, rng: torch.Generator
+    ) -> Tensor:
+        noise = torch.randn(count, 1, SIZE, SIZE, generator=rng)
+        return torch.cat([self._denoise(denoiser, part) for part in noise.split(batch_size)])
+
+    def _denoise(self, denoiser: nn.Module, images: Tensor) -> Tensor:
+        images = images.to(self.workspace.device)
+        for _ in range(SAMPLING_STEPS):
+            images = images - denoiser(images) / SAMPLING_STEPS
+        return (images.clamp(-1, 1) * 127.5 + 127.5).to(torch.uint8).cpu()
+
+    def example(self) -> tuple[Tensor]:
+        return (torch.zeros(1, 1, SIZE, SIZE, device=self.workspace.device),)
+
+    @property
+    def calls_per_sample(self) -> int:
+        return SAMPLING_STEPS
+
+    def facts(self) -> dict[str, float | int | str]:
+        return {"size": SIZE}
+
+
+class ToyFeatures(FeatureExtractor):
+    """A fixed random projection of the pixels."""
+
+    name = "toy-features"
+    weights_hash = "70" * 32
+    resize = "none"
+
+    def __call__(self, images: Tensor) -> Features:
+        rng = torch.Generator().manual_seed(0)
+        projection = torch.randn(images[0].numel(), 12, generator=rng)
+        features, logits = (images.flatten(1) / 255 @ projection).split((8, 4), dim=1)
+        return Features(features, logits)
+
+
+class Leftmost(DynamicSparsifier):
+    """Drop by magnitude, grow the first connections that are free."""
+
+    name = "leftmost"
+
+    class Settings(DynamicSparsifier.Settings):
+        exploration_frequency: int = 3
+
+    def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        count = layer.weight.numel()
+        return -torch.arange(count, device=layer.weight.device).view_as(layer.weight)
+
+
+@hookimpl
+def dstbench_models() -> list[type[Model]]:
+    return [ToyModel]
+
+
+@hookimpl
+def dstbench_datasets() -> list[type[Dataset]]:
+    return [ToyImages]
+
+
+@hookimpl
+def dstbench_sparsifiers() -> list[type[Sparsifier]]:
+    return [Leftmost]
+
+
+@hookimpl
+def dstbench_feature_extractors() -> list[type[FeatureExtractor]]:
+    return [ToyFeatures]
+
+
+@hookimpl
+def dstbench_step(step: int) -> None:
+    name, _, at = os.environ.get(STOP, "").partition(":")
+    if at == str(step):
+        os.kill(os.getpid(), signal.Signals[name])
