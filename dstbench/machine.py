@@ -8,29 +8,36 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import psutil
 import torch
 
+from dstbench import __version__
+from dstbench.errors import ConfigError
 from dstbench.records import Environment
 
-_PACKAGES = (
-    "dstbench", "torch", "torchvision", "diffusers", "torch-fidelity", "fvcore", "numpy",
-)  # fmt: skip
+_PACKAGES = ("torch", "torchvision", "diffusers", "torch-fidelity", "fvcore", "numpy")
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is the first GPU if there is one, else the CPU."""
+    """``auto`` is the first GPU if there is one, else the CPU.
+
+    Raises :class:`ConfigError` for a device that is not there.
+    """
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    known = ["cpu", *(["cuda"] if gpus else []), *gpus]
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if gpus else "cpu"
+    if name not in known:
+        raise ConfigError(
+            f"there is no device '{name}' on this machine; choose among auto, {', '.join(known)}"
+        )
     return torch.device(name)
 
 
 def environment(device: torch.device) -> Environment:
     """The machine and software that this process runs on."""
-    installed = {dist.name for dist in metadata.distributions()}
     return Environment(
         python=platform.python_version(),
-        packages={name: metadata.version(name) for name in _PACKAGES if name in installed},
+        packages={"dstbench": __version__} | {name: metadata.version(name) for name in _PACKAGES},
         platform=platform.platform(),
         cpu=_cpu(),
         threads=torch.get_num_threads(),
@@ -49,33 +56,37 @@ def _cpu() -> str:
 
 
 def _git_revision() -> str | None:
-    """Of the checkout that dstbench runs from, with ``-dirty`` after uncommitted changes."""
+    """Of the checkout that dstbench runs from, with ``-dirty`` after uncommitted changes.
+
+    ``None`` for an installed package, which may well lie inside a repository of something else.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    here = Path(__file__).resolve().parent
     try:
-        ran = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+        ran = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return ran.stdout.strip()
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Forget the peak so far (on a CPU: where the system is Linux)."""
+def reset_peak_memory(device: torch.device) -> bool:
+    """Forget the peak so far; whether that is possible here (on a CPU: Linux, if it lets us)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
+        return True
+    try:
         Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
-def peak_memory(device: torch.device) -> int | None:
-    """Bytes since the last reset: the GPU's allocations, else the process's resident set.
-
-    ``None`` where the system cannot tell.
-    """
+def peak_memory(device: torch.device) -> int:
+    """Bytes since the last reset: the GPU's allocations, else the process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "linux":
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
-    return getattr(psutil.Process().memory_info(), "peak_wset", None)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(kilobytes) * 1024
