@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from dstbench import metrics
 from dstbench.contracts import Data, Dataset, FeatureExtractor, Features, Model, Workspace
-from dstbench.errors import DataError, StoreError
+from dstbench.errors import DataError, ScoreError, StoreError
 from dstbench.flops import count_flops, training_flops
 from dstbench.grid import DENSE, Cell
 from dstbench.machine import environment, peak_memory, reset_peak_memory
+from dstbench.metrics.features import require_neighbours
 from dstbench.plugins import Plugins
 from dstbench.records import Counts, Record, Scores, Times
 from dstbench.seeds import derive
@@ -49,9 +50,10 @@ class Runner:
 
         Raises:
             DataError: before anything is trained, if a dataset cannot be loaded or is too small.
+            ScoreError: before anything is trained, if there will be too few images to score.
         """
         for cell in cells:
-            self._check_data(cell)
+            self._check(cell)
         records = []
         for cell in cells:
             try:
@@ -69,7 +71,6 @@ class Runner:
         with folder.locked():
             if record := self._finished(cell):  # by another process, while this one was waiting
                 return record
-            self.plugins.manager.hook.dstbench_cell_started(cell=cell)
             record = self._run(cell, folder)
             folder.write_record(record)
             if record.status != "failed":
@@ -80,8 +81,9 @@ class Runner:
     def _run(self, cell: Cell, folder: CellFolder) -> Record:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         outcome: dict[str, Any]
-        reset_peak_memory(self.workspace.device)
+        measurable = reset_peak_memory(self.workspace.device)
         try:
+            self.plugins.manager.hook.dstbench_cell_started(cell=cell)
             outcome = {"status": "done", **self.run_cell(cell, folder)}
         except DivergedError as error:
             outcome = {"status": "diverged", "error": str(error)}
@@ -91,7 +93,7 @@ class Runner:
             cell=cell,
             started=started,
             environment=environment(self.workspace.device),
-            peak_memory=peak_memory(self.workspace.device),
+            peak_memory=peak_memory(self.workspace.device) if measurable else None,
             **outcome,
         )
 
@@ -110,6 +112,7 @@ class Runner:
             trainer.load(folder.checkpoint)
 
         trainer.train(folder, lambda step, loss: self._tell(cell, sparsifier, step, loss))
+        folder.write_denoiser(trainer.averaged.module)
 
         start = time.perf_counter()
         images = self._sample(model, trainer.averaged.module, cell, evaluation)
@@ -137,11 +140,17 @@ class Runner:
             "facts": model.facts(),
         }
 
-    def _check_data(self, cell: Cell) -> None:
+    def _check(self, cell: Cell) -> None:
+        """Whether there are enough images to train with, and to score."""
+        evaluation = EvaluationSettings(**cell.evaluation)
+        reference = evaluation.reference
         try:
-            check_size(len(self._load(cell).train), TrainingSettings(**cell.training))
-        except DataError as error:
-            raise DataError(f"{cell.task}: {error}") from None
+            data = self._load(cell)
+            check_size(len(data.train), TrainingSettings(**cell.training))
+            require_neighbours(len(data.split(reference)), f"{reference} images", evaluation)
+            require_neighbours(evaluation.samples, "samples", evaluation)
+        except (DataError, ScoreError) as error:
+            raise type(error)(f"{cell.task}: {error}") from None
 
     def _load(self, cell: Cell) -> Data:
         key = f"{cell.dataset} {cell.dataset_settings}"
@@ -177,6 +186,7 @@ class Runner:
         self, model: Model, denoiser: nn.Module, cell: Cell, evaluation: EvaluationSettings
     ) -> Tensor:
         rng = torch.Generator().manual_seed(derive(cell.seed, "samples"))
+        denoiser.eval()
         with torch.no_grad():
             return model.sample(denoiser, evaluation.samples, evaluation.batch_size, rng)
 

@@ -3,11 +3,12 @@
 ::
 
     results/<benchmark>/cells/<cell id>/
-        record.json      the result; a cell without one is not finished
-        history.csv      loss and speed every few steps
-        samples.png      a grid of samples
-        samples.npy      the same samples, uint8 (n, H, W, C), for the leaderboard's sheet
-        checkpoint.pt    only while the cell is unfinished
+        record.json            the result; a cell without one is not finished
+        history.csv            loss and speed every few steps
+        denoiser.safetensors   the trained network: the averaged weights that are sampled from
+        samples.png            a grid of samples
+        samples.npy            the same samples, uint8 (n, H, W, C), for the leaderboard's sheet
+        checkpoint.pt          only while the cell is unfinished
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dstbench.records import Record
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -46,13 +48,17 @@ class CellFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.history = path / "history.csv"
+        self.denoiser = path / "denoiser.safetensors"
         self.samples = path / "samples.npy"
         self.sheet = path / "samples.png"
         self.checkpoint = path / "checkpoint.pt"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the cell: a second process that wants it gets a :class:`StoreError` at once."""
+        """Hold the cell: a second process that wants it gets a :class:`StoreError` at once.
+
+        What a killed process was in the middle of writing is cleared away.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / "lock")
         try:
@@ -60,6 +66,8 @@ class CellFolder:
         except Timeout:
             raise StoreError(f"cell {self.path.name} is being run by another process") from None
         try:
+            for unfinished in self.path.glob("*.partial"):
+                unfinished.unlink()
             yield
         finally:
             lock.release()
@@ -84,7 +92,15 @@ class CellFolder:
 
     def write_record(self, record: Record) -> None:
         text = record.model_dump_json(indent=2) + "\n"
-        write_atomically(self.path / "record.json", lambda path: path.write_text(text))
+        write_atomically(
+            self.path / "record.json", lambda path: path.write_text(text, encoding="utf-8")
+        )
+
+    def write_denoiser(self, denoiser: nn.Module) -> None:
+        """Keep the trained network; ``safetensors.torch.load_model`` reads it into another."""
+        from safetensors.torch import save_model
+
+        write_atomically(self.denoiser, lambda path: save_model(denoiser, str(path)))
 
     def write_samples(self, images: NDArray[np.uint8]) -> None:
         """Keep sample images, uint8 (n, H, W, C)."""

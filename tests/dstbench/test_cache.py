@@ -1,0 +1,143 @@
+"""The cache of folders."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstbench.cache import Cache, digest
+
+
+class Maker:
+    """Makes a folder with one file, and counts how often."""
+
+    def __init__(self, content: str) -> None:
+        self.content = content
+        self.calls = 0
+
+    def __call__(self, folder: Path) -> None:
+        self.calls += 1
+        assert list(folder.iterdir()) == []
+        (folder / "content").write_text(self.content)
+
+
+def test_a_folder_is_made_once(tmp_path: Path) -> None:
+    cache, first, second = Cache(tmp_path), Maker("first"), Maker("second")
+    folder = cache.folder("latents", {"data": "x", "size": 4}, first)
+    assert cache.folder("latents", {"size": 4, "data": "x"}, second) == folder
+    assert (folder / "content").read_text() == "first"
+    assert (first.calls, second.calls) == (1, 0)
+
+
+@pytest.mark.parametrize(("name", "key"), [("latents", {"data": "y"}), ("features", {"data": "x"})])
+def test_another_name_or_key_is_another_folder(
+    tmp_path: Path, name: str, key: dict[str, str]
+) -> None:
+    cache = Cache(tmp_path)
+    first = cache.folder("latents", {"data": "x"}, Maker("first"))
+    second = cache.folder(name, key, Maker("second"))
+    assert (first / "content").read_text() == "first"
+    assert (second / "content").read_text() == "second"
+
+
+def test_a_half_made_folder_is_never_there(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    target = cache.folder("latents", {"data": "x"}, Maker("to learn the path"))
+    for file in target.iterdir():
+        file.unlink()
+    target.rmdir()
+
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("of it")
+        assert not target.exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.folder("latents", {"data": "x"}, fail)
+    assert not target.exists()
+    assert cache.folder("latents", {"data": "x"}, Maker("all of it")) == target
+    assert {file.name for file in target.iterdir()} == {"content", "key.json"}
+
+
+def test_folders_within_folders(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def outer(folder: Path) -> None:
+        inner = cache.folder("first-stage", {"data": "x"}, Maker("inner"))
+        (folder / "copy").write_bytes((inner / "content").read_bytes())
+
+    assert (cache.folder("latents", {"data": "x"}, outer) / "copy").read_text() == "inner"
+
+
+def test_the_default_root_is_the_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSTBENCH_CACHE", str(tmp_path / "mine"))
+    assert Cache().root == tmp_path / "mine"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DSTBENCH_CACHE", "~/mine")
+    assert Cache().root == tmp_path / "mine"
+    monkeypatch.delenv("DSTBENCH_CACHE")
+    assert Cache().root.name == "dstbench"
+
+
+SLOW = """
+    import sys, time
+    from pathlib import Path
+    from dstbench.cache import Cache
+
+    def make(folder):
+        Path(sys.argv[1], "started").touch()
+        (folder / "content").write_text("half")
+        time.sleep(float(sys.argv[2]))
+        (folder / "content").write_text("whole")
+
+    Cache(Path(sys.argv[1])).folder("latents", {"data": "x"}, make)
+"""
+
+
+def start_slow_process(root: Path, seconds: float) -> "subprocess.Popen[bytes]":
+    """Another process that makes the folder; it is in the middle of it when this returns."""
+    process = subprocess.Popen([sys.executable, "-c", dedent(SLOW), str(root), str(seconds)])
+    while not (root / "started").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    return process
+
+
+def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
+    process, second = start_slow_process(tmp_path, 0.5), Maker("second")
+    folder = Cache(tmp_path).folder("latents", {"data": "x"}, second)
+    assert second.calls == 0
+    assert (folder / "content").read_text() == "whole"
+    assert process.wait(10) == 0
+
+
+def test_a_process_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = start_slow_process(tmp_path, 60)
+    process.kill()
+    assert process.wait(10) != 0
+    mine = Maker("mine")
+    folder = Cache(tmp_path).folder("latents", {"data": "x"}, mine)
+    assert mine.calls == 1
+    assert (folder / "content").read_text() == "mine"
+    assert [path for path in os.listdir(tmp_path) if path.endswith(".partial")] == []
+
+
+KEYS = st.dictionaries(
+    st.text(max_size=4), st.integers() | st.text(max_size=4) | st.none(), max_size=4
+)
+
+
+@given(key=KEYS, other=KEYS)
+def test_digests_differ_exactly_where_keys_do(
+    key: dict[str, object], other: dict[str, object]
+) -> None:
+    assert digest(key) == digest(dict(reversed(key.items())))
+    assert (digest(key) == digest(other)) == (key == other)

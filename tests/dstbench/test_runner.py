@@ -1,0 +1,561 @@
+"""From cells to records, with the toys."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dstbench import hookimpl
+from dstbench.cache import Cache
+from dstbench.contracts import Model, Split, Workspace
+from dstbench.errors import DataError, ScoreError
+from dstbench.grid import Cell
+from dstbench.plugins import Plugins
+from dstbench.records import Record
+from dstbench.runner import Runner
+from dstbench.store import Store
+
+MakeCell = Callable[..., Cell]
+
+CONVOLUTIONS = {"0.weight": 72, "3.weight": 576, "5.weight": 72}
+"""Weights of the toy network."""
+PIXELS = 4 * 4
+"""A weight of these convolutions is used once per pixel."""
+DENSE_FLOPS = PIXELS * 720
+METHODS = ("static", "rigl", "magran", "leftmost")
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    @hookimpl
+    def dstbench_cell_started(self, cell: Cell) -> None:
+        self.heard.append(("started", cell))
+
+    @hookimpl
+    def dstbench_step(self, cell: Cell, step: int, loss: float) -> None:
+        self.heard.append(("step", cell, step, loss))
+
+    @hookimpl
+    def dstbench_topology_updated(self, cell: Cell, step: int, changed: int) -> None:
+        self.heard.append(("updated", cell, step, changed))
+
+    @hookimpl
+    def dstbench_cell_finished(self, cell: Cell, record: Record) -> None:
+        self.heard.append(("finished", cell, record))
+
+    @property
+    def steps(self) -> list[int]:
+        return [event[2] for event in self.heard if event[0] == "step"]
+
+
+@pytest.fixture
+def listener(plugins: Plugins) -> Listener:
+    listener = Listener()
+    plugins.manager.register(listener)
+    return listener
+
+
+@dataclass
+class Messages:
+    texts: list[str] = field(default_factory=list)
+
+    def __call__(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.fixture
+def messages() -> Messages:
+    return Messages()
+
+
+@pytest.fixture
+def new_runner(plugins: Plugins, tmp_path: Path, messages: Messages) -> Callable[[], Runner]:
+    def new_runner() -> Runner:
+        workspace = Workspace(torch.device("cpu"), Cache(tmp_path / "cache"), messages)
+        return Runner(plugins, Store(tmp_path / "results"), workspace)
+
+    return new_runner
+
+
+@pytest.fixture
+def runner(new_runner: Callable[[], Runner]) -> Runner:
+    return new_runner()
+
+
+@pytest.fixture
+def toy_model(plugins: Plugins) -> type[Model]:
+    """The class, to be patched."""
+    return plugins.find("model", "toy-net")
+
+
+def break_sampling(toy_model: type[Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    def sample(*_: Any) -> Tensor:
+        raise ZeroDivisionError("no samples today")
+
+    monkeypatch.setattr(toy_model, "sample", sample)
+
+
+def test_a_cell_leaves_a_whole_record(runner: Runner, make_cell: MakeCell) -> None:
+    cell = make_cell("rigl", 0.5, sparsifier_settings={"exploration_frequency": 3})
+    (record,) = runner.run_grid([cell])
+    folder = runner.store.cell(cell)
+    assert record == folder.record()
+    assert (record.status, record.error, record.cell) == ("done", None, cell)
+    assert record.scores is not None
+    assert None not in record.scores.model_dump().values()
+    assert record.untrained_scores is None
+    assert record.protocol is not None
+    assert record.protocol.model_dump() == {
+        "extractor": "toy-features",
+        "weights_hash": "70" * 32,
+        "resize": "none",
+        "samples": 9,
+        "reference": "toy-images/train",
+        "reference_images": 26,
+        "features": 8,
+    }
+    assert record.times is not None
+    assert 0 < record.times.training_step < record.times.training
+    assert record.times.sample > 0
+    assert record.peak_memory is None or record.peak_memory > 0
+    assert record.validation_loss is not None
+    # after steps 3 and 6; exploration stops at 0.75 × 12 = 9
+    assert (record.topology_updates, record.skipped_topology_updates) == (2, 0)
+    assert record.facts == {"size": 4}
+    assert {path.name for path in folder.path.iterdir()} - {"lock"} == {
+        "record.json", "history.csv", "denoiser.safetensors", "samples.npy", "samples.png",
+    }  # fmt: skip
+    assert np.load(folder.samples, allow_pickle=False).shape == (9, 4, 4, 1)
+    weights = load_file(folder.denoiser)
+    assert sum(int(weights[name].count_nonzero()) for name in CONVOLUTIONS) == 360
+
+
+# What is run, and what is not (promise 16)
+
+
+def test_a_finished_cell_is_not_run_again(
+    new_runner: Callable[[], Runner], listener: Listener, make_cell: MakeCell
+) -> None:
+    cells = [make_cell(), make_cell("static", 0.5)]
+    records = new_runner().run_grid(cells)
+    listener.heard.clear()
+    assert new_runner().run_grid(cells) == records
+    assert listener.heard == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "runs_again"),
+    [
+        ({"training": {"learning_rate": 1e-3}}, True),
+        ({"model_settings": {"dropout": 0.1}}, True),
+        ({"evaluation": {"samples": 10}}, True),
+        ({"seed": 1}, True),
+        ({"training": {"log_every": 2, "checkpoint_every": 3}}, False),
+        ({"evaluation": {"batch_size": 2}}, False),
+    ],
+)
+def test_a_changed_setting_is_another_cell_if_it_changes_the_result(
+    runner: Runner,
+    listener: Listener,
+    make_cell: MakeCell,
+    changed: dict[str, Any],
+    runs_again: bool,
+) -> None:
+    (first,) = runner.run_grid([make_cell()])
+    listener.heard.clear()
+    (second,) = runner.run_grid([make_cell(**changed)])
+    assert bool(listener.heard) == runs_again
+    assert (first != second) == runs_again
+    assert len(runner.store.records()) == 1 + runs_again
+
+
+def test_a_failed_cell_is_recorded_and_the_others_go_on(
+    runner: Runner, make_cell: MakeCell, toy_model: type[Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = make_cell("static", 0.5)
+    original = toy_model.sample
+
+    def sample(self: Model, denoiser: nn.Module, *rest: Any) -> Tensor:
+        if not denoiser.get_parameter("3.weight").all():  # it is sparse
+            raise ZeroDivisionError("no samples today")
+        return original(self, denoiser, *rest)
+
+    monkeypatch.setattr(toy_model, "sample", sample)
+    failed, done = runner.run_grid([broken, make_cell()])
+    assert (failed.status, done.status) == ("failed", "done")
+    assert failed.error is not None
+    assert failed.error.startswith("Traceback (most recent call last):")
+    assert failed.error.endswith("ZeroDivisionError: no samples today\n")
+    assert failed.scores is None
+    assert runner.store.cell(broken).record() == failed
+
+
+def test_a_failed_cell_is_tried_again_from_its_checkpoint(
+    new_runner: Callable[[], Runner],
+    listener: Listener,
+    make_cell: MakeCell,
+    toy_model: type[Model],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell = make_cell()
+    with monkeypatch.context() as patch:
+        break_sampling(toy_model, patch)
+        assert new_runner().run_grid([cell])[0].status == "failed"
+    listener.heard.clear()
+    runner = new_runner()
+    assert runner.run_grid([cell])[0].status == "done"
+    assert listener.steps == []  # it was trained already
+    assert not runner.store.cell(cell).checkpoint.exists()
+
+
+def test_a_diverged_cell_is_recorded_and_not_tried_again(
+    new_runner: Callable[[], Runner], listener: Listener, make_cell: MakeCell
+) -> None:
+    cell = make_cell("rigl", 0.5, training={"learning_rate": 1e30, "checkpoint_every": 1})
+    (record,) = new_runner().run_grid([cell])
+    assert record.status == "diverged"
+    assert record.error in ("the loss is nan at step 2", "the loss is inf at step 2")
+    assert not new_runner().store.cell(cell).checkpoint.exists()
+    listener.heard.clear()
+    assert new_runner().run_grid([cell]) == [record]
+    assert listener.heard == []
+
+
+def test_a_listener_that_fails_takes_down_its_cell_alone(
+    runner: Runner, plugins: Plugins, make_cell: MakeCell
+) -> None:
+    class Refuses:
+        @hookimpl
+        def dstbench_cell_started(self, cell: Cell) -> None:
+            if cell.sparsity:
+                raise OSError("the log is full")
+
+    plugins.manager.register(Refuses())
+    failed, done = runner.run_grid([make_cell("static", 0.5), make_cell()])
+    assert (failed.status, done.status) == ("failed", "done")
+    assert failed.error is not None
+    assert "the log is full" in failed.error
+
+
+def test_a_cell_that_another_process_is_running_is_left_to_it(
+    runner: Runner, listener: Listener, messages: Messages, make_cell: MakeCell
+) -> None:
+    taken, free = make_cell("static", 0.5), make_cell()
+    path = runner.store.cell(taken).path
+    path.mkdir(parents=True)
+    with FileLock(path / "lock"):
+        records = runner.run_grid([taken, free])
+    assert [record.cell for record in records] == [free]
+    assert {event[1].id for event in listener.heard} == {free.id}
+    assert f"cell {taken.id} is being run by another process" in messages.texts
+    assert runner.store.cell(taken).record() is None
+    assert [record.cell for record in runner.run_grid([taken, free])] == [taken, free]
+
+
+def test_a_record_that_cannot_be_read_does_not_stop_the_others(
+    runner: Runner, messages: Messages, make_cell: MakeCell
+) -> None:
+    odd, good = make_cell("static", 0.5), make_cell()
+    path = runner.store.cell(odd).path
+    path.mkdir(parents=True)
+    (path / "record.json").write_text("{}")
+    assert [record.cell for record in runner.run_grid([odd, good])] == [good]
+    assert "record.json: not a record of this version" in messages.texts[0]
+    assert (path / "record.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        (
+            {"training": {"batch_size": 27}},
+            DataError,
+            "toy-net on toy-images: the dataset has 26 training examples, fewer than "
+            "training.batch_size = 27; a batch size of at most 26 would fit",
+        ),
+        (
+            {"evaluation": {"samples": 3}},
+            ScoreError,
+            "toy-net on toy-images: there are 3 samples, but precision and recall with "
+            "neighbours = 3 need at least 4",
+        ),
+        (
+            {"evaluation": {"reference": "validation"}, "dataset_settings": {"validation": 0}},
+            ScoreError,
+            "toy-net on toy-images: there are 0 validation images, but precision and recall with "
+            "neighbours = 3 need at least 4",
+        ),
+    ],
+)
+def test_too_little_data_is_an_error_before_anything_is_trained(
+    runner: Runner,
+    listener: Listener,
+    make_cell: MakeCell,
+    changed: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error) as caught:
+        runner.run_grid([make_cell(), make_cell("static", 0.5, **changed)])
+    assert str(caught.value) == message
+    assert listener.heard == []
+    assert not runner.store.folder.exists()
+
+
+# Events
+
+
+def test_a_listener_hears_the_events_in_order(
+    runner: Runner, listener: Listener, make_cell: MakeCell
+) -> None:
+    dense = make_cell(training={"steps": 2})
+    rigl = make_cell(
+        "rigl", 0.5, training={"steps": 6}, sparsifier_settings={"exploration_frequency": 2}
+    )
+    records = runner.run_grid([dense, rigl])
+    without_numbers = [event[:3] if event[0] != "finished" else event for event in listener.heard]
+    assert without_numbers == [
+        ("started", dense),
+        ("step", dense, 1),
+        ("step", dense, 2),
+        ("finished", dense, records[0]),
+        ("started", rigl),
+        ("step", rigl, 1),
+        ("step", rigl, 2),
+        ("updated", rigl, 2),
+        ("step", rigl, 3),
+        ("step", rigl, 4),
+        ("updated", rigl, 4),  # and exploration stops at 0.75 × 6 = 4.5
+        ("step", rigl, 5),
+        ("step", rigl, 6),
+        ("finished", rigl, records[1]),
+    ]
+    losses = [event[3] for event in listener.heard if event[0] == "step" and event[1] == rigl]
+    with runner.store.cell(rigl).history.open(newline="") as file:
+        first, last = csv.DictReader(file)
+    assert float(first["loss"]) == pytest.approx(sum(losses[:5]) / 5, rel=1e-5)
+    assert float(last["loss"]) == pytest.approx(losses[5], rel=1e-5)
+    changed = [event[3] for event in listener.heard if event[0] == "updated"]
+    assert all(0 < number <= 180 for number in changed)  # half of 360 active weights, at most
+
+
+def test_ctrl_c_leaves_a_cell_that_goes_on(
+    new_runner: Callable[[], Runner], plugins: Plugins, listener: Listener, make_cell: MakeCell
+) -> None:
+    class CtrlC:
+        @hookimpl
+        def dstbench_step(self, step: int) -> None:
+            if step == 7:
+                raise KeyboardInterrupt
+
+    cell = make_cell("magran", 0.5, training={"checkpoint_every": 5})
+    ctrl_c = CtrlC()
+    plugins.manager.register(ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        new_runner().run_grid([cell])
+    assert new_runner().store.cell(cell).record() is None
+    plugins.manager.unregister(ctrl_c)
+    listener.heard.clear()
+    assert new_runner().run_grid([cell])[0].status == "done"
+    assert listener.steps == [6, 7, 8, 9, 10, 11, 12]
+
+
+# Scores
+
+
+def test_untrained_scores_are_for_dense_cells_where_they_are_asked_for(
+    runner: Runner, make_cell: MakeCell
+) -> None:
+    asked = {"evaluation": {"untrained": True}}
+    dense, sparse, unasked = runner.run_grid(
+        [make_cell(**asked), make_cell("static", 0.5, **asked), make_cell()]
+    )
+    assert dense.untrained_scores is not None
+    assert dense.untrained_scores != dense.scores
+    assert sparse.untrained_scores is None
+    assert unasked.untrained_scores is None
+
+
+def test_samples_are_drawn_without_dropout(runner: Runner, make_cell: MakeCell) -> None:
+    """One that drops nearly everything trains a little, and samples as well as it can."""
+    modes: list[bool] = []
+    cell = make_cell(model_settings={"dropout": 0.9}, evaluation={"untrained": True})
+    original = runner.plugins.find("model", "toy-net")._denoise
+
+    def look(self: Model, denoiser: nn.Module, images: Tensor) -> Any:
+        modes.append(denoiser.training)
+        return original(self, denoiser, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner.plugins.find("model", "toy-net"), "_denoise", look)
+        runner.run_grid([cell])
+    assert modes == [False, False]
+
+
+def test_the_batch_size_of_sampling_changes_no_sample(
+    runner: Runner, tmp_path: Path, make_cell: MakeCell
+) -> None:
+    images = []
+    for size in (2, 64):
+        runner.store = Store(tmp_path / str(size))
+        cell = make_cell(evaluation={"batch_size": size})
+        assert runner.run_grid([cell])[0].status == "done"
+        images.append(np.load(runner.store.cell(cell).samples, allow_pickle=False).astype(int))
+    assert np.abs(images[0] - images[1]).max() <= 1  # rounding
+
+
+# Counts (promise 10)
+
+
+def layer_counts(sparsity: float) -> dict[str, int]:
+    """Active weights with the uniform distribution, which gives each layer the same density."""
+    return {name: round((1 - sparsity) * size) for name, size in CONVOLUTIONS.items()}
+
+
+@pytest.mark.parametrize(
+    ("method", "sparsity", "dense_gradient_steps"),
+    [
+        ("dense", 0.0, 0),
+        ("static", 0.5, 0),
+        ("static", 0.75, 0),
+        ("magran", 0.75, 0),
+        ("rigl", 0.75, 2),  # after steps 3 and 6; exploration stops at 0.75 × 12 = 9
+        ("rigl", 0.0, 0),
+    ],
+)
+def test_counts_by_hand(
+    runner: Runner,
+    make_cell: MakeCell,
+    method: str,
+    sparsity: float,
+    dense_gradient_steps: int,
+) -> None:
+    settings: dict[str, Any] = {} if method == "dense" else {"distribution": "uniform"}
+    if method in ("rigl", "magran"):
+        settings["exploration_frequency"] = 3
+    cell = make_cell(method, sparsity, sparsifier_settings=settings)
+    (record,) = runner.run_grid([cell])
+    counts = record.counts
+    assert counts is not None
+    active = sum(layer_counts(sparsity).values())
+    flops = PIXELS * active
+    assert counts.parameters == 720 + 8 + 8 + 1
+    assert counts.active_parameters == active + 17
+    assert (counts.sparsifiable, counts.active_sparsifiable) == (720, active)
+    assert counts.sparsity == pytest.approx(sparsity)
+    assert counts.inference_flops == flops
+    assert counts.dense_inference_flops == DENSE_FLOPS
+    assert counts.sample_flops == 3 * flops
+    ordinary = 12 - dense_gradient_steps
+    per_example = ordinary * 3 * flops + dense_gradient_steps * (2 * flops + DENSE_FLOPS)
+    assert counts.training_flops == 6 * per_example
+    assert counts.dense_training_flops == 6 * 12 * 3 * DENSE_FLOPS
+
+
+# The same for every method (promise 12)
+
+
+@dataclass
+class Seen:
+    """What a model sees of one cell."""
+
+    weights: list[Tensor] = field(default_factory=list)
+    batches: list[list[int]] = field(default_factory=list)
+    noise: list[Tensor] = field(default_factory=list)
+    sampling: list[Tensor] = field(default_factory=list)
+
+    def equals(self, other: "Seen") -> dict[str, bool]:
+        tensors = ("weights", "noise", "sampling")
+        return {"batches": self.batches == other.batches} | {
+            name: all(map(torch.equal, getattr(self, name), getattr(other, name)))
+            for name in tensors
+        }
+
+
+def watch(toy_model: type[Model], seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = {name: getattr(toy_model, name) for name in ("build", "batch", "loss", "sample")}
+
+    def build(self: Model) -> nn.Module:
+        denoiser: nn.Module = original["build"](self)
+        seen.weights += [parameter.detach().clone() for parameter in denoiser.parameters()]
+        return denoiser
+
+    def batch(self: Model, split: Split, indices: Tensor) -> Any:
+        seen.batches.append(indices.tolist())
+        return original["batch"](self, split, indices)
+
+    def loss(self: Model, denoiser: nn.Module, batch: Any, rng: torch.Generator) -> Tensor:
+        seen.noise.append(rng.get_state())
+        result: Tensor = original["loss"](self, denoiser, batch, rng)
+        return result
+
+    def sample(self: Model, *rest: Any) -> Tensor:
+        seen.sampling.append(rest[-1].get_state())
+        result: Tensor = original["sample"](self, *rest)
+        return result
+
+    for name, watched in {"build": build, "batch": batch, "loss": loss, "sample": sample}.items():
+        monkeypatch.setattr(toy_model, name, watched)
+
+
+def run_and_watch(
+    runner: Runner, cell: Cell, toy_model: type[Model], monkeypatch: pytest.MonkeyPatch
+) -> Seen:
+    seen = Seen()
+    with monkeypatch.context() as patch:
+        watch(toy_model, seen, patch)
+        assert runner.run_grid([cell])[0].status == "done"
+    return seen
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.9])
+@pytest.mark.parametrize("method", METHODS)
+def test_all_methods_see_the_same(
+    runner: Runner,
+    make_cell: MakeCell,
+    toy_model: type[Model],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    sparsity: float,
+) -> None:
+    settings = {} if method == "static" else {"exploration_frequency": 3}
+    dense = run_and_watch(runner, make_cell(), toy_model, monkeypatch)
+    assert (len(dense.weights), len(dense.sampling)) == (6, 1)
+    assert len(dense.batches) == len(dense.noise) == 12 + 2  # 7 validation images: 2 batches
+    cell = make_cell(method, sparsity, sparsifier_settings=settings)
+    assert all(run_and_watch(runner, cell, toy_model, monkeypatch).equals(dense).values())
+
+
+def test_another_seed_sees_something_else(
+    runner: Runner,
+    make_cell: MakeCell,
+    toy_model: type[Model],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = (
+        run_and_watch(runner, make_cell(seed=seed), toy_model, monkeypatch) for seed in (0, 1)
+    )
+    assert not any(first.equals(second).values())
+
+
+def test_a_cell_does_not_depend_on_those_before_it(
+    runner: Runner, tmp_path: Path, make_cell: MakeCell
+) -> None:
+    last = make_cell("magran", 0.5, sparsifier_settings={"exploration_frequency": 3})
+    others = [make_cell(), make_cell("rigl", 0.9), make_cell("static", 0.5)]
+    weights = []
+    for name, cells in (("alone", [last]), ("after others", [*others, last])):
+        runner.store = Store(tmp_path / name)
+        runner.run_grid(cells)
+        weights.append(runner.store.cell(last).denoiser.read_bytes())
+    assert weights[0] == weights[1]
