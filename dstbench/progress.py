@@ -53,14 +53,13 @@ class Lines:
         number = f"[{self.order[cell.id]}/{len(self.order)}]"
         self.console.print(f"{number} {describe(cell)}", markup=False, soft_wrap=True)
         self.first_step = 0
-        self.told = time.monotonic()
 
     @hookimpl
     def dstbench_step(self, cell: Cell, step: int, loss: float) -> None:
         now = time.monotonic()
         if not self.first_step:
-            self.first_step, self.started = step, now
-        if step == self.first_step or now - self.told < SECONDS_BETWEEN_LINES:
+            self.first_step, self.started, self.told = step, now, now
+        if now - self.told < SECONDS_BETWEEN_LINES:
             return
         self.told = now
         speed = (step - self.first_step) / (now - self.started)
@@ -102,8 +101,8 @@ class Bars:
         now = time.monotonic()
         if not self.first_step:
             self.first_step, self.started = step, now
-        taken = step - self.first_step
-        speed = f"{taken / (now - self.started):.1f} steps/s" if taken else ""
+        seconds = now - self.started
+        speed = f"{(step - self.first_step) / seconds:.1f} steps/s" if seconds else ""
         last = step == cell.training["steps"]
         detail = "sampling and scoring" if last else f"loss {loss:.4f}  {speed}"
         self.progress.update(self.current, completed=step, detail=detail)
