@@ -1,0 +1,167 @@
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dstbench.errors import SparsityError
+from dstbench.sparsity import Layer, largest, random_scores
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.int8, torch.int32, torch.int64)
+
+
+def layer_of(weight: Tensor) -> Layer:
+    mask = torch.ones_like(weight, dtype=torch.bool)
+    return Layer("weight", nn.Parameter(weight), mask, mask.numel())
+
+
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+def test_by_hand(dtype: torch.dtype) -> None:
+    scores = torch.tensor([[5, 1, 4], [9, 3, 2]], dtype=dtype)
+    among = torch.tensor([[True, True, True], [False, True, True]])
+    assert largest(scores, among, 3).tolist() == [[True, False, True], [False, True, False]]
+
+
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+def test_negative_scores(dtype: torch.dtype) -> None:
+    scores = torch.tensor([-5, -1, -4, 7], dtype=dtype)
+    among = torch.tensor([True, True, True, False])
+    assert largest(scores, among, 2).tolist() == [False, True, True, False]
+
+
+def test_zero_scores_of_candidates_win_over_non_candidates() -> None:
+    scores = torch.tensor([0.0, 0.0, 0.0, 0.0, 2.0, 7.0])
+    among = torch.tensor([False, True, False, True, True, False])
+    assert largest(scores, among, 2).tolist() == [False, True, False, False, True, False]
+    assert largest(scores, among, 3).tolist() == among.tolist()
+
+
+def test_ties_go_to_the_lower_index() -> None:
+    scores = torch.tensor([1.0, 3.0, 1.0, 1.0, 3.0, 1.0])
+    among = torch.tensor([False, True, True, True, True, True])
+    assert largest(scores, among, 3).tolist() == [False, True, True, False, True, False]
+
+
+def test_ties_go_to_the_lower_row_major_index_in_any_memory_format() -> None:
+    scores = torch.zeros(2, 3, 2, 2).to(memory_format=torch.channels_last)
+    among = torch.ones(2, 3, 2, 2, dtype=torch.bool).to(memory_format=torch.channels_last)
+    chosen = largest(scores, among, 5)
+    assert chosen.stride() == among.stride()
+    assert chosen.flatten().nonzero().flatten().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_what_is_no_candidate_may_be_infinite_or_nan() -> None:
+    among = torch.tensor([False, True, True])
+    for other in (torch.inf, -torch.inf, torch.nan):
+        scores = torch.tensor([other, 1.0, 2.0])
+        assert largest(scores, among, 1).tolist() == [False, False, True]
+
+
+def test_infinite_scores_rank_first_and_last() -> None:
+    scores = torch.tensor([-torch.inf, 1.0, torch.inf, -3.0])
+    among = torch.ones(4, dtype=torch.bool)
+    assert largest(scores, among, 1).tolist() == [False, False, True, False]
+    assert largest(scores, among, 3).tolist() == [False, True, True, True]
+    assert largest(scores, among, 4).all()
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        torch.arange(12.0).reshape(4, 3).T,  # transposed
+        torch.arange(24.0).reshape(3, 8)[:, ::2],  # with gaps
+        torch.arange(4.0).expand(3, 4),  # expanded
+        torch.arange(12.0).reshape(3, 4),
+    ],
+    ids=["transposed", "gaps", "expanded", "contiguous"],
+)
+def test_scores_in_any_layout(scores: Tensor) -> None:
+    before = scores.clone()
+    among = torch.ones(3, 4, dtype=torch.bool)
+    among[2, 3] = False
+    for shift in (0, 100):  # without and with negative scores
+        assert torch.equal(largest(scores - shift, among, 5), _sorted_choice(scores, among, 5))
+        assert torch.equal(largest(scores, among, 5), _sorted_choice(scores, among, 5))
+    assert torch.equal(scores, before), "scores are not the caller's any more"
+
+
+def test_nothing_to_choose() -> None:
+    assert not largest(torch.rand(3, 2), torch.ones(3, 2, dtype=torch.bool), 0).any()
+
+
+@pytest.mark.parametrize(("candidates", "count"), [(1, 2), (1, 3), (0, 1), (0, 3), (2, 3)])
+def test_too_few_candidates(candidates: int, count: int) -> None:
+    among = torch.arange(3) < candidates
+    with pytest.raises(SparsityError, match=f"cannot choose {count} of {candidates} candidates"):
+        largest(torch.tensor([1.0, 2.0, 3.0]), among, count)
+
+
+def test_candidates_may_be_a_slice() -> None:
+    scores, among = torch.arange(24.0).reshape(3, 8), torch.arange(24).reshape(3, 8) % 3 > 0
+    for index in ((slice(None), slice(None, None, 2)), (slice(1, 3), slice(2, 6))):
+        expected = _sorted_choice(scores[index], among[index], 4)
+        assert torch.equal(largest(scores[index], among[index], 4), expected)
+        assert torch.equal(largest(scores[index].clone(), among[index], 4), expected)
+        assert torch.equal(largest(scores[index], among[index].clone(), 4), expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_nan_is_refused(count: int) -> None:
+    scores = torch.tensor([torch.nan, 3.0, 2.0, 1.0])
+    with pytest.raises(SparsityError, match="NaN"):
+        largest(scores, torch.ones(4, dtype=torch.bool), count)
+
+
+def _sorted_choice(scores: Tensor, among: Tensor, count: int) -> Tensor:
+    candidates = [i for i, candidate in enumerate(among.flatten().tolist()) if candidate]
+    flat = scores.flatten().tolist()
+    best = sorted(candidates, key=lambda i: (-flat[i], i))[:count]
+    chosen = torch.zeros(scores.numel(), dtype=torch.bool)
+    chosen[best] = True
+    return chosen.reshape(scores.shape)
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_agrees_with_sorting(data: Any) -> None:
+    shape = data.draw(st.sampled_from([(12,), (3, 4), (2, 3, 1, 2), (2, 3, 2, 1)]))
+    dtype = data.draw(st.sampled_from(FLOATS + INTEGERS))
+    low = data.draw(st.sampled_from([0, -3]))
+    values = data.draw(st.lists(st.integers(low, 3), min_size=12, max_size=12))
+    candidates = data.draw(st.lists(st.booleans(), min_size=12, max_size=12))
+    count = data.draw(st.integers(0, sum(candidates)))
+    scores = torch.tensor(values, dtype=dtype).reshape(shape)
+    among = torch.tensor(candidates).reshape(shape)
+    if scores.ndim == 4:
+        scores, among = (t.to(memory_format=torch.channels_last) for t in (scores, among))
+    assert torch.equal(largest(scores, among, count), _sorted_choice(scores, among, count))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (4, 2, 3, 3)])
+def test_random_scores_have_the_layers_layout(shape: tuple[int, ...]) -> None:
+    weight = torch.zeros(shape)
+    if weight.ndim == 4:
+        weight = weight.to(memory_format=torch.channels_last)
+    rng = torch.Generator().manual_seed(3)
+    scores = random_scores(layer_of(weight), rng)
+    assert scores.shape == weight.shape
+    assert scores.stride() == weight.stride()
+    assert scores.dtype == torch.int32
+    assert scores.amin() >= 0
+    assert not torch.equal(scores, random_scores(layer_of(weight), rng))
+    rng.manual_seed(3)
+    assert torch.equal(scores, random_scores(layer_of(weight), rng))
+
+
+def test_random_scores_are_uniform_and_use_no_other_generator() -> None:
+    before = torch.get_rng_state()
+    scores = random_scores(layer_of(torch.zeros(200, 500)), torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    bins = torch.bincount(scores.flatten() >> 27, minlength=16)  # 2³¹ / 2²⁷ = 16 equal bins
+    chi_square = ((bins - 6250.0).square() / 6250).sum().item()
+    assert chi_square < 37.7  # 99.9 % quantile with 15 degrees of freedom
+    halves = scores.flatten().reshape(-1, 2)  # the two halves of one 64-bit draw
+    assert abs(torch.corrcoef(halves.T.double())[0, 1].item()) < 3.3 / 50_000**0.5
