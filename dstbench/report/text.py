@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from tabulate import tabulate
 
 from dstbench.leaderboard import METRICS, Metric, Table, leaderboard, machines, tables
+from dstbench.metrics import caveats
 from dstbench.records import Record
 
 Format = Literal["markdown", "csv", "latex", "json"]
@@ -57,21 +58,21 @@ class _Column(NamedTuple):
 def _columns(table: Table) -> Iterator[_Column]:
     frame = table.frame
     yield _Column("method", [_Entry(method) for method in frame["method"]])
-    yield _Column("sparsity S", [_Entry(f"{sparsity:g}") for sparsity in frame["sparsity"]])
+    yield _Column("S", [_Entry(f"{sparsity:g}") for sparsity in frame["sparsity"]])
     yield _Column(
-        "whole-model sparsity", [_Entry(_fixed(v, 3)) for v in frame["whole_model_sparsity"]]
+        "whole-model S", [_Entry(_fixed(v, 3)) for v in frame["whole_model_sparsity"]]
     )
     yield _Column("seeds", [_Entry(str(seeds)) for seeds in frame["seeds"]])
     for metric in METRICS:
         if frame[f"{metric.field}_n"].any():
             yield _score_column(table, metric)
     for title, name, form in (
-        ("active parameters (× dense)", "active_parameters", "{:,.0f}".format),
-        ("theoretical inference GFLOPs (× dense)", "inference_flops", _scaled(1e-9)),
-        ("theoretical training FLOPs (× dense)", "training_flops", "{:.2e}".format),
-        ("measured ms per training step (× dense)", "training_step_seconds", _scaled(1e3)),
-        ("measured ms per sample (× dense)", "sample_seconds", _scaled(1e3)),
-        ("measured peak memory in MiB (× dense)", "peak_memory_bytes", _scaled(2**-20)),
+        ("active parameters (×)", "active_parameters", "{:,.0f}".format),
+        ("theoretical GFLOPs (×)", "inference_flops", _scaled(1e-9)),
+        ("theoretical training FLOPs (×)", "training_flops", "{:.2e}".format),
+        ("measured ms/step (×)", "training_step_seconds", _scaled(1e3)),
+        ("measured ms/sample (×)", "sample_seconds", _scaled(1e3)),
+        ("measured peak MiB (×)", "peak_memory_bytes", _scaled(2**-20)),
     ):
         values = zip(frame[name], frame[f"{name}_ratio"], strict=True)
         yield _Column(title, [_Entry(_with_ratio(value, ratio, form)) for value, ratio in values])
@@ -113,11 +114,8 @@ def _notes(table: Table) -> Iterator[str]:
     ]:
         cells = "1 cell" if len(failures) == 1 else f"{len(failures)} cells"
         yield f"{cells} did not finish, and no number above includes them: {'; '.join(failures)}."
-    if protocol and protocol.samples < protocol.features:
-        yield (
-            f"Warning: FID is biased, because there are fewer samples ({protocol.samples:,}) than "
-            f"features ({protocol.features:,}); KID, which is not, stands beside it."
-        )
+    for caveat in caveats(protocol) if protocol else ():
+        yield f"Warning: {caveat}"
     if protocol:
         yield (
             "Scores: mean ± sample standard deviation over seeds; feature extractor "
@@ -128,10 +126,13 @@ def _notes(table: Table) -> Iterator[str]:
         yield _LEGEND if table.dense else "Best in bold."
     if untrained := _untrained(table):
         yield untrained
-    yield "S is the fraction of the sparsifiable weights that are zero."
     yield (
-        "Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; inference "
-        f"FLOPs per denoiser call{_calls_per_sample(table)}; decoder not included."
+        "S is the fraction of the sparsifiable weights that are zero, whole-model S that of all "
+        "parameters; (×): relative to dense."
+    )
+    yield (
+        "Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are "
+        f"those of one denoiser call{_calls_per_sample(table)}; decoder not included."
     )
     if places := machines(record for record in table.records if record.status == "done"):
         yield f"Times and memory were measured on {'; '.join(places)}." + (
