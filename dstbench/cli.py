@@ -142,31 +142,25 @@ def plugins(
 
 
 def _print_cells(cells: list[Cell]) -> None:
-    from rich.table import Table
+    columns = ["cell", "model", "dataset", "sparsifier", "S", "seed"]
+    _print_rows(
+        columns, [(c.id, c.model, c.dataset, c.sparsifier, c.sparsity, c.seed) for c in cells]
+    )
+    print(f"{len(cells)} cells")
 
-    table = Table("cell", "model", "dataset", "sparsifier", "S", "seed", box=None)
-    for cell in cells:
-        table.add_row(
-            cell.id,
-            cell.model,
-            cell.dataset,
-            cell.sparsifier,
-            f"{cell.sparsity:g}",
-            str(cell.seed),
-        )
-    out.print(table)
-    out.print(f"{len(cells)} cells", highlight=False)
+
+def _print_rows(columns: list[str], rows: list[tuple[object, ...]]) -> None:
+    """A plain table, as wide as it takes: nothing is cut off, on a pipe or a narrow terminal."""
+    from tabulate import tabulate
+
+    print(tabulate(rows, columns, tablefmt="plain", disable_numparse=True))
 
 
 def _print_plugins(listing: list[Plugin]) -> None:
-    from rich.table import Table
-
-    table = Table("name", "kind", "distribution", "version", "state", box=None)
-    for plugin in listing:
-        table.add_row(
-            plugin.name, plugin.kind or "—", plugin.distribution, plugin.version, plugin.state
-        )
-    out.print(table)
+    columns = ["name", "kind", "distribution", "version", "state"]
+    _print_rows(
+        columns, [(p.name, p.kind or "—", p.distribution, p.version, p.state) for p in listing]
+    )
     for plugin in listing:
         if plugin.traceback:
             out.print(f"\n{plugin.name} is broken:\n{plugin.traceback}", markup=False)

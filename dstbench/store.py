@@ -55,16 +55,18 @@ class CellFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the cell: a second process that wants it gets a :class:`StoreError` at once.
+        """Hold the cell, and clear away what a killed process was in the middle of writing.
 
-        What a killed process was in the middle of writing is cleared away.
+        Raises :class:`StoreError` if another process holds it, or if nothing can be written there.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / "lock")
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise StoreError(f"cell {self.path.name} is being run by another process") from None
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written to: {error.strerror}") from None
         try:
             for unfinished in self.path.glob("*.partial"):
                 unfinished.unlink()
@@ -80,7 +82,7 @@ class CellFolder:
         path = self.path / "record.json"
         try:
             return Record.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValidationError as error:
             problem = error.errors()[0]

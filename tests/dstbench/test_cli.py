@@ -1,0 +1,464 @@
+"""The command line, with the toys installed as a third party's distribution."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from csv import DictReader
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dstbench import __version__, cli
+
+BENCHMARK = """
+name = "toys"
+[grid]
+seeds = [0]
+sparsities = [0.5]
+sparsifiers = ["dense", "leftmost"]
+[[tasks]]
+model = "toy-net"
+dataset = "toy-images"
+[training]
+steps = 12
+batch_size = 6
+checkpoint_every = 5
+[evaluation]
+extractor = "toy-features"
+samples = 9
+kid_subsets = 2
+"""
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Dstbench = Callable[..., Outcome]
+"""Runs the command line with these arguments."""
+
+
+@pytest.fixture
+def folder(toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with toys.toml in it."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "toys.toml").write_text(BENCHMARK)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def dstbench(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Dstbench:
+    """In this process."""
+
+    def dstbench(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["dstbench", *arguments])
+        capsys.readouterr()
+        threads = torch.get_num_threads()
+        with pytest.raises(SystemExit) as exited:
+            cli.main()
+        torch.set_num_threads(threads)
+        code = exited.value.code
+        assert code is None or isinstance(code, int)
+        return Outcome(code or 0, *capsys.readouterr())
+
+    return dstbench
+
+
+def in_a_process(*arguments: str) -> Outcome:
+    command = [sys.executable, "-c", "from dstbench.cli import main; main()", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+# What was asked wrongly
+
+
+def check_refused(outcome: Outcome, message: str) -> None:
+    """One message on stderr, and nothing else anywhere."""
+    assert outcome.code == 2
+    assert outcome.err == f"error: {message}\n"
+    assert outcome.out == ""
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("steps = 12", "stepps = 12"),
+            "toys.toml:11: training.stepps: unknown key; did you mean 'steps'? (known: batch_size, "
+            "betas, channels_last, checkpoint_every, ema_decay, gradient_clip, learning_rate, "
+            "log_every, micro_batches, precision, steps, weight_decay)",
+        ),
+        (
+            ('"leftmost"', '"leftmots"'),
+            "toys.toml:6: grid.sparsifiers[1]: unknown sparsifier 'leftmots'; did you mean "
+            "'leftmost'? (known: leftmost, magran, rigl, static)",
+        ),
+        (
+            ("[0.5]", "[1.2]"),
+            "toys.toml:5: grid.sparsities[0]: should be less than 1, is 1.2",
+        ),
+        (
+            ("[0.5]", "[0.5"),
+            "toys.toml: this is not valid TOML: Unclosed array (at line 6, column 1)",
+        ),
+        (
+            ("seeds = [0]", "seeds = []"),
+            "toys.toml:4: grid.seeds: is empty; it needs at least one",
+        ),
+        (
+            ('["dense", "leftmost"]', "[]"),
+            "toys.toml:6: grid.sparsifiers: is empty; it needs at least one",
+        ),
+        (
+            ("sparsities = [0.5]", "sparsities = []"),
+            "toys.toml:5: grid.sparsities: is empty, but leftmost would need at least one",
+        ),
+        (
+            ("batch_size = 6", "batch_size = 60"),
+            "toy-net on toy-images: the dataset has 26 training examples, fewer than "
+            "training.batch_size = 60; a batch size of at most 26 would fit",
+        ),
+    ],
+)
+def test_a_benchmark_that_is_wrong(
+    dstbench: Dstbench, folder: Path, change: tuple[str, str], message: str
+) -> None:
+    assert BENCHMARK.count(change[0]) == 1
+    (folder / "toys.toml").write_text(BENCHMARK.replace(*change))
+    check_refused(dstbench("run", "toys.toml"), message)
+
+
+def test_a_benchmark_that_is_not_there(dstbench: Dstbench) -> None:
+    check_refused(
+        dstbench("run", "toy.toml"),
+        "toy.toml: no such file; benchmarks in that folder: did you mean 'toys.toml'? "
+        "(known: toys.toml)",
+    )
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda"])
+def test_a_device_that_is_not_there(
+    dstbench: Dstbench, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    check_refused(
+        dstbench("run", "toys.toml", "--device", device),
+        f"there is no device '{device}' on this machine; choose among auto, cpu",
+    )
+
+
+def test_results_without_records(dstbench: Dstbench, folder: Path) -> None:
+    for name in ("nowhere", "."):
+        check_refused(
+            dstbench("leaderboard", name),
+            f"{Path(name)}: no records here; name the folder of a benchmark that was run, "
+            "such as results/quickstart",
+        )
+
+
+def test_an_unknown_plugin(dstbench: Dstbench) -> None:
+    outcome = dstbench("plugins", "toy-nett")
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: unknown plugin 'toy-nett'; did you mean 'toy-net'? (")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("run", "toys.toml", "--threads", "0"), "Invalid value for '--threads'"),
+        (("run",), "Missing argument"),
+        (("leaderboard", ".", "--format", "docx"), "Invalid value for '--format'"),
+        (("rum", "toys.toml"), "No such command 'rum'"),
+    ],
+)
+def test_arguments_that_are_wrong(
+    dstbench: Dstbench, arguments: tuple[str, ...], complaint: str
+) -> None:
+    outcome = dstbench(*arguments)
+    assert outcome.code == 2
+    assert complaint in " ".join(outcome.err.replace("│", "").split())
+    assert "Traceback" not in outcome.err
+
+
+def test_a_message_is_not_markup_and_is_not_wrapped(dstbench: Dstbench, folder: Path) -> None:
+    name = f"[bold]{'long' * 40}.toml"
+    outcome = dstbench("run", name)
+    assert outcome.err.startswith(f"error: {name}: no such file;")
+    assert outcome.err.count("\n") == 1
+
+
+# Running
+
+
+def test_a_dry_run_prints_the_cells(dstbench: Dstbench, folder: Path) -> None:
+    outcome = dstbench("run", "toys.toml", "--dry-run")
+    assert (outcome.code, outcome.err) == (0, "")
+    header, dense, sparse, count = outcome.out.splitlines()
+    assert header.split() == ["cell", "model", "dataset", "sparsifier", "S", "seed"]
+    assert dense.split()[1:] == ["toy-net", "toy-images", "dense", "0.0", "0"]
+    assert sparse.split()[1:] == ["toy-net", "toy-images", "leftmost", "0.5", "0"]
+    assert sparse.split()[0].startswith("toy-net-toy-images-leftmost-0.5-0-")
+    assert count == "2 cells"
+    assert list(folder.iterdir()) == [folder / "toys.toml"]
+
+
+def test_ids_are_whole_however_long_they_are(dstbench: Dstbench, folder: Path) -> None:
+    (folder / "toys.toml").write_text(BENCHMARK.replace("seeds = [0]", "seeds = [123456789012]"))
+    run, dry_run = dstbench("run", "toys.toml"), dstbench("run", "toys.toml", "--dry-run")
+    assert run.code == 0
+    ids = [line.split()[0] for line in dry_run.out.splitlines()[1:-1]]
+    assert ids == sorted(path.name for path in folder.glob("results/toys/cells/*"))
+
+
+def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:
+    first = dstbench("run", "toys.toml", "--device", "cpu", "--threads", "1")
+    assert first.code == 0
+    assert "[1/2] toy-net on toy-images, dense S=0, seed 0\n" in first.err
+    assert "[2/2] toy-net on toy-images, leftmost S=0.5, seed 0\n" in first.err
+    assert "written: results/toys/leaderboard.md\n" in first.err
+    assert "# toys" in first.out
+    results = folder / "results" / "toys"
+    assert {path.name for path in results.iterdir()} == {
+        "cells", "leaderboard.csv", "leaderboard.md", "fid_vs_sparsity.png", "samples.png",
+    }  # fmt: skip
+    record = json.loads(next(results.glob("cells/*dense*/record.json")).read_text())
+    assert (record["status"], record["environment"]["threads"]) == ("done", 1)
+    assert first.out.strip() in (results / "leaderboard.md").read_text()
+
+    files = {path: path.read_bytes() for path in results.glob("cells/*/*")}
+    again = dstbench("run", "toys.toml")
+    assert again == Outcome(0, first.out, "written: results/toys/leaderboard.md\n")
+    assert {path: path.read_bytes() for path in results.glob("cells/*/*")} == files
+
+
+def test_results_elsewhere(dstbench: Dstbench, folder: Path) -> None:
+    assert dstbench("run", "toys.toml", "--results", "else/where").code == 0
+    assert (folder / "else" / "where" / "toys" / "leaderboard.md").exists()
+    assert not (folder / "results").exists()
+
+
+def test_results_where_nothing_can_be_written(dstbench: Dstbench) -> None:
+    outcome = dstbench("run", "toys.toml", "--results", "toys.toml")
+    assert (outcome.code, outcome.out) == (1, "")
+    first, second, end = outcome.err.splitlines()
+    for line, method in ((first, "dense-0"), (second, "leftmost-0.5")):
+        assert line.startswith(f"    toys.toml/toys/cells/toy-net-toy-images-{method}-0-")
+        assert line.endswith(": cannot be written to: Not a directory")
+    assert end == "2 of 2 cells have no result"
+
+
+def test_a_leaderboard_in_every_format(dstbench: Dstbench) -> None:
+    printed = dstbench("run", "toys.toml").out
+
+    def leaderboard(*options: str) -> str:
+        outcome = dstbench("leaderboard", "results/toys", *options)
+        assert (outcome.code, outcome.err) == (0, "")
+        return outcome.out
+
+    assert leaderboard() == leaderboard("--format", "markdown") == printed
+    rows = list(DictReader(leaderboard("--format", "csv").splitlines()))
+    assert [(row["method"], float(row["sparsity"])) for row in rows] == [
+        ("dense", 0.0),
+        ("leftmost", 0.5),
+    ]
+    assert "dense" in json.dumps(json.loads(leaderboard("--format", "json")))
+    latex = leaderboard("--format", "latex")
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
+
+
+def test_a_failed_cell_is_told_and_exits_with_one(
+    dstbench: Dstbench, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError("not today")
+
+    with monkeypatch.context() as patch:
+        import toys
+
+        patch.setattr(toys.Leftmost, "growth_scores", explode)
+        outcome = dstbench("run", "toys.toml")
+    assert outcome.code == 1
+    assert "    failed: ZeroDivisionError: not today\n" in outcome.err
+    assert outcome.err.endswith("1 of 2 cells have no result\n")
+    assert "Traceback" not in outcome.err
+    assert dstbench("run", "toys.toml").code == 0
+
+
+def test_ctrl_c_says_how_to_go_on(
+    dstbench: Dstbench, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOYS_STOP", "SIGINT:7")
+    stopped = dstbench("run", "toys.toml")
+    assert stopped.code == 130
+    assert stopped.err.endswith("stopped; the same command goes on from the latest checkpoint\n")
+    assert "Traceback" not in stopped.err
+    (cell,) = (folder / "results" / "toys" / "cells").iterdir()
+    assert (cell / "checkpoint.pt").exists()
+    monkeypatch.delenv("TOYS_STOP")
+    assert dstbench("run", "toys.toml").code == 0
+    assert not (cell / "checkpoint.pt").exists()
+
+
+# Killed (promise 15)
+
+DIGITS = """
+name = "digits"
+[grid]
+seeds = [0]
+sparsities = [0.5]
+sparsifiers = ["rigl"]
+[[tasks]]
+model = "ldm"
+dataset = "digits"
+[models.ldm]
+block_out_channels = [8, 16]
+attention = [false, true]
+layers_per_block = 1
+norm_num_groups = 4
+attention_head_dim = 8
+sampling_steps = 2
+[models.ldm.first_stage]
+codes = 32
+block_out_channels = [8, 8, 8]
+layers_per_block = 1
+norm_num_groups = 4
+steps = 3
+batch_size = 8
+[sparsifiers.rigl]
+exploration_frequency = 2
+[training]
+steps = 12
+batch_size = 8
+micro_batches = 2
+gradient_clip = 1.0
+checkpoint_every = 4
+log_every = 3
+[evaluation]
+extractor = "toy-features"
+samples = 8
+kid_subsets = 2
+"""
+
+
+def history(cell: Path) -> list[list[str]]:
+    """Without the column of times."""
+    lines = (cell / "history.csv").read_text().splitlines()
+    return [[step, loss, updates] for step, loss, _, updates in (each.split(",") for each in lines)]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_an_uninterrupted_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "digits.toml").write_text(DIGITS)
+    cells = folder / "results" / "digits" / "cells"
+
+    monkeypatch.setenv("TOYS_STOP", "SIGKILL:7")
+    assert in_a_process("run", "digits.toml").code == -signal.SIGKILL
+    (cell,) = cells.iterdir()
+    assert {path.name for path in cell.iterdir()} - {"lock"} == {"history.csv", "checkpoint.pt"}
+
+    monkeypatch.setenv("TOYS_STOP", "SIGKILL:11")  # and once more
+    assert in_a_process("run", "digits.toml").code == -signal.SIGKILL
+    monkeypatch.delenv("TOYS_STOP")
+    assert in_a_process("run", "digits.toml").code == 0
+
+    assert in_a_process("run", "digits.toml", "--results", "whole").code == 0
+    uninterrupted = folder / "whole" / "digits" / "cells" / cell.name
+    for name in ("denoiser.safetensors", "samples.npy", "samples.png"):
+        assert (cell / name).read_bytes() == (uninterrupted / name).read_bytes()
+    assert history(cell) == history(uninterrupted)
+    ours, theirs = (
+        json.loads((each / "record.json").read_text()) for each in (cell, uninterrupted)
+    )
+    for key in ("scores", "validation_loss", "topology_updates", "counts", "facts"):
+        assert ours[key] == theirs[key]
+    assert ours["topology_updates"] == 4  # after steps 2, 4, 6 and 8; it stops at 0.75 × 12
+    weights = load_file(cell / "denoiser.safetensors")
+    zeros = sum(int((weight == 0).sum()) for weight in weights.values())
+    assert zeros >= theirs["counts"]["sparsifiable"] - theirs["counts"]["active_sparsifiable"]
+
+
+# Plugins, and what is quick
+
+
+def test_plugins_are_listed(dstbench: Dstbench) -> None:
+    outcome = dstbench("plugins")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert lines[0] == ["name", "kind", "distribution", "version", "state"]
+    assert ["leftmost", "sparsifier", "toys", "1.0", "ok"] in lines
+    assert ["rigl", "sparsifier", "dstbench", __version__, "ok"] in lines
+    assert ["toy-features", "feature", "extractor", "toys", "1.0", "ok"] in lines
+
+
+def test_the_settings_of_a_plugin(dstbench: Dstbench) -> None:
+    outcome = dstbench("plugins", "leftmost")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(
+        "leftmost: sparsifier of toys 1.0, ok\n"
+        "Drop by magnitude, grow the first connections that are free.\n"
+    )
+    (line,) = [line for line in outcome.out.splitlines() if "exploration_frequency" in line]
+    assert line.split()[:3] == ["exploration_frequency", "int", "3"]
+
+
+def test_plugins_as_json(dstbench: Dstbench) -> None:
+    listing = json.loads(dstbench("plugins", "--json").out)
+    assert {"toy-net", "toy-images", "leftmost", "toy-features", "ldm", "static"} <= {
+        plugin["name"] for plugin in listing
+    }
+    assert all("settings" not in plugin for plugin in listing)
+    (leftmost,) = json.loads(dstbench("plugins", "leftmost", "--json").out)
+    assert leftmost["kind"] == "sparsifier"
+    assert {"name": "exploration_frequency", "type": "int", "default": "3", "meaning": ""} in (
+        leftmost["settings"]
+    )
+
+
+def test_a_broken_plugin_is_listed_with_its_traceback(
+    dstbench: Dstbench, folder: Path, toys_installed: Path
+) -> None:
+    info = toys_installed / "sad-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: sad\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[dstbench]\nsad = a_module_that_is_not_there\n")
+    outcome = dstbench("plugins")
+    assert outcome.code == 0
+    assert ["sad", "—", "sad", "0.1", "broken"] in [
+        line.split() for line in outcome.out.split("\n")
+    ]
+    assert "ModuleNotFoundError: No module named 'a_module_that_is_not_there'" in outcome.out
+    assert dstbench("run", "toys.toml", "--dry-run").code == 0
+
+
+def test_the_version(dstbench: Dstbench) -> None:
+    assert dstbench("--version") == Outcome(0, f"{__version__}\n", "")
+
+
+def test_help_imports_nothing_slow() -> None:
+    code = (
+        "import sys\n"
+        "from dstbench.cli import main\n"
+        "sys.argv = ['dstbench', '--help']\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'numpy', 'pandas', 'pydantic', 'diffusers', 'scipy'}"
+        " & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "leaderboard" in done.stdout
+    assert done.stderr == "[]\n"
