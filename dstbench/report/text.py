@@ -59,9 +59,7 @@ def _columns(table: Table) -> Iterator[_Column]:
     frame = table.frame
     yield _Column("method", [_Entry(method) for method in frame["method"]])
     yield _Column("S", [_Entry(f"{sparsity:g}") for sparsity in frame["sparsity"]])
-    yield _Column(
-        "whole-model S", [_Entry(_fixed(v, 3)) for v in frame["whole_model_sparsity"]]
-    )
+    yield _Column("whole-model S", [_Entry(_fixed(v, 3)) for v in frame["whole_model_sparsity"]])
     yield _Column("seeds", [_Entry(str(seeds)) for seeds in frame["seeds"]])
     for metric in METRICS:
         if frame[f"{metric.field}_n"].any():

@@ -104,20 +104,8 @@ def zero_where_inactive(tensor: Tensor, mask: Tensor) -> None:
     A bitwise *and* with all ones or all zeros: faster than multiplying floats by booleans, and
     infinity, NaN and negative numbers become +0 too.
     """
-    _bits(tensor).bitwise_and_(_all_or_no_bits(mask))
-
-
-def zeroed_where_inactive(tensor: Tensor, mask: Tensor) -> Tensor:
-    """A copy with +0 outside ``mask``, as :func:`zero_where_inactive`."""
-    return _bits(tensor).bitwise_and(_all_or_no_bits(mask)).view(tensor.dtype)
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.view(_SAME_SIZE_INTEGER[tensor.element_size()])
-
-
-def _all_or_no_bits(mask: Tensor) -> Tensor:
-    return mask.view(torch.int8).neg()
+    bits = tensor.view(_SAME_SIZE_INTEGER[tensor.element_size()])
+    bits.bitwise_and_(mask.view(torch.int8).neg())
 
 
 @dataclass

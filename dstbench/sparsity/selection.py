@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dstbench.errors import SparsityError
-from dstbench.sparsity.layers import Layer, zeroed_where_inactive
+from dstbench.sparsity.layers import Layer
 
 
 def largest(scores: Tensor, among: Tensor, count: int) -> Tensor:
@@ -20,39 +23,49 @@ def largest(scores: Tensor, among: Tensor, count: int) -> Tensor:
     """
     if count == 0:
         return torch.zeros_like(among)
-    threshold = _kth_largest(_without_others(scores, among), count)
-    chosen = torch.gt(scores, threshold).logical_and_(among)
-    tied = torch.eq(scores, threshold).logical_and_(among)
-    missing = count - int(chosen.count_nonzero())
-    if int(tied.count_nonzero()) > missing:
-        tied = _first(tied, missing)
-    chosen.logical_or_(tied)
+    threshold = _kth_largest(scores, among, count)
+    chosen = torch.ge(scores, threshold).logical_and_(among)
     if int(chosen.count_nonzero()) != count:
-        raise SparsityError(
-            f"cannot choose {count} of {int(among.count_nonzero())} candidates by these scores: "
-            "too few candidates, or a score that is NaN"
-        )
+        chosen = torch.gt(scores, threshold).logical_and_(among)
+        tied = torch.eq(scores, threshold).logical_and_(among)
+        chosen.logical_or_(_first(tied, count - int(chosen.count_nonzero())))
+        if int(chosen.count_nonzero()) != count:
+            raise SparsityError("cannot choose by scores of which some are NaN")
     return chosen
 
 
-def _without_others(scores: Tensor, among: Tensor) -> Tensor:
-    """A copy in which no other score is above a candidate's."""
-    if scores.amin() >= 0:
-        return zeroed_where_inactive(scores, among)  # several times faster on a CPU than filling
-    lowest = -torch.inf if scores.is_floating_point() else torch.iinfo(scores.dtype).min
-    return scores.masked_fill(~among, lowest)
+def _kth_largest(scores: Tensor, among: Tensor, k: int) -> float | int:
+    """The k-th largest score of the candidates."""
+    candidates = _candidates(scores, among)
+    others = len(candidates) - k
+    if others < 0:
+        raise SparsityError(f"cannot choose {k} of {len(candidates)} candidates")
+    if isinstance(candidates, Tensor):
+        return candidates.kthvalue(others + 1).values.item()
+    candidates.partition(others)
+    return candidates[others].item()  # type: ignore[no-any-return]
 
 
-def _kth_largest(scores: Tensor, k: int) -> float | int:
-    """The k-th largest element; reorders ``scores``, which is dense in memory."""
-    flat = scores.as_strided((scores.numel(),), (1,))
-    position = flat.numel() - k
-    if flat.device.type != "cpu":
-        return flat.kthvalue(position + 1).values.item()
-    # NumPy's vectorised partition is an order of magnitude faster than kthvalue on a CPU.
-    values = (flat.float() if flat.dtype == torch.bfloat16 else flat).numpy()
-    values.partition(position)
-    return values[position].item()  # type: ignore[no-any-return]
+def _candidates(scores: Tensor, among: Tensor) -> Tensor | npt.NDArray[Any]:
+    """The scores of the candidates, in any order.
+
+    NumPy's vectorised compress and partition are some fifty times faster than torch's indexing and
+    kthvalue. Other weights than candidates are left out rather than filled with a constant:
+    partition is as slow as kthvalue where most values are equal.
+    """
+    if scores.device.type != "cpu":
+        return scores[among]
+    if scores.dtype == torch.bfloat16:
+        scores = scores.float()
+    dense = torch.empty_like(among, device="meta").stride()
+    if not scores.stride() == among.stride() == dense:
+        scores, among = scores.contiguous(), among.contiguous()
+    return _flat(scores).numpy().compress(_flat(among).numpy())
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """All elements in the order in which they are stored, which is dense."""
+    return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def _first(mask: Tensor, count: int) -> Tensor:

@@ -351,6 +351,16 @@ def test_states_may_be_loaded_in_any_order(order: tuple[int, ...]) -> None:
     assert_same_parameters(one[0], other[0])
 
 
+def test_loaded_masks_hold_at_once() -> None:
+    one, other = mlp(), mlp()
+    optimizers = adamw(one), adamw(other)
+    saved = make(RandomGrowth, 0.6, seed=1).attach(one, optimizers[0]).state_dict()
+    sparsifier = make(RandomGrowth, 0.6, seed=2).attach(other, optimizers[1])
+    sparsifier.load_state_dict(saved)
+    assert_zero_outside_masks(sparsifier, optimizers[1], moments=False)
+    assert all(torch.equal(layer.mask, saved["masks"][layer.name]) for layer in sparsifier.layers)
+
+
 def attached(kind: type[Sparsifier], sparsity: float = 0.5, model: nn.Module | None = None) -> Any:
     model = model or nn.Linear(4, 8)
     return make(kind, sparsity).attach(model, adamw(model))
