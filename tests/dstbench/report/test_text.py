@@ -52,7 +52,7 @@ t-test at 5%, not corrected for the number of comparisons).
 parameters; (×): relative to dense.
 - Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are \
 those of one denoiser call, of which a sample takes 50; decoder not included.
-- Times and memory were measured on Abacus 2 (cpu, 2 threads).
+- Times and memory were measured cell by cell on Abacus 2 (cpu, 2 threads).
 """
 
 
