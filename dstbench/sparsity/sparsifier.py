@@ -259,7 +259,7 @@ class DynamicSparsifier(Sparsifier):
             "zero",
             description="optimizer state of grown weights: zero (Adam's first updates of them are "
             "then up to 3.2 times the learning rate, because its step count is large already), "
-            "mean (zero, but the second moment is the layer's mean, which keeps those updates small), "
+            "mean (zero, but the second moment is the layer's mean: small first updates), "
             "keep (whatever was left there when the connection was dropped)",
         )
 
