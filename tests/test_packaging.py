@@ -1,0 +1,71 @@
+"""What is shipped, and that the layout keeps what it promises."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGINS = sorted(path.name for path in (ROOT / "plugins").glob("dstbench_*"))
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "dstbench").rglob("*.py")), ids=str)
+def test_the_harness_knows_no_plugin(path):
+    assert not {name.partition(".")[0] for name in imported_modules(path)} & set(PLUGINS)
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_plugins_do_not_know_each_other(plugin):
+    for path in (ROOT / "plugins" / plugin).rglob("*.py"):
+        others = {name.partition(".")[0] for name in imported_modules(path)} & set(PLUGINS)
+        assert others <= {plugin}
+
+
+def test_every_plugin_has_an_entry_point():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert sorted(project["entry-points"]["dstbench"].values()) == PLUGINS
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_everything(tmp_path):
+    source = tmp_path / "source"  # building writes into the source tree
+    for name in ("dstbench", "plugins"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            tmp_path,
+            source,
+        ],
+        check=True,
+        env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = set(zipfile.ZipFile(wheel).namelist())
+    for folder in (ROOT, ROOT / "plugins"):
+        for path in folder.glob("dstbench*/**/*"):
+            if path.suffix in {".py", ".typed", ".json", ".safetensors"}:
+                assert path.relative_to(folder).as_posix() in shipped
