@@ -43,15 +43,16 @@ class Data:
     """A loaded dataset.
 
     ``train`` and ``validation`` are sequences of items: uint8 tensors (C, H, W) for
-    ``kind = "images"``. ``to_images`` turns a list of items into uint8 images (N, C, H, W), the
-    form in which they are scored and shown. ``fingerprint`` is a hash of the content, the key of
+    ``kind = "images"``; float32 tensors (points, 3) for ``kind = "sketches"``, of x, y and whether
+    the pen is lifted after the point (0 or 1). ``to_images`` turns a sequence of items, real or
+    generated, into uint8 images (N, C, H, W), the form in which they are scored and shown. ``fingerprint`` is a hash of the content, the key of
     everything that is cached about it.
     """
 
     train: Sequence[Any]
     validation: Sequence[Any]
     fingerprint: str
-    to_images: Callable[[Sequence[Any]], Tensor]
+    to_images: Callable[[Sequence[Any] | Tensor], Tensor]
 
     def split(self, name: Split) -> Sequence[Any]:
         return self.train if name == "train" else self.validation
@@ -119,8 +120,8 @@ class Model(ABC):
     @abstractmethod
     def sample(
         self, denoiser: nn.Module, count: int, batch_size: int, rng: torch.Generator
-    ) -> Tensor:
-        """``count`` samples as uint8 images (count, C, H, W) on the CPU.
+    ) -> Sequence[Any] | Tensor:
+        """``count`` samples as items of the dataset, on the CPU: what ``data.to_images`` takes.
 
         The noise of all samples is drawn from ``rng`` (a CPU generator) before the first batch, so
         that neither the batch size nor the device changes which noise a sample starts from.

@@ -188,7 +188,8 @@ class Runner:
         rng = torch.Generator().manual_seed(derive(cell.seed, "samples"))
         denoiser.eval()
         with torch.no_grad():
-            return model.sample(denoiser, evaluation.samples, evaluation.batch_size, rng)
+            samples = model.sample(denoiser, evaluation.samples, evaluation.batch_size, rng)
+            return model.data.to_images(samples)
 
     def _untrained(
         self,
