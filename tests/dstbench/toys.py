@@ -47,7 +47,12 @@ class ToyImages(Dataset):
         noise = torch.randint(-20, 20, (count, 1, SIZE, SIZE), generator=rng)
         images = (shades + noise).to(torch.uint8)
         train, validation = images[: self.settings.train], images[self.settings.train :]
-        return Data(list(train), list(validation), f"toy {self.settings}", torch.stack)
+        return Data(
+            list(train),
+            list(validation),
+            f"toy {self.settings}",
+            lambda items: torch.stack(list(items)),
+        )
 
 
 class ToyModel(Model):
