@@ -6,6 +6,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -46,7 +47,8 @@ class Runner:
         """The record of every cell; those that have one already are not run again.
 
         A cell that fails is recorded so, and the others go on; it is tried again on the next run.
-        A cell that another process is running is left to it.
+        A cell that another process is running is left to it; its record is among these if that
+        process is done with it by the time this one is through.
 
         Raises:
             DataError: before anything is trained, if a dataset cannot be loaded or is too small.
@@ -54,13 +56,17 @@ class Runner:
         """
         for cell in cells:
             self._check(cell)
-        records = []
+        records: dict[str, Record] = {}
         for cell in cells:
             try:
-                records.append(self._finished(cell) or self._run_locked(cell))
+                records[cell.id] = self._finished(cell) or self._run_locked(cell)
             except StoreError as error:
                 self.workspace.report(str(error))
-        return records
+        for cell in cells:
+            with suppress(StoreError):
+                if cell.id not in records and (record := self._finished(cell)):
+                    records[cell.id] = record
+        return [records[cell.id] for cell in cells if cell.id in records]
 
     def _finished(self, cell: Cell) -> Record | None:
         record = self.store.cell(cell).record()
@@ -75,7 +81,10 @@ class Runner:
             folder.write_record(record)
             if record.status != "failed":
                 folder.checkpoint.unlink(missing_ok=True)
-        self.plugins.manager.hook.dstbench_cell_finished(cell=cell, record=record)
+        try:
+            self.plugins.manager.hook.dstbench_cell_finished(cell=cell, record=record)
+        except Exception:  # of a listener's; the cell is well
+            self.workspace.report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
         return record
 
     def _run(self, cell: Cell, folder: CellFolder) -> Record:

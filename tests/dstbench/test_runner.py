@@ -262,6 +262,41 @@ def test_a_cell_that_another_process_is_running_is_left_to_it(
     assert [record.cell for record in runner.run_grid([taken, free])] == [taken, free]
 
 
+def test_what_another_process_has_finished_meanwhile_is_among_the_records(
+    runner: Runner, plugins: Plugins, new_runner: Callable[[], Runner], make_cell: MakeCell
+) -> None:
+    """The other one is done with its cell while this one runs the next."""
+    taken, free = make_cell("static", 0.5), make_cell()
+    path = runner.store.cell(taken).path
+    path.mkdir(parents=True)
+    lock = FileLock(path / "lock")
+    lock.acquire()
+
+    class Other:
+        @hookimpl
+        def dstbench_cell_started(self, cell: Cell) -> None:
+            if cell == free:
+                lock.release()
+                new_runner().run_grid([taken])
+
+    plugins.manager.register(Other())
+    assert [record.cell for record in runner.run_grid([taken, free])] == [taken, free]
+
+
+def test_a_listener_that_fails_at_the_end_of_a_cell_stops_nothing(
+    runner: Runner, plugins: Plugins, messages: Messages, make_cell: MakeCell
+) -> None:
+    class Fails:
+        @hookimpl
+        def dstbench_cell_finished(self) -> None:
+            raise OSError("the log is full")
+
+    plugins.manager.register(Fails())
+    records = runner.run_grid([make_cell(), make_cell("static", 0.5)])
+    assert [record.status for record in records] == ["done", "done"]
+    assert sum("the log is full" in text for text in messages.texts) == 2
+
+
 def test_a_record_that_cannot_be_read_does_not_stop_the_others(
     runner: Runner, messages: Messages, make_cell: MakeCell
 ) -> None:
