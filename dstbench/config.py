@@ -100,7 +100,7 @@ def _not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 Seed = Annotated[int, Field(ge=0)]
-Sparsity = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Sparsity = Annotated[float, Field(ge=0, lt=1)]
 NotEmpty = AfterValidator(_not_empty)
 Unique = AfterValidator(_unique)
 
@@ -342,6 +342,12 @@ def _explain(detail: ErrorDetails, schema: type[BaseModel]) -> str:
             return f"is missing; {hint}" if hint else "is missing"
         case "value_error":
             return str(detail["ctx"]["error"])
+        case "model_type" | "dict_type":
+            return f"should be a table, is {given}"
+        case "tuple_type":
+            field = owner.model_fields.get(str(location[-1]))
+            hint = f"; {field.description}" if field and field.description else ""
+            return f"should be a list, is {given}{hint}"
     return f"{detail['msg'].removeprefix('Input ')}, is {given}"
 
 

@@ -26,7 +26,9 @@ Split = Literal["train", "validation"]
 class PluginSettings(BaseModel):
     """Base of every plugin's ``Settings``: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,10 @@ def test_dense_alone_needs_no_sparsities(load: Load) -> None:
         ("[0, 1]", "[0, 0]", "x.toml:4: grid.seeds: 0 is given twice; once would be right"),
         ("[0, 1]", "[-1]", "x.toml:4: grid.seeds[0]: should be greater than or equal to 0, is -1"),
         ("[0, 1]", "[true]", "x.toml:4: grid.seeds[0]: should be a valid integer, is true"),
-        ("[0, 1]", "3", "x.toml:4: grid.seeds: should be a valid array, is 3"),
+        ("[0, 1]", "3", "x.toml:4: grid.seeds: should be a list, is 3; at least one integer, "
+         "such as [0, 1, 2]"),
+        ("[[tasks]]", "[tasks]", 'x.toml:8: tasks: should be a list, is {"model": "ldm", '
+         '"dataset": "digits"}; at least one [[tasks]] with a model and a dataset'),
         ("0.9]", "1.2]", "x.toml:5: grid.sparsities[1]: should be less than 1, is 1.2"),
         ("0.9]", "1]", "x.toml:5: grid.sparsities[1]: should be less than 1, is 1"),
         ("0.9]", "-0.1]", "x.toml:5: grid.sparsities[1]: should be greater than or equal to 0, is "
@@ -270,7 +273,9 @@ def test_dense_alone_needs_no_sparsities(load: Load) -> None:
         ("steps = 10", 'precision = "fp16"', "x.toml:13: training.precision: should be 'fp32' or "
          "'bf16', is \"fp16\""),
         ("[training]\nsteps = 10", "training = 3", 'x.toml:12: tasks[0].training: should be '
-         "an object, is 3"),
+         "a table, is 3"),
+        ("steps = 10", "learning_rate = inf", "x.toml:13: training.learning_rate: should be a "
+         "finite number, is Infinity"),
     ],
 )  # fmt: skip
 def test_one_wrong_thing(load: Load, old: str, new: str, problem: str) -> None:
@@ -307,7 +312,7 @@ def test_one_wrong_thing(load: Load, old: str, new: str, problem: str) -> None:
          "of channels fit the latents"),
         ("[models.ldm]\nchannels = [1, 'a']", "x.toml:15: models.ldm.channels[1]: should be a "
          'valid integer, is "a"'),
-        ("[models]\nldm = 3", "x.toml:15: models.ldm: should be an object, is 3"),
+        ("[models]\nldm = 3", "x.toml:15: models.ldm: should be a table, is 3"),
         ("[evaluation]\nextractor = 'lenett'", "x.toml:15: evaluation.extractor: unknown feature "
          "extractor 'lenett'; did you mean 'lenet'? (known: inception, lenet)"),
         ("[[tasks]]\nmodel = 'ldm'\ndataset = 'digits'\n[tasks.models.ldm]\nstep = 1",
