@@ -109,7 +109,7 @@ class Plugins:
             module = entry_point.load()
             self.manager.register(module, name=module_name)
             classes = list(self._classes(module))
-        except Exception:
+        except (Exception, SystemExit):
             if self.manager.has_plugin(module_name):
                 self.manager.unregister(name=module_name)
             text = traceback.format_exc()
@@ -265,6 +265,8 @@ def _check_class(kind: Kind, cls: Any) -> None:
     for word in words:
         if not isinstance(getattr(cls, word, None), str):
             raise PluginError(f"{where} has no '{word}' (a string, in the body of the class)")
+    if missing := getattr(cls, "__abstractmethods__", None):
+        raise PluginError(f"{where} does not define {', '.join(sorted(missing))}")
     name: str = cls.name  # type: ignore[attr-defined]
     try:
         check_name(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
@@ -229,7 +230,7 @@ class Sparsifier:
                 yield value
 
 
-class DynamicSparsifier(Sparsifier):
+class DynamicSparsifier(Sparsifier, ABC):
     """Drop-and-grow: every so many steps, a fraction of each layer's active weights is replaced.
 
     A method is a subclass that says where to grow (:meth:`growth_scores`), and whether it needs
@@ -277,13 +278,13 @@ class DynamicSparsifier(Sparsifier):
 
     __init__.__doc__ = Sparsifier.__init__.__doc__
 
+    @abstractmethod
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
         """Scores in the shape of ``layer.weight``; connections with the highest are grown.
 
         Scores of active connections that are kept are ignored. All randomness comes from ``rng``,
         which is on the weight's device.
         """
-        raise NotImplementedError
 
     def survival_scores(self, layer: Layer) -> Tensor:
         """Scores in the shape of ``layer.weight``; active weights with the lowest are dropped."""

@@ -153,6 +153,9 @@ def test_a_plugin_that_fails_to_import_is_listed_with_its_traceback(install: Ins
          "(a string, in the body of the class)"),
         (sparsifier("moon", settings="dict"), "fake_odd.Mine.Settings is not a class derived from "
          "PluginSettings"),
+        (sparsifier("moon", "dstbench_datasets").replace("class Mine:", "from dstbench.contracts "
+         "import Dataset\nclass Mine(Dataset):\n    kind = 'tides'"),
+         "fake_odd.Mine does not define load"),
         (sparsifier("moon").replace("[Mine]", "['moon']"), "a hook returned 'moon' among its "
          "sparsifiers; it should return classes"),
         (sparsifier("moon").replace("@hookimpl", ""), "no hook found: mark the plugin's functions "
@@ -168,6 +171,12 @@ def test_a_plugin_without_what_the_harness_needs_is_broken(
     (plugin,) = load_plugins().listing
     assert plugin.state == "broken"
     assert plugin.summary == f"dstbench.errors.PluginError: {reason}"
+
+
+def test_a_plugin_that_exits_is_broken(install: Install) -> None:
+    install("odd", "raise SystemExit('needs a newer Python')")
+    (plugin,) = load_plugins().listing
+    assert (plugin.state, plugin.summary) == ("broken", "SystemExit: needs a newer Python")
 
 
 def test_a_broken_plugin_hears_no_events(install: Install) -> None:
