@@ -119,8 +119,9 @@ class Trainer:
         return total / count
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint; it appears whole or not at all."""
+        """Write a checkpoint into the cell's folder; it appears whole or not at all."""
         state = {
+            "cell": path.parent.name,
             "step": self.step,
             "seconds": self.seconds,
             "denoiser": self.denoiser.state_dict(),
@@ -139,6 +140,8 @@ class Trainer:
         """
         try:
             state = torch.load(path, map_location=self.model.workspace.device, weights_only=True)
+            if state["cell"] != path.parent.name:
+                raise ValueError(f"of {state['cell']}")
             self._restore(state)
         except Exception as error:
             raise StoreError(

@@ -23,7 +23,7 @@ from dstbench.contracts import Model, Workspace
 from dstbench.errors import DataError, StoreError
 from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
-from dstbench.sparsity import DynamicSparsifier, Sparsifier
+from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier
 from dstbench.store import CellFolder
 from dstbench.training import HISTORY, DivergedError, Trainer
 
@@ -254,10 +254,24 @@ def test_a_checkpoint_of_another_cell(
             other.load(folder.checkpoint)
 
 
+def test_a_checkpoint_of_a_cell_that_differs_in_settings_alone(
+    make: MakeTrainer, folder: CellFolder
+) -> None:
+    train(make(steps=2), folder)
+    other = CellFolder(folder.path.with_name("other"))
+    other.path.mkdir()
+    folder.checkpoint.rename(other.checkpoint)
+    with pytest.raises(StoreError, match="this is not a checkpoint of this cell"):
+        make(steps=2, learning_rate=1e-5).load(other.checkpoint)
+
+
 class DynamicBlind(DynamicSparsifier):
     """Never reaches an update."""
 
     name = "blind"
+
+    def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        raise NotImplementedError
 
 
 class WiderToyModel(ToyModel):
