@@ -142,9 +142,16 @@ def plugins(
 
 
 def _print_cells(cells: list[Cell]) -> None:
-    columns = ["cell", "model", "dataset", "sparsifier", "S", "seed"]
+    from dstbench.grid import variants
+
+    settings = variants(cells)
+    columns = ["cell", "model", "dataset", "sparsifier", "S", "seed", "varied settings"]
     _print_rows(
-        columns, [(c.id, c.model, c.dataset, c.sparsifier, c.sparsity, c.seed) for c in cells]
+        columns,
+        [
+            (c.id, c.model, c.dataset, c.sparsifier, c.sparsity, c.seed, settings[c.id])
+            for c in cells
+        ],
     )
     print(f"{len(cells)} cells")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -47,6 +49,11 @@ class Cell(BaseModel):
         """All that determines the result: every setting but how often a run writes something down,
         and how many images it samples and scores at a time."""
         return self.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is in :attr:`identity` beside model, dataset, sparsifier, sparsity and seed."""
+        return {key: value for key, value in self.identity.items() if isinstance(value, dict)}
 
     @property
     def id(self) -> str:
@@ -96,3 +103,43 @@ def _methods(benchmark: Benchmark, task: Task) -> Iterator[tuple[str, dict[str, 
         for settings in task.sparsifier_settings.get(sparsifier, ()):
             for sparsity in benchmark.sparsities:
                 yield sparsifier, settings.model_dump(mode="json"), sparsity
+
+
+def variants(cells: Sequence[Cell]) -> dict[str, str]:
+    """By cell id: the settings that set it apart from others of its task and sparsifier, such as
+    ``"prune_rate=0.05"``; empty where there are none."""
+    alike: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault((cell.task, cell.sparsifier), []).append(cell)
+    return {
+        cell.id: variant
+        for group in alike.values()
+        for cell, variant in zip(group, distinctions([c.settings for c in group]), strict=True)
+    }
+
+
+def distinctions(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What sets each of several settings apart from the others: ``"prune_rate=0.05"``."""
+    flat = [dict(_leaves(each)) for each in settings]
+    varying = [
+        path
+        for path in dict.fromkeys(chain.from_iterable(flat))
+        if len({each.get(path) for each in flat}) > 1
+    ]
+    return [
+        ", ".join(
+            # A setting and what the protocol made of it are often the same words: say them once.
+            dict.fromkeys(f"{path[-1]}={each[path]}" for path in varying if path in each)
+        )
+        for each in flat
+    ]
+
+
+def _leaves(
+    settings: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value if isinstance(value, str) else json.dumps(value)

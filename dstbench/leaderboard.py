@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from statistics import fmean, stdev
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ import pandas as pd
 from scipy.stats import ttest_rel
 
 from dstbench.errors import StoreError
-from dstbench.grid import DENSE, Cell
+from dstbench.grid import DENSE, Cell, distinctions
 from dstbench.records import Protocol, Record
 
 
@@ -146,7 +145,7 @@ def tables(records: Sequence[Record]) -> list[Table]:
         Table(task, variant, tuple(_rows(group)))
         for task, groups in tasks.items()
         for group, variant in zip(
-            groups, _distinctions([_circumstances(group) for group in groups]), strict=True
+            groups, distinctions([_circumstances(group) for group in groups]), strict=True
         )
     ]
 
@@ -238,37 +237,10 @@ def _rows(records: Sequence[Record]) -> list[Row]:
         )
         for sparsifier, variants in methods.items()
         for settings, distinction in zip(
-            variants, _distinctions(list(variants.values())), strict=True
+            variants, distinctions(list(variants.values())), strict=True
         )
         for sparsity in sorted(s for name, of, s in cells if (name, of) == (sparsifier, settings))
     ]
-
-
-def _distinctions(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What sets each of several settings apart from the others: ``"prune_rate=0.05"``."""
-    flat = [dict(_leaves(each)) for each in settings]
-    varying = [
-        path
-        for path in dict.fromkeys(chain.from_iterable(flat))
-        if len({each.get(path) for each in flat}) > 1
-    ]
-    return [
-        ", ".join(
-            # A setting and what the protocol made of it are often the same words: say them once.
-            dict.fromkeys(f"{path[-1]}={each[path]}" for path in varying if path in each)
-        )
-        for each in flat
-    ]
-
-
-def _leaves(
-    settings: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], str]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, (*path, key))
-        else:
-            yield (*path, key), value if isinstance(value, str) else json.dumps(value)
 
 
 def _counts(row: Row) -> dict[str, float]:

@@ -17,15 +17,20 @@ from rich.progress import (
 )
 
 from dstbench import hookimpl
-from dstbench.grid import Cell
+from dstbench.grid import Cell, variants
 from dstbench.records import Record
 
 SECONDS_BETWEEN_LINES = 15
 
 
-def describe(cell: Cell) -> str:
-    """A cell in a few words."""
-    return f"{cell.task}, {cell.sparsifier} S={cell.sparsity:g}, seed {cell.seed}"
+def descriptions(cells: Sequence[Cell]) -> dict[str, str]:
+    """Each cell in a few words, by its id."""
+    variant = {id: f" ({settings})" if settings else "" for id, settings in variants(cells).items()}
+    return {
+        cell.id: f"{cell.task}, {cell.sparsifier} S={cell.sparsity:g}, seed {cell.seed}"
+        f"{variant[cell.id]}"
+        for cell in cells
+    }
 
 
 def outcome(record: Record) -> str:
@@ -44,6 +49,7 @@ class Lines:
     def __init__(self, console: Console, cells: Sequence[Cell]) -> None:
         self.console = console
         self.order = {cell.id: number for number, cell in enumerate(cells, start=1)}
+        self.descriptions = descriptions(cells)
         self.told = 0.0
         self.first_step = 0
         self.started = 0.0
@@ -51,7 +57,7 @@ class Lines:
     @hookimpl
     def dstbench_cell_started(self, cell: Cell) -> None:
         number = f"[{self.order[cell.id]}/{len(self.order)}]"
-        self.console.print(f"{number} {describe(cell)}", markup=False, soft_wrap=True)
+        self.console.print(f"{number} {self.descriptions[cell.id]}", markup=False, soft_wrap=True)
         self.first_step = 0
 
     @hookimpl
@@ -82,6 +88,7 @@ class Bars:
         self.progress = progress
         self.grid = progress.add_task("grid", total=len(cells), detail="cells")
         self.order = {cell.id: number for number, cell in enumerate(cells)}
+        self.descriptions = descriptions(cells)
         self.current: TaskID | None = None
         self.first_step = 0
         self.started = 0.0
@@ -91,7 +98,7 @@ class Bars:
         self.progress.update(self.grid, completed=self.order[cell.id])
         self.first_step = 0
         self.current = self.progress.add_task(
-            describe(cell), total=cell.training["steps"], detail="preparing"
+            self.descriptions[cell.id], total=cell.training["steps"], detail="preparing"
         )
 
     @hookimpl
@@ -114,7 +121,7 @@ class Bars:
         self.current = None
         self.progress.advance(self.grid)
         self.progress.console.print(
-            f"{describe(cell)}: {outcome(record)}", markup=False, soft_wrap=True
+            f"{self.descriptions[cell.id]}: {outcome(record)}", markup=False, soft_wrap=True
         )
 
 

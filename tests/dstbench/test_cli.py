@@ -208,7 +208,9 @@ def test_a_dry_run_prints_the_cells(dstbench: Dstbench, folder: Path) -> None:
     outcome = dstbench("run", "toys.toml", "--dry-run")
     assert (outcome.code, outcome.err) == (0, "")
     header, dense, sparse, count = outcome.out.splitlines()
-    assert header.split() == ["cell", "model", "dataset", "sparsifier", "S", "seed"]
+    assert header.split() == [
+        "cell", "model", "dataset", "sparsifier", "S", "seed", "varied", "settings"
+    ]  # fmt: skip
     assert dense.split()[1:] == ["toy-net", "toy-images", "dense", "0.0", "0"]
     assert sparse.split()[1:] == ["toy-net", "toy-images", "leftmost", "0.5", "0"]
     assert sparse.split()[0].startswith("toy-net-toy-images-leftmost-0.5-0-")

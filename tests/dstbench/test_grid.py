@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dstbench.config import Benchmark, Task
 from dstbench.contracts import PluginSettings
 from dstbench.errors import ConfigError
-from dstbench.grid import Cell, cells
+from dstbench.grid import Cell, cells, variants
 from dstbench.settings import EvaluationSettings, TrainingSettings
 
 
@@ -132,3 +132,21 @@ def test_the_same_cell_twice_is_an_error() -> None:
         f"benchmark 'small': cell {dense.id} comes up more than once; "
         "tasks and the values of an axis must differ from each other"
     )
+
+
+def test_variants_name_the_settings_that_vary_within_a_task_and_sparsifier() -> None:
+    slow = replace(TASK, training=TrainingSettings(learning_rate=1e-5))
+    one, two = (
+        [(cell.sparsifier, text) for cell, text in zip(grid, variants(grid).values(), strict=True)]
+        for grid in (
+            cells(replace(BENCHMARK, sparsities=(0.5,), seeds=(0,))),
+            cells(replace(BENCHMARK, sparsifiers=("dense",), seeds=(0,), tasks=(TASK, slow))),
+        )
+    )
+    assert one == [
+        ("dense", ""),
+        ("static", ""),
+        ("rigl", "prune_rate=0.05"),
+        ("rigl", "prune_rate=0.5"),
+    ]
+    assert two == [("dense", "learning_rate=0.0001"), ("dense", "learning_rate=1e-05")]

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from dstbench import progress
 from dstbench.grid import Cell
-from dstbench.progress import Bars, Lines, describe, outcome, watching
+from dstbench.progress import Bars, Lines, descriptions, outcome, watching
 from dstbench.records import Record
 
 MakeRecord = Callable[..., Record]
@@ -43,7 +43,14 @@ def text(console: Console) -> str:
 
 def test_a_cell_in_a_few_words(make_cell: MakeCell) -> None:
     cell = make_cell("rigl", 0.9, seed=2)
-    assert describe(cell) == "toy-net on toy-images, rigl S=0.9, seed 2"
+    assert descriptions([cell]) == {cell.id: "toy-net on toy-images, rigl S=0.9, seed 2"}
+
+
+def test_cells_that_differ_in_settings_alone_are_told_apart(make_cell: MakeCell) -> None:
+    low, high = (make_cell("rigl", 0.9, sparsifier_settings={"prune_rate": p}) for p in (0.1, 0.5))
+    words = descriptions([make_cell(), low, high])
+    assert words[low.id] == "toy-net on toy-images, rigl S=0.9, seed 0 (prune_rate=0.1)"
+    assert words[high.id] == "toy-net on toy-images, rigl S=0.9, seed 0 (prune_rate=0.5)"
 
 
 def test_a_record_in_a_few_words(make_record: MakeRecord) -> None:
