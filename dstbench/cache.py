@@ -13,6 +13,8 @@ from typing import Any
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from dstbench.errors import StoreError
+
 
 def digest(key: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a JSON-able mapping, whatever the order of its keys."""
@@ -35,8 +37,16 @@ class Cache:
 
         A folder appears whole or not at all; of two processes that want the same one, the second
         waits for the first.
+
+        Raises :class:`StoreError` if there can be no cache at ``root``.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{self.root}: there can be no cache here: {error.strerror}; "
+                "name another folder in DSTBENCH_CACHE"
+            ) from None
         target = self.root / f"{name}-{digest(key)[:16]}"
         if target.exists():
             return target

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dstbench import __version__
-from dstbench.errors import DstbenchError
+from dstbench.errors import DstbenchError, StoreError
 
 if TYPE_CHECKING:
     from dstbench.grid import Cell
@@ -99,8 +99,11 @@ def run(
             notes.print("stopped; the same command goes on from the latest checkpoint")
             raise typer.Exit(130) from None
     if records:
-        write_report(records, store.folder, store.samples(records), benchmark.name)
         print(render(records, "markdown", benchmark.name))
+        try:
+            write_report(records, store.folder, store.samples(records), benchmark.name)
+        except OSError as error:
+            raise StoreError(f"{store.folder}: cannot be written to: {error.strerror}") from None
         notes.print(f"written: {store.folder / 'leaderboard.md'}", highlight=False)
     unfinished = len(grid) - sum(record.status == "done" for record in records)
     if unfinished:

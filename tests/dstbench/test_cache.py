@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstbench.cache import Cache, digest
+from dstbench.errors import StoreError
 
 
 class Maker:
@@ -117,6 +118,12 @@ def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
     assert second.calls == 0
     assert (folder / "content").read_text() == "whole"
     assert process.wait(10) == 0
+
+
+def test_a_cache_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"^.*/file/cache: there can be no cache here: Not a dir"):
+        Cache(tmp_path / "file" / "cache").folder("latents", {}, Maker("mine"))
 
 
 def test_a_process_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:

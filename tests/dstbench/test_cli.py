@@ -226,6 +226,16 @@ def test_ids_are_whole_however_long_they_are(dstbench: Dstbench, folder: Path) -
     assert ids == sorted(path.name for path in folder.glob("results/toys/cells/*"))
 
 
+def test_a_leaderboard_that_cannot_be_written_is_printed(dstbench: Dstbench, folder: Path) -> None:
+    first = dstbench("run", "toys.toml")
+    table = folder / "results" / "toys" / "leaderboard.md"
+    table.unlink()
+    table.mkdir()
+    assert dstbench("run", "toys.toml") == Outcome(
+        2, first.out, "error: results/toys: cannot be written to: Is a directory\n"
+    )
+
+
 def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:
     first = dstbench("run", "toys.toml", "--device", "cpu", "--threads", "1")
     assert first.code == 0
