@@ -133,7 +133,10 @@ def _notes(table: Table) -> Iterator[str]:
         f"those of one denoiser call{_calls_per_sample(table)}; decoder not included."
     )
     if places := machines(record for record in table.records if record.status == "done"):
-        yield f"Times and memory were measured cell by cell on {'; '.join(places)}." + (
+        yield (
+            f"Times and memory were measured cell by cell on {'; '.join(places)}. Memory is what a "
+            "GPU has allocated, on a CPU that of the whole process."
+        ) + (
             " Rows of another machine than dense's have no ratio to it." if len(places) > 1 else ""
         )
 

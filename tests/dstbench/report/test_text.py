@@ -52,7 +52,8 @@ t-test at 5%, not corrected for the number of comparisons).
 parameters; (×): relative to dense.
 - Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are \
 those of one denoiser call, of which a sample takes 50; decoder not included.
-- Times and memory were measured cell by cell on Abacus 2 (cpu, 2 threads).
+- Times and memory were measured cell by cell on Abacus 2 (cpu, 2 threads). Memory \
+is what a GPU has allocated, on a CPU that of the whole process.
 """
 
 
@@ -143,7 +144,8 @@ def test_fewer_samples_than_features(make_record, samples, warned):
 def test_several_machines(make_record):
     gpu = {"gpu": "Loom 9", "device": "cuda"}
     markdown = render([make_record(), make_record("static", 0.5, environment=gpu)])
-    assert "Abacus 2 (cpu, 2 threads); Loom 9 (cuda, 2 threads). Rows of another" in markdown
+    assert "Abacus 2 (cpu, 2 threads); Loom 9 (cuda, 2 threads). Memory" in markdown
+    assert "Rows of another machine than dense's" in markdown
     assert table_cells(markdown, "measured ms/sample (×)") == ["250 (×1.000)", "250"]
 
 
