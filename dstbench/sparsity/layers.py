@@ -63,7 +63,8 @@ def sparsifiable_weights(
                 raise SparsityError(
                     f"{name} is a weight of a {type(owner).__name__}, a type of module that "
                     f'dstbench has no rule for; name it in keep_dense (["{name}"]) to leave it '
-                    "dense, or pass the weights to be masked to attach() yourself"
+                    "dense, or say yourself which weights may be masked (attach(weights=...), or "
+                    "sparsifiable() of a model plugin)"
                 )
     return found
 
