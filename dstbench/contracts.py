@@ -109,6 +109,20 @@ class Model(ABC):
 
         return sparsifiable_weights(denoiser)
 
+    def batches(self, batch_size: int, rng: torch.Generator) -> Sequence[Tensor]:
+        """The training examples of one epoch's steps: ``len(data.train) // batch_size`` tensors of
+        ``batch_size`` indices (int64, on the CPU), which ``rng`` alone determines.
+
+        By default a random permutation, cut up, less an incomplete batch. A model whose examples
+        differ in size may put those of about the same size together.
+        """
+        import torch
+
+        examples = len(self.data.train)
+        order = torch.randperm(examples, generator=rng)
+        whole_batches = order[: examples // batch_size * batch_size]
+        return torch.split(whole_batches, batch_size)
+
     @abstractmethod
     def batch(self, split: Split, indices: Tensor) -> Any:
         """The training (or validation) examples at ``indices`` (int64, on the CPU), ready for

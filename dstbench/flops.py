@@ -162,7 +162,7 @@ _CHEAP = """
     abs adaptive_avg_pool1d adaptive_max_pool2d add addcdiv addcmul alias all amax amin any argmax
     argmin argsort atan2 avg_pool1d avg_pool2d avg_pool3d bitwise_and bitwise_or Bool bool
     broadcast_tensors broadcast_to ceil celu clamp clamp_max clamp_min clone cos cumprod cumsum
-    div elu embedding empty_like erf exp expand_as expm1 exponential eye feature_dropout flip
+    diff div elu embedding empty_like erf exp expand_as expm1 exponential eye feature_dropout flip
     Float FloatImplicit floor fmod frac gelu glu hardsigmoid hardswish hardtanh index_add
     index_copy index_fill index_put index_select IntImplicit is_floating_point isfinite isnan item
     le leaky_relu lerp lift_fresh linalg_vector_norm linspace log log10 log1p log2 log_sigmoid

@@ -6,7 +6,7 @@ import csv
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,9 @@ class Trainer:
         """Of all steps so far, those of earlier processes included."""
         self.step_seconds: list[float] = []
         """Of each step of this process."""
+        self._epoch = -1
+        self._batches: Sequence[Tensor] = ()
+        """Of that epoch."""
         self._unwritten: list[tuple[float, float]] = []
         """Loss and seconds of the steps since the latest row of the history."""
 
@@ -196,11 +199,13 @@ class Trainer:
             return self.model.loss(self.denoiser, batch, rng)
 
     def _indices(self, step: int) -> Tensor:
-        """The examples of a step: every epoch is another permutation, less an incomplete batch."""
-        count, size = len(self.model.data.train), self.settings.batch_size
-        epoch, position = divmod(step, count // size)
-        order = torch.randperm(count, generator=_generator(derive(self.seed, "order", epoch)))
-        return order[position * size : (position + 1) * size]
+        """The examples of a step, from the epoch's batches."""
+        size = self.settings.batch_size
+        epoch, position = divmod(step, len(self.model.data.train) // size)
+        if epoch != self._epoch:
+            rng = _generator(derive(self.seed, "order", epoch))
+            self._epoch, self._batches = epoch, self.model.batches(size, rng)
+        return self._batches[position]
 
     def _history_row(self) -> list[Any]:
         means = [f"{statistics.fmean(values):.6g}" for values in zip(*self._unwritten, strict=True)]
