@@ -1,0 +1,138 @@
+"""KanjiVG: Japanese characters as their strokes are written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import ParseError
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from pydantic import Field
+
+from dstbench.contracts import Data, Dataset, Workspace
+from dstbench.errors import DataError
+from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, prepare, split
+from dstbench_sketches.sketch import Stroke
+
+RELEASE_URL = (
+    "https://github.com/KanjiVG/kanjivg/releases/download/r20250816/kanjivg-20250816-main.zip"
+)
+RELEASE_SHA256 = "69a2944ec1183086fdee5ba9c1f48bc306b867480a95b2f337f3203bf50689a3"
+
+CURVE_POINTS = 16
+"""Points that stand for each Bézier curve of a path, before strokes are resampled."""
+
+_CHARACTER = re.compile(r"(?:.*/)?[0-9a-f]{5}\.svg")  # a variant's name has a suffix
+
+
+class KanjiVG(Dataset):
+    """The non-variant characters of KanjiVG, a tenth of them (at random, seed 0) for validation.
+
+    By Ulrich Apel, CC BY-SA 3.0, https://kanjivg.tagaini.net. Read from the setting ``path``, else
+    from the last ``kanjivg/*.zip`` in the folder ``$DSTBENCH_DATA``, else from the release of
+    August 2025 (6,702 characters, 13 MB), which is downloaded once and checked.
+    """
+
+    name = "kanjivg"
+    kind = "sketches"
+
+    class Settings(SketchSettings):
+        path: Path | None = Field(
+            None, description="a release's kanjivg-…-main.zip; none: found or downloaded"
+        )
+
+    def load(self, workspace: Workspace) -> Data:
+        archive = self.settings.path or _found() or _download(workspace)
+        if not archive.is_file():
+            raise DataError(
+                f"the setting 'path' of the dataset 'kanjivg' names {archive}, which is no file; "
+                f"it should be a release's zip, such as {RELEASE_URL}"
+            )
+        with archive.open("rb") as file:
+            key = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return prepare(
+            self.name, key, lambda: _drawings(archive), read_svg, self.settings, workspace
+        )
+
+
+def read_svg(svg: bytes) -> list[Stroke]:
+    """The strokes of a character: every path of an SVG, in the file's units.
+
+    Raises :class:`~dstbench.errors.DataError` for what is not such a file; entities that a file
+    defines are not expanded, but refused.
+    """
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
+    try:
+        root = fromstring(svg)
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
+        raise DataError(f"not the XML of a character: {error}") from error
+    paths = root.iterfind(".//{http://www.w3.org/2000/svg}path")
+    return [stroke for path in paths for stroke in _strokes(path.get("d", ""))]
+
+
+def _strokes(d: str) -> Iterator[Stroke]:
+    from svgpathtools import parse_path
+
+    try:
+        path = parse_path(d)
+        strokes = [_points(part) for part in path.continuous_subpaths()] if len(path) else []
+    except Exception as error:  # the parser's, of any kind, where the text is nonsense
+        raise DataError(f"a path that cannot be read, d={d[:40]!r}: {error}") from error
+    if not strokes:
+        raise DataError(f"a path without a line, d={d[:40]!r}")
+    yield from strokes
+
+
+def _points(path: Any) -> Stroke:
+    at = np.linspace(0, 1, CURVE_POINTS)
+    way = np.array([[segment.point(t) for t in at] for segment in path]).ravel()
+    return np.column_stack([way.real, way.imag])
+
+
+def _drawings(archive: Path) -> Splits:
+    try:
+        with ZipFile(archive) as files:
+            names = sorted(name for name in files.namelist() if _CHARACTER.fullmatch(name))
+            drawings = [Drawing(name, files.read(name)) for name in names]
+    except (BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        raise DataError(
+            f"{archive} is damaged, or no zip file ({error}); "
+            f"it should be a release of KanjiVG, such as {RELEASE_URL}"
+        ) from error
+    if not drawings:
+        raise DataError(f"{archive} holds no characters: files such as kanji/04e9c.svg")
+    return split(drawings)
+
+
+def _found() -> Path | None:
+    folder = os.environ.get("DSTBENCH_DATA")
+    archives = sorted(Path(folder, "kanjivg").glob("*.zip")) if folder else []
+    return archives[-1] if archives else None
+
+
+def _download(workspace: Workspace) -> Path:
+    """The release, in the cache."""
+    from torch.hub import download_url_to_file
+
+    def make(folder: Path) -> None:
+        workspace.report(f"downloading {RELEASE_URL} (13 MB)")
+        try:
+            download_url_to_file(
+                RELEASE_URL, str(folder / "kanjivg.zip"), RELEASE_SHA256, progress=False
+            )
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"KanjiVG could not be downloaded ({error}); get {RELEASE_URL}, and name the file "
+                "in the setting 'path' of the dataset 'kanjivg' or put it in $DSTBENCH_DATA/kanjivg"
+            ) from error
+
+    key = {"sha256": RELEASE_SHA256}
+    return workspace.cache.folder("kanjivg-release", key, make) / "kanjivg.zip"

@@ -1,0 +1,185 @@
+"""From the drawings of any source to a dataset: prepared once, in parallel, and cached."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dstbench.cache import digest
+from dstbench.contracts import Data, PluginSettings, Workspace
+from dstbench.errors import DataError
+from dstbench_sketches.raster import rasterise
+from dstbench_sketches.sketch import Item, Stroke, to_item
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+"""Of what is cached; a new one for every change of what it holds."""
+
+REPORT_EVERY = 1000
+"""Drawings between two reports of progress."""
+
+PARALLEL_FROM = 2000
+"""Drawings for which starting processes, which takes seconds, pays."""
+
+HELD_OUT = 0.1
+"""The part of a dataset without a split of its own that is for validation."""
+
+
+class SketchSettings(PluginSettings):
+    """How drawings become sequences, and sequences pictures; the defaults are ChiroDiff's."""
+
+    spacing: float = Field(
+        0.05, gt=0, description="largest distance between points of a stroke; the drawing's is 1"
+    )
+    scale: float = Field(10.0, gt=0, description="what all coordinates are multiplied by")
+    max_points: int = Field(
+        300, ge=10, description="points of a sketch at most; a larger one is spaced more widely"
+    )
+    image_size: int = Field(64, ge=8, le=1024, description="pixels on a side of a scored picture")
+    line_width: float = Field(
+        0.03, gt=0, le=0.5, description="of a scored picture, as a fraction of its side"
+    )
+
+
+class Drawing(NamedTuple):
+    """A drawing yet to be read: where it comes from, for messages, and its content."""
+
+    where: str
+    content: Any
+
+
+class Splits(NamedTuple):
+    train: Sequence[Drawing]
+    validation: Sequence[Drawing]
+
+
+def split(drawings: Sequence[Drawing]) -> Splits:
+    """A tenth of the drawings, drawn at random with seed 0, for validation."""
+    from sklearn.model_selection import train_test_split
+
+    if len(drawings) < 2:
+        raise DataError(f"there are {len(drawings)} drawings to train and validate on, of 2 needed")
+    return Splits(*train_test_split(drawings, test_size=HELD_OUT, random_state=0))
+
+
+def prepare(
+    name: str,
+    key: Mapping[str, Any],
+    drawings: Callable[[], Splits],
+    read: Callable[[Any], Sequence[Stroke]],
+    settings: SketchSettings,
+    workspace: Workspace,
+) -> Data:
+    """The dataset of these drawings.
+
+    ``read`` makes strokes of a drawing's content, in other processes: it is a module's function. A
+    drawing that cannot be read, or has nothing to see, is left out, and counted in a report. The
+    sequences are cached under ``key``, which stands for the content of ``drawings()``.
+
+    Raises :class:`~dstbench.errors.DataError` where a split has no drawing left.
+    """
+    form = settings.model_dump(include={"spacing", "scale", "max_points"})
+
+    def make(folder: Path) -> None:
+        from safetensors.numpy import save_file
+
+        train, validation = drawings()
+        items = _items(name, [*train, *validation], read, form, workspace)
+        arrays: dict[str, NDArray[Any]] = {}
+        parts = {"train": items[: len(train)], "validation": items[len(train) :]}
+        for part, attempts in parts.items():
+            good = [item for item in attempts if item is not None]
+            if not good:
+                raise DataError(f"{name}: no drawing is left for {part}, of {len(attempts)}")
+            arrays[f"{part}.points"] = np.concatenate(good)
+            arrays[f"{part}.lengths"] = np.array([len(item) for item in good])
+        save_file(arrays, folder / "sketches.safetensors")
+
+    cached = workspace.cache.folder(name, {"format": FORMAT, **form, **key}, make)
+    return _data(cached / "sketches.safetensors", settings)
+
+
+def _items(
+    name: str,
+    drawings: Sequence[Drawing],
+    read: Callable[[Any], Sequence[Stroke]],
+    form: Mapping[str, Any],
+    workspace: Workspace,
+) -> list[Item | None]:
+    """One per drawing; none of one that had to be left out."""
+    attempts = _attempts(read, drawings, form)
+    items: list[Item | None] = []
+    left_out = []
+    for attempt in attempts:
+        if isinstance(attempt, str):
+            left_out.append(attempt)
+        items.append(None if isinstance(attempt, str) else attempt)
+        if len(items) % REPORT_EVERY == 0:
+            workspace.report(f"{name}: {len(items):,} of {len(drawings):,} drawings prepared")
+    if left_out:
+        workspace.report(
+            f"{name}: left out {len(left_out):,} of {len(drawings):,} drawings; "
+            f"the first: {left_out[0]}"
+        )
+    return items
+
+
+def _attempts(
+    read: Callable[[Any], Sequence[Stroke]], drawings: Sequence[Drawing], form: Mapping[str, Any]
+) -> Iterator[Item | str]:
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+
+    if len(drawings) < PARALLEL_FROM:
+        yield from (_attempt(read, drawing, form) for drawing in drawings)
+        return
+    yield from Parallel(n_jobs=-1, return_as="generator")(
+        delayed(_attempt)(read, drawing, form) for drawing in drawings
+    )
+    get_reusable_executor().shutdown()  # idle processes would keep their memory for minutes
+
+
+def _attempt(
+    read: Callable[[Any], Sequence[Stroke]], drawing: Drawing, form: Mapping[str, Any]
+) -> Item | str:
+    """The item, or why there is none."""
+    try:
+        return to_item(read(drawing.content), **form)
+    except DataError as error:
+        return f"{drawing.where}: {error}"
+
+
+def _data(path: Path, settings: SketchSettings) -> Data:
+    import torch
+    from safetensors.numpy import load_file
+
+    arrays = load_file(path)
+    content = hashlib.sha256()
+    for name in sorted(arrays):
+        content.update(arrays[name].tobytes())
+    # Scores depend on the pictures, and on the sequences only through them.
+    look = settings.model_dump(include={"image_size", "line_width"})
+
+    def items(part: str) -> tuple[torch.Tensor, ...]:
+        points = torch.from_numpy(arrays[f"{part}.points"])
+        lengths = torch.from_numpy(arrays[f"{part}.lengths"])
+        return torch.tensor_split(points, lengths.cumsum(0)[:-1])
+
+    def to_images(sketches: Sequence[Any] | torch.Tensor) -> torch.Tensor:
+        pictures = rasterise(sketches, settings.image_size, settings.line_width)
+        return torch.from_numpy(pictures)[:, None]
+
+    return Data(
+        train=items("train"),
+        validation=items("validation"),
+        fingerprint=digest({"sequences": content.hexdigest(), **look}),
+        to_images=to_images,
+    )

@@ -1,0 +1,174 @@
+"""Quick, Draw!: what players of a game drew in twenty seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+from pydantic import Field
+
+from dstbench.contracts import Data, Dataset, Workspace
+from dstbench.errors import DataError
+from dstbench_sketches.preparing import Drawing, SketchSettings, prepare, split
+from dstbench_sketches.sketch import Stroke
+
+URL = "https://storage.googleapis.com/quickdraw_dataset/full"
+
+TIMEOUT = 30
+"""Seconds without an answer after which a download is given up."""
+
+Category = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]*$")]
+
+
+class QuickDraw(Dataset):
+    """The first drawings of each category, a tenth of all (at random, seed 0) for validation.
+
+    By Google, CC BY 4.0, https://github.com/googlecreativelab/quickdraw-dataset. Files are read
+    only as far as they are needed: those on the web too, whose first lines are then kept.
+    """
+
+    name = "quickdraw"
+    kind = "sketches"
+
+    class Settings(SketchSettings):
+        categories: tuple[Category, ...] = Field(
+            ("cat", "crab", "mosquito", "bus", "fish", "yoga", "flower"),
+            min_length=1,
+            description="what was to be drawn, of the game's 345 categories",
+        )
+        format: Literal["simplified", "raw"] = Field(
+            "simplified", description="raw: every point that the pen passed"
+        )
+        sketches: int = Field(10_000, ge=1, description="drawings of each category")
+        recognized_only: bool = Field(
+            True, description="leave out drawings that the game did not recognise"
+        )
+        path: Path | None = Field(
+            None, description="folder of CATEGORY.ndjson files; none: downloaded"
+        )
+
+    def load(self, workspace: Workspace) -> Data:
+        drawings = [
+            drawing
+            for category in self.settings.categories
+            for drawing in _read_category(category, self.settings, workspace)
+        ]
+        content = hashlib.sha256()
+        for drawing in drawings:
+            content.update(drawing.content)
+        return prepare(
+            self.name,
+            {"sha256": content.hexdigest()},
+            lambda: split(drawings),
+            read_record,
+            self.settings,
+            workspace,
+        )
+
+
+def read_record(line: bytes) -> list[Stroke]:
+    """The strokes of one record, raw or simplified, in its own units.
+
+    Raises :class:`~dstbench.errors.DataError` for a line that is no such record.
+    """
+    try:
+        return [np.column_stack(stroke[:2]) for stroke in _record(line)["drawing"]]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"no drawing in it: {error!r}") from error
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise DataError("not a JSON object")
+    return record
+
+
+def _read_category(
+    category: str, settings: QuickDraw.Settings, workspace: Workspace
+) -> list[Drawing]:
+    if settings.path is None:
+        file = _download(category, settings, workspace)
+    else:
+        file = settings.path / f"{category}.ndjson"
+    try:
+        with file.open("rb") as lines:
+            drawings = list(_first(category, lines, settings))
+    except OSError as error:
+        raise DataError(
+            f"the category '{category}' of the dataset 'quickdraw' cannot be read ({error}); the "
+            f"setting 'path' should be a folder with the file from {_url(category, settings)}"
+        ) from error
+    if len(drawings) < settings.sketches:
+        workspace.report(
+            f"quickdraw: '{category}' has {len(drawings):,} drawings, of {settings.sketches:,}"
+        )
+    return drawings
+
+
+def _first(
+    category: str, lines: Iterable[bytes], settings: QuickDraw.Settings
+) -> Iterator[Drawing]:
+    """The first drawings of a file; what is no record is among them, to be counted as left out."""
+    wanted = settings.sketches
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            recognized = _record(line).get("recognized", True)
+        except DataError:
+            yield Drawing(f"{category}.ndjson, line {number}", line)
+            continue
+        if recognized or not settings.recognized_only:
+            yield Drawing(f"{category}.ndjson, line {number}", line)
+            wanted -= 1
+        if not wanted:
+            return
+
+
+def _url(category: str, settings: QuickDraw.Settings) -> str:
+    return f"{URL}/{settings.format}/{quote(category)}.ndjson"
+
+
+def _download(category: str, settings: QuickDraw.Settings, workspace: Workspace) -> Path:
+    """The first drawings of a category on the web, in the cache."""
+    url = _url(category, settings)
+    name = f"{category}.ndjson"
+
+    def make(folder: Path) -> None:
+        workspace.report(f"downloading the first {settings.sketches:,} drawings of {url}")
+        with _stream(url) as lines, (folder / name).open("wb") as file:
+            for drawing in _first(category, lines, settings):
+                file.write(drawing.content.strip() + b"\n")
+
+    key = {
+        "url": url,
+        "sketches": settings.sketches,
+        "recognized_only": settings.recognized_only,
+    }
+    return workspace.cache.folder("quickdraw-lines", key, make) / name
+
+
+@contextmanager
+def _stream(url: str) -> Iterator[Iterator[bytes]]:
+    """The lines of a file on the web, read no further than they are asked for."""
+    import requests
+
+    try:
+        with requests.get(url, stream=True, timeout=TIMEOUT) as response:
+            response.raise_for_status()
+            yield response.iter_lines(chunk_size=65536, delimiter=b"\n")
+    except requests.RequestException as error:
+        raise DataError(
+            f"{url} could not be read ({error}); categories are those of the game, and files can "
+            "also be in a folder, named in the setting 'path' of the dataset 'quickdraw'"
+        ) from error

@@ -1,0 +1,90 @@
+"""The traced digits: their split, and whether they are still digits."""
+
+from pathlib import Path
+from subprocess import run
+from sys import executable
+
+import numpy as np
+import pytest
+import torch
+from dstbench_features.lenet_digits import LeNetDigits
+from dstbench_sketches import dstbench_datasets
+from dstbench_sketches.digits_strokes import DigitsStrokes
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from dstbench.cache import Cache
+from dstbench.contracts import Workspace
+
+COUNT = 400
+"""The first of scikit-learn's digits: enough for what does not need all."""
+
+
+@pytest.fixture(scope="module")
+def some(tmp_path_factory):
+    """The first digits, loaded, and their classes in the order of the held-out items."""
+    digits = load_digits()
+    digits.images, digits.target = digits.images[:COUNT], digits.target[:COUNT]
+    workspace = Workspace(torch.device("cpu"), Cache(tmp_path_factory.mktemp("cache")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sklearn.datasets.load_digits", lambda: digits)
+        data = DigitsStrokes(DigitsStrokes.Settings()).load(workspace)
+    _, validation = train_test_split(
+        range(COUNT), test_size=297, random_state=0, stratify=digits.target
+    )
+    return data, digits.target[validation]
+
+
+def test_sizes_of_the_split(some) -> None:
+    data, _ = some
+    assert (len(data.train), len(data.validation)) == (COUNT - 297, 297)
+
+
+def test_items_are_sequences_of_points(some) -> None:
+    data, _ = some
+    for item in [*data.train, *data.validation]:
+        assert item.dtype == torch.float32
+        assert item.ndim == 2
+        assert item.shape[1] == 3
+        assert 10 < len(item) <= 300
+        assert item[0, :2].tolist() == [0, 0]
+        assert item[-1, 2] == 1
+        assert set(item[:, 2].tolist()) <= {0, 1}
+        assert item[:, 2].sum() <= 4
+
+
+def test_the_classifier_of_real_digits_reads_traced_ones(some, told) -> None:
+    """In the order of the split, too: it would read noise right one time in ten."""
+    data, classes = some
+    lenet = LeNetDigits(LeNetDigits.Settings(), told.workspace)
+    read = lenet(data.to_images(data.validation)).logits.argmax(dim=1).numpy()
+    assert (read == classes).mean() > 0.9
+
+
+@pytest.mark.slow
+def test_all_digits_are_there(told) -> None:
+    data = DigitsStrokes(DigitsStrokes.Settings()).load(told.workspace)
+    assert (len(data.train), len(data.validation)) == (1500, 297)
+    assert not any("left out" in message for message in told.messages)
+    digits = load_digits()
+    _, held_out = train_test_split(
+        range(1797), test_size=297, random_state=0, stratify=digits.target
+    )
+    lenet = LeNetDigits(LeNetDigits.Settings(), told.workspace)
+    read = lenet(data.to_images(data.validation)).logits.argmax(dim=1).numpy()
+    assert np.mean(read == digits.target[held_out]) > 0.9
+
+
+def test_plugin_offers_the_datasets() -> None:
+    datasets = dstbench_datasets()
+    assert DigitsStrokes in datasets
+    assert {dataset.kind for dataset in datasets} == {"sketches"}
+
+
+def test_listing_the_plugin_imports_nothing_slow() -> None:
+    code = (
+        "import sys, dstbench_sketches as plugin; plugin.dstbench_datasets(); "
+        "sys.exit(bool({'torch', 'sklearn', 'skimage', 'svgpathtools', 'networkx', 'joblib'} "
+        "& set(sys.modules)))"
+    )
+    assert run([executable, "-c", code], check=False, cwd=Path.cwd()).returncode == 0

@@ -1,0 +1,117 @@
+"""What all datasets share: splits, cache, what is left out, pictures."""
+
+import numpy as np
+import pytest
+import torch
+from dstbench_sketches.preparing import (
+    PARALLEL_FROM,
+    Drawing,
+    SketchSettings,
+    Splits,
+    prepare,
+    split,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstbench.errors import DataError
+
+
+def as_it_is(strokes):
+    return strokes
+
+
+def drawings(count: int, start: int = 0) -> list[Drawing]:
+    """Lines from the origin, each in a direction of its own."""
+    numbers = range(start, start + count)
+    return [Drawing(f"line {n}", [[(0, 0), (np.cos(n), np.sin(n))]]) for n in numbers]
+
+
+def data(told, splits: Splits, key: str = "key", **settings):
+    return prepare(
+        "lines", {"key": key}, lambda: splits, as_it_is, SketchSettings(**settings), told.workspace
+    )
+
+
+def test_items_are_sequences_in_order(told) -> None:
+    loaded = data(told, Splits(drawings(3), drawings(2, start=3)), spacing=0.5, scale=1)
+    assert (len(loaded.train), len(loaded.validation)) == (3, 2)
+    for n, item in enumerate([*loaded.train, *loaded.validation]):
+        assert item.dtype == torch.float32
+        x, y = np.cos(n), np.sin(n)
+        expected = torch.tensor([[0, 0, 0], [x / 2, y / 2, 0], [x, y, 1]])
+        torch.testing.assert_close(item, expected.float())
+
+
+def test_pictures_have_one_channel_and_the_size_that_is_set(told) -> None:
+    loaded = data(told, Splits(drawings(3), drawings(2)), image_size=16)
+    pictures = loaded.to_images(loaded.train)
+    assert (pictures.shape, pictures.dtype) == ((3, 1, 16, 16), torch.uint8)
+    assert (pictures.amax(dim=(1, 2, 3)) > 100).all()
+    assert loaded.to_images([torch.full((4, 3), torch.nan)]).max() == 0
+
+
+def test_what_cannot_be_read_is_left_out_and_counted(told) -> None:
+    empty, dot = Drawing("the first", []), Drawing("the second", [[(1, 1)]])
+    loaded = data(told, Splits([empty, *drawings(3)], [*drawings(2), dot]))
+    assert (len(loaded.train), len(loaded.validation)) == (3, 2)
+    assert told.messages == [
+        "lines: left out 2 of 7 drawings; the first: the first: the drawing is empty"
+    ]
+
+
+def test_nothing_left_of_a_split_is_an_error(told) -> None:
+    with pytest.raises(DataError, match="no drawing is left for validation, of 1"):
+        data(told, Splits(drawings(3), [Drawing("nothing", [])]))
+
+
+def test_prepared_once_for_the_same_content(told, monkeypatch) -> None:
+    first = data(told, Splits(drawings(3), drawings(2)))
+
+    def again():
+        raise AssertionError("the drawings are read again")
+
+    second = prepare("lines", {"key": "key"}, again, as_it_is, SketchSettings(), told.workspace)
+    assert first.fingerprint == second.fingerprint
+    for before, after in zip(first.train, second.train, strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=0)
+
+
+def test_fingerprint_is_that_of_sequences_and_pictures(told) -> None:
+    splits = Splits(drawings(3), drawings(2))
+    other = Splits(drawings(3), drawings(2, start=1))
+    fingerprints = [
+        data(told, splits).fingerprint,
+        data(told, splits, spacing=0.5).fingerprint,
+        data(told, splits, image_size=32).fingerprint,
+        data(told, splits, line_width=0.1).fingerprint,
+        data(told, other, key="other").fingerprint,
+    ]
+    assert len(set(fingerprints)) == len(fingerprints)
+
+
+@pytest.mark.slow
+def test_in_parallel_as_in_sequence_with_progress(told) -> None:
+    many = drawings(PARALLEL_FROM)
+    loaded = data(told, Splits(many[:-10], many[-10:]), spacing=1, scale=1)
+    ends = torch.stack([item[-1] for item in [*loaded.train, *loaded.validation]])
+    numbers = torch.arange(len(many), dtype=torch.float64)
+    torch.testing.assert_close(ends[:, 0].double(), numbers.cos(), atol=1e-6, rtol=0)
+    assert told.messages == [
+        "lines: 1,000 of 2,000 drawings prepared",
+        "lines: 2,000 of 2,000 drawings prepared",
+    ]
+
+
+@given(st.integers(2, 50))
+def test_a_tenth_is_held_out_and_nothing_lost(count) -> None:
+    every = drawings(count)
+    train, validation = split(every)
+    assert len(validation) == int(np.ceil(count / 10))
+    assert {d.where for d in [*train, *validation]} == {d.where for d in every}
+    assert [d.where for d in split(every).validation] == [d.where for d in validation]
+
+
+def test_one_drawing_cannot_be_split() -> None:
+    with pytest.raises(DataError, match="there are 1 drawings"):
+        split(drawings(1))
