@@ -15,5 +15,6 @@ def dstbench_datasets() -> list[type[Dataset]]:
     from dstbench_sketches.digits_strokes import DigitsStrokes
     from dstbench_sketches.kanjivg import KanjiVG
     from dstbench_sketches.quickdraw import QuickDraw
+    from dstbench_sketches.vmnist import VMNIST
 
-    return [DigitsStrokes, KanjiVG, QuickDraw]
+    return [DigitsStrokes, KanjiVG, QuickDraw, VMNIST]

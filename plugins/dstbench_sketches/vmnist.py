@@ -1,0 +1,184 @@
+"""VMNIST: MNIST's digits as strokes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dstbench.contracts import Data, Dataset, Workspace
+from dstbench.errors import DataError
+from dstbench_sketches.preparing import Drawing, SketchSettings, prepare, split
+from dstbench_sketches.sketch import Stroke, to_strokes
+
+PUBLISHED = "https://github.com/dasayan05/chirodiff"
+
+
+class VMNIST(Dataset):
+    """The first digits of VMNIST (Das et al., ICLR 2022), a tenth (at random, seed 0) held out.
+
+    From the setting ``path``: either the folder that the authors of ChiroDiff publish, of a pickled
+    dictionary per digit (only plain containers and NumPy arrays are read from it); or an ``.npz``
+    file with the arrays ``points`` (all points of all digits: x, y, and 1 where the pen is lifted
+    after the point, else 0) and ``lengths`` (points of each digit). Without a path: traced from the
+    training images of MNIST, which torchvision downloads; strokes that are not the published ones.
+    """
+
+    name = "vmnist"
+    kind = "sketches"
+
+    class Settings(SketchSettings):
+        sketches: int = Field(10_000, ge=2, description="digits, the first ones")
+        path: Path | None = Field(
+            None, description="published folder, or .npz file; none: MNIST is traced"
+        )
+
+    def load(self, workspace: Workspace) -> Data:
+        drawings, read = _drawings(self.settings, workspace)
+        content = hashlib.sha256(read.__name__.encode())
+        for drawing in drawings:
+            content.update(drawing.content)
+        return prepare(
+            self.name,
+            {"sha256": content.hexdigest()},
+            lambda: split(drawings),
+            read,
+            self.settings,
+            workspace,
+        )
+
+
+def read_published(content: bytes) -> list[Stroke]:
+    """The strokes of a pickled dictionary, as Quick, Draw! has them: ``drawing`` is a list of
+    strokes, each a list of x, of y, and of times.
+
+    Raises :class:`~dstbench.errors.DataError` for anything else, unread.
+    """
+    try:
+        record = _PlainUnpickler(io.BytesIO(content)).load()
+        return [np.column_stack(stroke[:2]) for stroke in record["drawing"]]
+    except Exception as error:  # a damaged pickle may fail in any way
+        raise DataError(f"no drawing in it: {error!r}") from error
+
+
+def read_points(content: bytes) -> list[Stroke]:
+    """The strokes of float64 points (points, 3): x, y, and whether the pen is lifted."""
+    return to_strokes(np.frombuffer(content).reshape(-1, 3))
+
+
+def read_image(content: bytes) -> list[Stroke]:
+    """The strokes traced from one of MNIST's uint8 images (28, 28).
+
+    Halved first: the tracer is made for lines of one or two pixels.
+    """
+    from dstbench_sketches.tracing import trace
+
+    image = np.frombuffer(content, dtype=np.uint8).reshape(14, 2, 14, 2)
+    return trace(image.mean(axis=(1, 3)) / 255)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads plain containers and NumPy arrays; whatever would call something else is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = _OF_ARRAYS.get((module.replace("numpy.core", "numpy._core"), name))
+        if found is None:
+            raise pickle.UnpicklingError(f"{module}.{name} is neither a container nor an array")
+        return found
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    return text.encode("latin1")
+
+
+_OF_ARRAYS: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce_ex__(2)[0],
+    ("numpy._core.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0],
+    ("_codecs", "encode"): _latin1,
+}
+"""What the pickles of arrays name, in any protocol and before NumPy 2 or since."""
+
+
+def _drawings(
+    settings: VMNIST.Settings, workspace: Workspace
+) -> tuple[Sequence[Drawing], Callable[[bytes], list[Stroke]]]:
+    path = settings.path
+    if path is None:
+        return _mnist(settings.sketches, workspace), read_image
+    if path.is_dir():
+        return _published(path, settings.sketches), read_published
+    if path.suffix == ".npz":
+        return _arrays(path, settings.sketches), read_points
+    raise DataError(
+        f"the setting 'path' of the dataset 'vmnist' names {path}, which is neither a folder nor "
+        f"an .npz file; it should be the unpacked folder that {PUBLISHED} links to, or an .npz "
+        "file with the arrays 'points' and 'lengths'"
+    )
+
+
+def _published(folder: Path, count: int) -> list[Drawing]:
+    # The first of each class, then the second of each, if there is a folder for each class.
+    files = sorted(
+        (file for file in folder.rglob("*") if file.is_file()), key=lambda file: (file.name, file)
+    )
+    return [
+        Drawing(str(file.relative_to(folder)), file.read_bytes()) for file in islice(files, count)
+    ]
+
+
+def _arrays(path: Path, count: int) -> list[Drawing]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            points = np.asarray(arrays["points"], dtype=np.float64)
+            lengths = np.asarray(arrays["lengths"])
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); it should hold the arrays 'points' and 'lengths', "
+            "of numbers"
+        ) from error
+    _check(path, points, lengths)
+    each = np.split(points, np.cumsum(lengths)[:-1])
+    return [
+        Drawing(f"digit {n} of {path.name}", digit.tobytes())
+        for n, digit in enumerate(each[:count])
+    ]
+
+
+def _check(path: Path, points: NDArray[np.float64], lengths: NDArray[Any]) -> None:
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise DataError(f"{path}: 'points' is of shape {points.shape}, should be (points, 3)")
+    whole = lengths.ndim == 1 and np.issubdtype(lengths.dtype, np.integer)
+    if not whole or (lengths < 0).any() or lengths.sum() != len(points):
+        raise DataError(
+            f"{path}: 'lengths' should be whole numbers that sum to the {len(points)} of 'points'"
+        )
+
+
+def _mnist(count: int, workspace: Workspace) -> list[Drawing]:
+    from torchvision.datasets import MNIST
+
+    def make(folder: Path) -> None:
+        workspace.report("downloading MNIST (12 MB)")
+        try:
+            MNIST(folder, download=True)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"MNIST could not be downloaded ({error}); VMNIST itself can be given in the "
+                "setting 'path' of the dataset 'vmnist'"
+            ) from error
+
+    images = MNIST(workspace.cache.folder("mnist", {"format": 1}, make)).data.numpy()
+    return [
+        Drawing(f"MNIST's image {n}", image.tobytes()) for n, image in enumerate(images[:count])
+    ]

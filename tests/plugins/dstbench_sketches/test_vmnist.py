@@ -1,0 +1,174 @@
+"""VMNIST: published pickles, plain arrays, traced images; and pickles that would do harm."""
+
+import os
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from dstbench_sketches.sketch import to_strokes
+from dstbench_sketches.vmnist import VMNIST, read_image, read_points, read_published
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from dstbench.errors import DataError
+
+CORNER = [[0, 10, 10], [0, 0, 20], [0, 1, 2]]
+
+
+def published(*strokes: object) -> dict[str, object]:
+    return {"word": "7", "drawing": list(strokes)}
+
+
+def load(told, **settings):
+    return VMNIST(VMNIST.Settings(**settings)).load(told.workspace)
+
+
+def size(data) -> int:
+    return len(data.train) + len(data.validation)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("kind", [list, tuple, np.array, np.float32])
+def test_lists_and_arrays_of_every_protocol_are_read(protocol, kind) -> None:
+    stroke = kind(CORNER) if kind is not tuple else tuple(map(tuple, CORNER))
+    (read,) = read_published(pickle.dumps(published(stroke), protocol))
+    np.testing.assert_array_equal(read, [(0, 0), (10, 0), (10, 20)])
+
+
+def test_arrays_pickled_before_numpy_2_are_read() -> None:
+    content = pickle.dumps(published(np.array(CORNER)), 2)
+    assert b"numpy._core" in content
+    (read,) = read_published(content.replace(b"numpy._core", b"numpy.core"))
+    np.testing.assert_array_equal(read, [(0, 0), (10, 0), (10, 20)])
+
+
+class Harmful:
+    """Unpickled, it runs a command."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.marker}'",)
+
+
+def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path) -> None:
+    marker = tmp_path / "harm"
+    content = pickle.dumps(published(Harmful(marker)))
+    with pytest.raises(DataError, match="system is neither a container nor an array"):
+        read_published(content)
+    assert not marker.exists()
+    pickle.loads(content)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("value", [Path("x"), np.random.default_rng(), print, np.float64(1)])
+def test_only_containers_and_arrays_are_read(value) -> None:
+    with pytest.raises(DataError, match="neither a container nor an array"):
+        read_published(pickle.dumps(published(value)))
+
+
+@given(st.binary(max_size=100))
+def test_nonsense_is_refused(content) -> None:
+    with pytest.raises(DataError):
+        read_published(content)
+
+
+def test_the_published_folder(told, tmp_path) -> None:
+    folder = tmp_path / "vmnist"
+    for digit in "37":
+        (folder / digit).mkdir(parents=True)
+        for n in range(10):
+            stroke = [[0, 10, n], [0, int(digit), 20], [0, 1, 2]]
+            (folder / digit / f"sketch_{n}").write_bytes(pickle.dumps(published(stroke)))
+    (folder / "3" / "sketch_9").write_bytes(pickle.dumps(published(CORNER))[:-20])
+    assert size(load(told, path=folder)) == 19
+    assert "vmnist: left out 1 of 20 drawings; the first: 3/sketch_9: " in told.messages[0]
+    # The first of each class, the second of each …
+    few = load(told, path=folder, sketches=4)
+    corners = {round(float(item[1, 1] / item[1, 0]), 1) for item in [*few.train, *few.validation]}
+    assert size(few) == 4
+    assert corners == {0.3, 0.7}
+
+
+def test_plain_arrays(told, tmp_path) -> None:
+    digit = np.array([(0.0, 0, 0), (10, 0, 1), (0, 5, 0), (10, 9, 1)])
+    points = np.concatenate([digit * [k, 1, 1] for k in range(1, 11)])
+    np.savez(tmp_path / "vmnist.npz", points=points, lengths=np.full(10, 4))
+    data = load(told, path=tmp_path / "vmnist.npz")
+    assert size(data) == 10
+    assert len(to_strokes(data.train[0])) == 2
+    np.testing.assert_array_equal(read_points(digit.tobytes())[1], [(0, 5), (10, 9)])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"points": np.zeros((4, 3))}, "lengths"),
+        ({"points": np.zeros((4, 2)), "lengths": np.array([4])}, "shape"),
+        ({"points": np.zeros((4, 3)), "lengths": np.array([3])}, "sum to the 4"),
+        ({"points": np.zeros((4, 3)), "lengths": np.array([5, -1])}, "sum to the 4"),
+        ({"points": np.zeros((4, 3)), "lengths": np.array([4.0])}, "whole numbers"),
+        ({"points": np.array([["a"] * 3]), "lengths": np.array([1])}, "of numbers"),
+        ({"points": np.array([None]), "lengths": np.array([1])}, "pickle"),
+    ],
+)
+def test_other_arrays_are_refused(told, tmp_path, arrays, reason) -> None:
+    np.savez(tmp_path / "vmnist.npz", **arrays)
+    with pytest.raises(DataError, match=reason):
+        load(told, path=tmp_path / "vmnist.npz")
+
+
+def test_damaged_arrays_and_other_paths_are_refused(told, tmp_path) -> None:
+    np.savez(tmp_path / "whole.npz", points=np.zeros((90, 3)), lengths=np.full(9, 10))
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes((tmp_path / "whole.npz").read_bytes()[:300])
+    with pytest.raises(DataError, match="cannot be read"):
+        load(told, path=damaged)
+    with pytest.raises(DataError, match="cannot be read"):
+        load(told, path=tmp_path / "nowhere.npz")
+    with pytest.raises(DataError, match=r"neither a folder nor an \.npz file"):
+        load(told, path=tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="there are 0 drawings"):
+        load(told, path=tmp_path / "empty")
+
+
+def seven(shift: int) -> np.ndarray:
+    """An image like MNIST's: a seven, in a box of 20 pixels."""
+    image = Image.new("L", (28, 28))
+    ImageDraw.Draw(image).line([(6, 5), (20, 5), (9 + shift, 22)], fill=255, width=3)
+    return np.asarray(image)
+
+
+def test_an_image_is_traced_in_half_its_size() -> None:
+    (stroke,) = read_image(seven(0).tobytes())
+    np.testing.assert_allclose(stroke[0], [3, 2.75], atol=0.75)
+    np.testing.assert_allclose(stroke[-1], [4.5, 11], atol=1)
+
+
+def test_without_a_path_mnist_is_traced(told, monkeypatch) -> None:
+    downloads = []
+
+    def mnist(root, download=False):
+        downloads.append(download)
+        images = torch.from_numpy(np.stack([seven(n % 5) for n in range(30)]))
+        return SimpleNamespace(data=images)
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", mnist)
+    for _ in range(2):
+        assert size(load(told, sketches=20)) == 20
+    assert downloads == [True, False, False]
+
+
+def test_no_network_is_an_error(told, monkeypatch) -> None:
+    def mnist(root, download=False):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", mnist)
+    with pytest.raises(DataError, match=r"could not be downloaded \(no network\).*setting 'path'"):
+        load(told)
