@@ -1,4 +1,4 @@
-"""The settings of ChiroDiff; the defaults are those of the authors' published configuration."""
+"""The settings of ChiroDiff; the defaults follow the authors' public code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from dstbench.contracts import PluginSettings
 
-Representation = Literal["absolute", "velocity"]
+Representation = Literal["velocity", "absolute"]
 
 
 class ChiroDiffSettings(PluginSettings):
@@ -19,7 +19,7 @@ class ChiroDiffSettings(PluginSettings):
     """
 
     representation: Representation = Field(
-        "absolute", description="what is diffused: each point's place, or its step from the last"
+        "velocity", description="what is diffused: each point's step from the last, or its place"
     )
     layers: int = Field(3, ge=1, description="layers of the GRU; 2 for VMNIST, else 3")
     units: int = Field(

@@ -43,7 +43,7 @@ def test_listing_the_plugin_imports_no_other_plugin_and_nothing_slow() -> None:
     ("settings", "message"),
     [
         ({"sampling_steps": 300}, "it must divide diffusion_steps, 1000"),
-        ({"representation": "polar"}, "'absolute' or 'velocity'"),
+        ({"representation": "polar"}, "'velocity' or 'absolute'"),
         ({"units": 0}, "greater than or equal to 1"),
         ({"variance_strength": 1.5}, "less than or equal to 1"),
         ({"diffusion_steps": 20, "sampling_steps": 20}, "greater than or equal to 21"),
@@ -284,7 +284,9 @@ def test_variance_strength_scales_the_noise_of_sampling(cache: Cache) -> None:
 
     def places(strength: float) -> Tensor:
         data = Data([circle(50)], [], "one", torch.stack)
-        model = tiny_model(cache, data, sampling_steps=2, variance_strength=strength)
+        model = tiny_model(
+            cache, data, representation="absolute", sampling_steps=2, variance_strength=strength
+        )
         samples = model.sample(Still(), count=40, batch_size=40, rng=seeded())
         return torch.cat([sample[1:, :2] for sample in samples])
 
