@@ -66,6 +66,8 @@ def _draw(strokes: list[Stroke], size: int, line_width: float) -> NDArray[np.uin
     for stroke in fit(strokes, side, width / 2 + MARGIN * side):
         points = list(map(tuple, stroke.tolist()))
         pen.line(points, fill=255, width=width)
-        for point in points:  # round ends and joints
-            pen.circle(point, width / 2, fill=255)
+        for (
+            point
+        ) in points:  # round ends and joints; a circle is a pixel wider than twice its radius
+            pen.circle(point, (width - 1) / 2, fill=255)
     return np.asarray(canvas.reduce(OVERSAMPLING))
