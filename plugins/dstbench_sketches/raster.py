@@ -66,8 +66,7 @@ def _draw(strokes: list[Stroke], size: int, line_width: float) -> NDArray[np.uin
     for stroke in fit(strokes, side, width / 2 + MARGIN * side):
         points = list(map(tuple, stroke.tolist()))
         pen.line(points, fill=255, width=width)
-        for (
-            point
-        ) in points:  # round ends and joints; a circle is a pixel wider than twice its radius
+        # Round ends and joints. A circle is one pixel wider than twice its radius.
+        for point in points:
             pen.circle(point, (width - 1) / 2, fill=255)
     return np.asarray(canvas.reduce(OVERSAMPLING))
