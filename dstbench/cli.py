@@ -91,8 +91,7 @@ def run(
     store = Store(results / benchmark.name)
     with watching(notes, grid) as listener:
         plugins.manager.register(listener)
-        report = lambda message: notes.print(f"    {message}", markup=False, soft_wrap=True)  # noqa: E731
-        runner = Runner(plugins, store, Workspace(choose_device(device), Cache(), report))
+        runner = Runner(plugins, store, Workspace(choose_device(device), Cache(), _note))
         try:
             records = runner.run_grid(grid)
         except KeyboardInterrupt:
@@ -126,6 +125,35 @@ def leaderboard(
 
 
 @app.command()
+def sample(
+    cell: Annotated[Path, typer.Argument(help="A cell's folder, e.g. results/quickstart/cells/…")],
+    count: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 16,
+    format: Annotated[
+        Literal["png", "svg"], typer.Option(help="svg: of models that draw strokes.")
+    ] = "png",
+    to: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("samples"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Draw samples from a trained cell and write each to a file."""
+    from dstbench.cache import Cache
+    from dstbench.contracts import Workspace
+    from dstbench.machine import choose_device
+    from dstbench.plugins import load_plugins
+    from dstbench.report.files import write_samples
+    from dstbench.runner import Runner
+    from dstbench.store import CellFolder, Store
+
+    workspace = Workspace(choose_device(device), Cache(), _note)
+    runner = Runner(load_plugins(), Store(cell.parent.parent), workspace)
+    data, samples = runner.sample(CellFolder(cell), count)
+    try:
+        write_samples(samples, data, format, to)
+    except OSError as error:
+        raise StoreError(f"{to}: cannot be written to: {error.strerror}") from None
+    notes.print(f"written: {count} files in {to}", highlight=False)
+
+
+@app.command()
 def plugins(
     name: Annotated[str | None, typer.Argument(help="Show this plugin's settings.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -142,6 +170,10 @@ def plugins(
     else:
         for plugin in chosen:
             _print_plugin(plugin)
+
+
+def _note(message: str) -> None:
+    notes.print(f"    {message}", markup=False, soft_wrap=True)
 
 
 def _print_cells(cells: list[Cell]) -> None:

@@ -47,14 +47,16 @@ class Data:
     ``train`` and ``validation`` are sequences of items: uint8 tensors (C, H, W) for
     ``kind = "images"``; float32 tensors (points, 3) for ``kind = "sketches"``, of x, y and whether
     the pen is lifted after the point (0 or 1). ``to_images`` turns a sequence of items, real or
-    generated, into uint8 images (N, C, H, W), the form in which they are scored and shown.
-    ``fingerprint`` is a hash of the content, the key of everything that is cached about it.
+    generated, into uint8 images (N, C, H, W), the form in which they are scored and shown;
+    ``to_svg`` makes an SVG document of one item, where items are drawings. ``fingerprint`` is a
+    hash of the content, the key of everything that is cached about it.
     """
 
     train: Sequence[Any]
     validation: Sequence[Any]
     fingerprint: str
     to_images: Callable[[Sequence[Any] | Tensor], Tensor]
+    to_svg: Callable[[Any], str] | None = None
 
     def split(self, name: Split) -> Sequence[Any]:
         return self.train if name == "train" else self.validation

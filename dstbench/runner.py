@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from dstbench import metrics
@@ -124,7 +127,8 @@ class Runner:
         folder.write_denoiser(trainer.averaged.module)
 
         start = time.perf_counter()
-        images = self._sample(model, trainer.averaged.module, cell, evaluation)
+        samples = self._sample(model, trainer.averaged.module, cell, evaluation.samples)
+        images = data.to_images(samples)
         seconds = time.perf_counter() - start
         folder.write_samples(_as_array(images[:KEPT_SAMPLES]))
 
@@ -148,6 +152,33 @@ class Runner:
             "skipped_topology_updates": getattr(sparsifier, "skipped_updates", 0),
             "facts": model.facts(),
         }
+
+    def sample(self, folder: CellFolder, count: int) -> tuple[Data, Sequence[Any] | Tensor]:
+        """``count`` samples of a trained cell, and the dataset whose items they are.
+
+        They start from the same noise as those that were scored.
+
+        Raises:
+            StoreError: for a folder without a trained cell, or one of another version.
+        """
+        record = folder.record()
+        if record is None or not folder.denoiser.exists():
+            raise StoreError(
+                f"{folder.path}: no trained cell is here; name a folder under a benchmark's cells, "
+                "such as results/quickstart/cells/…"
+            )
+        cell = record.cell
+        try:
+            data = self._load(cell)
+            model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
+            denoiser = self._build(model, cell)
+            load_model(denoiser, folder.denoiser)
+        except (ValidationError, RuntimeError, SafetensorError) as error:
+            raise StoreError(
+                f"{folder.path}: this cell is damaged, or of another version of dstbench or of "
+                f"'{cell.model}' than is installed: {error}"
+            ) from error
+        return data, self._sample(model, denoiser, cell, count)
 
     def _check(self, cell: Cell) -> None:
         """Whether there are enough images to train with, and to score."""
@@ -192,13 +223,13 @@ class Runner:
             hook.dstbench_topology_updated(cell=cell, step=step, changed=changed)
 
     def _sample(
-        self, model: Model, denoiser: nn.Module, cell: Cell, evaluation: EvaluationSettings
-    ) -> Tensor:
+        self, model: Model, denoiser: nn.Module, cell: Cell, count: int
+    ) -> Sequence[Any] | Tensor:
         rng = torch.Generator().manual_seed(derive(cell.seed, "samples"))
+        batch_size = EvaluationSettings(**cell.evaluation).batch_size
         denoiser.eval()
         with torch.no_grad():
-            samples = model.sample(denoiser, evaluation.samples, evaluation.batch_size, rng)
-            return model.data.to_images(samples)
+            return model.sample(denoiser, count, batch_size, rng)
 
     def _untrained(
         self,
@@ -210,8 +241,8 @@ class Runner:
     ) -> Scores | None:
         if cell.sparsifier != DENSE or not evaluation.untrained:
             return None
-        images = self._sample(model, self._build(model, cell), cell, evaluation)
-        return metrics.score(images, real, extractor, evaluation)
+        samples = self._sample(model, self._build(model, cell), cell, evaluation.samples)
+        return metrics.score(model.data.to_images(samples), real, extractor, evaluation)
 
 
 def count(

@@ -14,7 +14,7 @@ from pydantic import Field
 from dstbench.cache import digest
 from dstbench.contracts import Data, PluginSettings, Workspace
 from dstbench.errors import DataError
-from dstbench_sketches.raster import rasterise
+from dstbench_sketches.raster import rasterise, to_svg
 from dstbench_sketches.sketch import Item, Stroke, to_item
 
 if TYPE_CHECKING:
@@ -182,4 +182,5 @@ def _data(path: Path, settings: SketchSettings) -> Data:
         validation=items("validation"),
         fingerprint=digest({"sequences": content.hexdigest(), **look}),
         to_images=to_images,
+        to_svg=to_svg,
     )

@@ -9,8 +9,10 @@ from csv import DictReader
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from dstbench import __version__, cli
@@ -290,6 +292,37 @@ def test_a_leaderboard_in_every_format(dstbench: Dstbench) -> None:
     assert "dense" in json.dumps(json.loads(leaderboard("--format", "json")))
     latex = leaderboard("--format", "latex")
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
+
+
+def test_samples_of_a_cell_are_those_that_were_scored(dstbench: Dstbench, folder: Path) -> None:
+    dstbench("run", "toys.toml")
+    (cell,) = folder.glob("results/toys/cells/*leftmost*")
+    outcome = dstbench("sample", str(cell), "--count", "3", "--to", "drawn/here")
+    assert outcome == Outcome(0, "", "written: 3 files in drawn/here\n")
+    kept = np.load(cell / "samples.npy")
+    for number in range(3):
+        assert (
+            np.asarray(Image.open(f"drawn/here/{number:04}.png")) == kept[number, :, :, 0]
+        ).all()
+    assert not Path("drawn/here/0003.png").exists()
+
+
+def test_samples_that_cannot_be_had(dstbench: Dstbench, folder: Path) -> None:
+    outcome = dstbench("sample", "results/toys")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: results/toys: no trained cell is here; name a folder")
+    dstbench("run", "toys.toml")
+    (cell,) = map(str, folder.glob("results/toys/cells/*leftmost*"))
+    assert dstbench("sample", cell, "--format", "svg") == Outcome(
+        2, "", "error: these samples are pixels, of which there is no SVG; write them as png\n"
+    )
+    assert dstbench("sample", cell, "--to", "toys.toml") == Outcome(
+        2, "", "error: toys.toml: cannot be written to: File exists\n"
+    )
+    Path(cell, "denoiser.safetensors").write_bytes(b"")
+    outcome = dstbench("sample", cell)
+    assert outcome.code == 2
+    assert "this cell is damaged, or of another version of dstbench or of 'toy-net'" in outcome.err
 
 
 def test_a_failed_cell_is_told_and_exits_with_one(
