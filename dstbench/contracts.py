@@ -143,6 +143,8 @@ class Model(ABC):
 
         The noise of all samples is drawn from ``rng`` (a CPU generator) before the first batch, so
         that neither the batch size nor the device changes which noise a sample starts from.
+
+        Raises :class:`~dstbench.errors.DivergedError` where the denoiser's output is not finite.
         """
 
     @abstractmethod

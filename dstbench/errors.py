@@ -29,6 +29,10 @@ class CountingError(DstbenchError):
     """FLOPs cannot be counted honestly for this network."""
 
 
+class DivergedError(DstbenchError):
+    """A network in training, or what it generates, is no longer made of finite numbers."""
+
+
 class ScoreError(DstbenchError):
     """A score cannot be computed from these samples or with this feature extractor."""
 

@@ -14,7 +14,7 @@ from dstbench import __version__
 from dstbench.errors import ConfigError
 from dstbench.records import Environment
 
-_PACKAGES = ("torch", "torchvision", "diffusers", "torch-fidelity", "fvcore", "numpy")
+_PACKAGES = ("torch", "torchvision", "diffusers", "torch-fidelity", "fvcore", "numpy", "pillow")
 
 
 def choose_device(name: str) -> torch.device:

@@ -103,7 +103,7 @@ class Record(_Part):
     cell: Cell
     status: Literal["done", "failed", "diverged"]
     error: str | None = None
-    """What ended the cell, for ``failed`` (a traceback) and ``diverged`` (loss and step)."""
+    """What ended the cell, for ``failed`` (a traceback) and ``diverged`` (what was not finite)."""
     started: str
     """ISO 8601, UTC."""
     environment: Environment

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dstbench import metrics
 from dstbench.contracts import Data, Dataset, FeatureExtractor, Features, Model, Workspace
-from dstbench.errors import DataError, ScoreError, StoreError
+from dstbench.errors import DataError, DivergedError, ScoreError, StoreError
 from dstbench.flops import count_flops, training_flops
 from dstbench.grid import DENSE, Cell
 from dstbench.machine import environment, peak_memory, reset_peak_memory
@@ -31,7 +31,7 @@ from dstbench.seeds import derive
 from dstbench.settings import EvaluationSettings, TrainingSettings
 from dstbench.sparsity import DynamicSparsifier, Sparsifier
 from dstbench.store import CellFolder, Store
-from dstbench.training import DivergedError, Trainer, check_size
+from dstbench.training import Trainer, check_size
 
 KEPT_SAMPLES = 64
 """Sample images kept of each cell, for its grid and the leaderboard's sheet."""

@@ -135,7 +135,7 @@ class Store:
         return CellFolder(self.folder / "cells" / cell.id)
 
     def records(self) -> list[Record]:
-        """The records of all ended cells, in the order of their ids.
+        """The records of all ended cells, in the order in which they were run.
 
         Raises :class:`StoreError` if there are none.
         """
@@ -147,7 +147,7 @@ class Store:
                 f"{self.folder}: no records here; name the folder of a benchmark that was run, "
                 "such as results/quickstart"
             )
-        return found
+        return sorted(found, key=lambda record: record.started)
 
     def samples(self, records: list[Record]) -> dict[str, NDArray[np.uint8]]:
         """The sample images of these records' cells, where they have any, by cell id."""

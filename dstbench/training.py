@@ -15,17 +15,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dstbench.contracts import Model
-from dstbench.errors import DataError, DstbenchError, StoreError
+from dstbench.errors import DataError, DivergedError, StoreError
 from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
 from dstbench.store import CellFolder, write_atomically
 
 HISTORY = ("step", "loss", "seconds_per_step", "topology_updates")
-
-
-class DivergedError(DstbenchError):
-    """The training loss is no longer a finite number."""
 
 
 class Trainer:

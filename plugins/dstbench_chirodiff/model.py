@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from dstbench.contracts import Data, Model, Split, Workspace
-from dstbench.errors import DataError, ScoreError
+from dstbench.errors import DataError, DivergedError
 from dstbench_chirodiff.denoiser import Denoiser
 from dstbench_chirodiff.diffusion import Diffusion
 from dstbench_chirodiff.settings import ChiroDiffSettings, Representation
@@ -95,7 +95,7 @@ class ChiroDiff(Model):
         """Sketches (points, 3), by ancestral sampling; their lengths are those of random training
         sketches.
 
-        Raises :class:`~dstbench.errors.ScoreError` where the denoiser's output is not finite.
+        Raises :class:`~dstbench.errors.DivergedError` where the denoiser's output is not finite.
         """
         seeds = torch.randint(2**62, (count,), generator=rng).tolist()
         # Each sample has its own random numbers, whichever batch it is in.
@@ -161,7 +161,7 @@ class ChiroDiff(Model):
         parts = zip(points.cpu(), lengths.tolist(), strict=True)
         sequences = [sequence[:length] for sequence, length in parts]
         if not all(bool(sequence.isfinite().all()) for sequence in sequences):
-            raise ScoreError("the denoiser's samples are not finite: its training has diverged")
+            raise DivergedError("the denoiser's samples are not finite: its training has diverged")
         return sequences
 
 

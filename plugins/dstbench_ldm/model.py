@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dstbench.contracts import Data, Model, Split, Workspace
-from dstbench.errors import ConfigError, ScoreError
+from dstbench.errors import ConfigError, DivergedError
 from dstbench_ldm.settings import LatentDiffusionSettings
 
 
@@ -72,7 +72,7 @@ class LatentDiffusion(Model):
     ) -> Tensor:
         """Samples by DDIM with η = 0 (Song et al., ICLR 2021, arXiv 2010.02502, equation 12).
 
-        Raises :class:`~dstbench.errors.ScoreError` where the denoiser's output is not finite.
+        Raises :class:`~dstbench.errors.DivergedError` where the denoiser's output is not finite.
         """
         noise = torch.randn((count, *self._latent_shape), generator=rng)
         was_training = denoiser.training
@@ -111,7 +111,7 @@ class LatentDiffusion(Model):
             latents = self.scheduler.step(noise, step, latents).prev_sample
         # The quantiser would turn NaN into an ordinary code, and the images would look fine.
         if not latents.isfinite().all():
-            raise ScoreError("the denoiser's samples are not finite: its training has diverged")
+            raise DivergedError("the denoiser's samples are not finite: its training has diverged")
         return latents
 
 

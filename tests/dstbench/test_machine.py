@@ -58,7 +58,7 @@ def test_devices_that_are_not_there(
 
 def test_the_environment_names_all_that_scores_depend_on() -> None:
     found = environment(CPU)
-    names = ["torch", "torchvision", "diffusers", "torch-fidelity", "fvcore", "numpy"]
+    names = ["torch", "torchvision", "diffusers", "torch-fidelity", "fvcore", "numpy", "pillow"]
     assert found.packages == {"dstbench": __version__} | {n: metadata.version(n) for n in names}
     assert found.threads == torch.get_num_threads()
     assert (found.device, found.gpu) == ("cpu", None)

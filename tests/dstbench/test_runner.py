@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dstbench import hookimpl
 from dstbench.cache import Cache
 from dstbench.contracts import Model, Split, Workspace
-from dstbench.errors import DataError, ScoreError
+from dstbench.errors import DataError, DivergedError, ScoreError
 from dstbench.grid import Cell
 from dstbench.plugins import Plugins
 from dstbench.records import Record
@@ -229,6 +229,20 @@ def test_a_diverged_cell_is_recorded_and_not_tried_again(
     listener.heard.clear()
     assert new_runner().run_grid([cell]) == [record]
     assert listener.heard == []
+
+
+def test_a_cell_whose_samples_diverged_is_recorded_so(
+    runner: Runner,
+    make_cell: MakeCell,
+    toy_model: type[Model],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def sample(*_: Any) -> Tensor:
+        raise DivergedError("the samples are not finite")
+
+    monkeypatch.setattr(toy_model, "sample", sample)
+    (record,) = runner.run_grid([make_cell()])
+    assert (record.status, record.error) == ("diverged", "the samples are not finite")
 
 
 def test_a_listener_that_fails_takes_down_its_cell_alone(

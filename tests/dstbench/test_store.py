@@ -131,13 +131,16 @@ def test_a_locked_folder_is_made(tmp_path: Path) -> None:
 
 def test_all_records_and_samples(tmp_path: Path, make_record: MakeRecord) -> None:
     store = Store(tmp_path / "small")
-    records = [make_record(seed=seed) for seed in (2, 0, 1)]
+    records = [
+        make_record(seed=seed).model_copy(update={"started": f"2026-01-0{day}T00:00:00+00:00"})
+        for seed, day in ((2, 1), (0, 3), (1, 2))
+    ]
     for record in records:
         folder = store.cell(record.cell)
         with folder.locked():
             folder.write_record(record)
     store.cell(records[0].cell).write_samples(np.full((1, 2, 2, 1), 7, np.uint8))
-    assert [record.cell.seed for record in store.records()] == [0, 1, 2]
+    assert [record.cell.seed for record in store.records()] == [2, 1, 0]  # as they were run
     samples = store.samples(records)
     assert list(samples) == [records[0].cell.id]
     assert samples[records[0].cell.id].shape == (1, 2, 2, 1)

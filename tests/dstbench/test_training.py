@@ -20,12 +20,12 @@ from toys import Leftmost, ToyImages, ToyModel
 
 from dstbench.cache import Cache
 from dstbench.contracts import Model, Workspace
-from dstbench.errors import DataError, StoreError
+from dstbench.errors import DataError, DivergedError, StoreError
 from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier
 from dstbench.store import CellFolder
-from dstbench.training import HISTORY, DivergedError, Trainer
+from dstbench.training import HISTORY, Trainer
 
 DYNAMIC: list[type[DynamicSparsifier]] = [RigL, MagRan, Leftmost]
 METHODS: list[type[Sparsifier] | None] = [None, Static, *DYNAMIC]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dstbench.cache import Cache
 from dstbench.contracts import Data
-from dstbench.errors import DataError, ScoreError
+from dstbench.errors import DataError, DivergedError
 
 BOTH = pytest.mark.parametrize("representation", ["absolute", "velocity"])
 
@@ -320,7 +320,7 @@ def test_samples_that_are_not_finite_are_refused(cache: Cache) -> None:
         def forward(self, points: Tensor, lengths: Tensor, times: Tensor) -> Tensor:
             return points / 0
 
-    with pytest.raises(ScoreError, match="diverged"):
+    with pytest.raises(DivergedError, match="diverged"):
         tiny_model(cache).sample(Broken(), count=1, batch_size=1, rng=seeded())
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dstbench.cache import Cache
 from dstbench.contracts import Data, Workspace
-from dstbench.errors import ConfigError, ScoreError
+from dstbench.errors import ConfigError, DivergedError
 
 CPU = torch.device("cpu")
 
@@ -278,7 +278,7 @@ def test_samples_that_are_not_finite_are_refused(model: LatentDiffusion) -> None
         def forward(self, latents: Tensor, steps: Tensor) -> Tensor:
             return latents / 0
 
-    with pytest.raises(ScoreError, match="diverged"):
+    with pytest.raises(DivergedError, match="diverged"):
         model.sample(Broken(), count=1, batch_size=1, rng=seeded())
 
 
