@@ -21,6 +21,12 @@ Every error names the file, the line, the key, what is wrong and what would be r
 
 A task may repeat any of the tables ``models``, ``datasets``, ``sparsifiers``, ``extractors``
 (each by a plugin's name), ``training`` and ``evaluation``; its keys win over the file's.
+
+So may a preset, which may repeat ``grid`` too; where it is chosen, its keys win over the file's and
+over those of every task, and results go to a folder of their own, ``NAME-PRESET``::
+
+    [presets.cpu.training]
+    steps = 200
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -67,6 +73,7 @@ class Benchmark:
     """A validated benchmark file."""
 
     name: str
+    """Of the file and, after a hyphen, of the preset."""
     seeds: tuple[int, ...]
     sparsities: tuple[float, ...]
     sparsifiers: tuple[str, ...]
@@ -74,14 +81,18 @@ class Benchmark:
     tasks: tuple[Task, ...]
 
 
-def load_benchmark(path: Path, plugins: Plugins) -> Benchmark:
-    """Read and validate a benchmark file; :class:`ConfigError` names all that is wrong with it."""
+def load_benchmark(path: Path, plugins: Plugins, preset: str | None = None) -> Benchmark:
+    """Read and validate a benchmark file, as it is or with one of its presets.
+
+    Raises :class:`ConfigError`, which names all that is wrong with the file, presets that were not
+    chosen included; and for a preset that the file does not have.
+    """
     text = _read(path)
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: this is not valid TOML: {error}") from None
-    return _Reader(path, text, plugins).read(data)
+    return _Reader(path, text, plugins).read(data, preset)
 
 
 def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -129,6 +140,10 @@ class _Task(_Tables):
     dataset: str = Field(description="name a dataset plugin")
 
 
+class _Preset(_Tables):
+    grid: dict[str, Any] = Field(default_factory=dict)
+
+
 class _File(_Tables):
     name: Annotated[str, AfterValidator(check_name)] = Field(
         description="results are kept in a folder of this name"
@@ -137,6 +152,7 @@ class _File(_Tables):
     tasks: Annotated[tuple[_Task, ...], NotEmpty] = Field(
         description="at least one [[tasks]] with a model and a dataset"
     )
+    presets: dict[str, _Preset] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,27 +179,68 @@ class _Reader:
         self.plugins = plugins
         self.problems: dict[str, None] = {}  # a set that keeps its order
 
-    def read(self, data: dict[str, Any]) -> Benchmark:
+    def read(self, data: dict[str, Any], preset: str | None) -> Benchmark:
         file = self._validate(_File, _Table((), data))
         self._stop_if_wrong()
-        grid = file.grid
         self.data = data
-        self.sparsifiers: dict[str, type[Any]] = {
-            name: self._find("sparsifier", name, ("grid", "sparsifiers", index))
+        for name in file.presets:
+            try:
+                check_name(name)
+            except ValueError as error:
+                self._note(("presets", name), str(error))
+        benchmarks = {name: self._benchmark(file, name) for name in (None, *file.presets)}
+        self._refuse_unused((), file, benchmarks.values())
+        for name, tables in file.presets.items():
+            self._refuse_unused(("presets", name), tables, [benchmarks[name]])
+        for index, task in enumerate(file.tasks):
+            alone = [
+                replace(each, tasks=each.tasks[index : index + 1]) for each in benchmarks.values()
+            ]
+            self._refuse_unused(("tasks", index), task, alone)
+        self._stop_if_wrong()
+        if preset not in benchmarks:
+            hint = did_you_mean(preset or "", file.presets)
+            raise ConfigError(f"{self.path}: unknown preset '{preset}'; {hint}")
+        return benchmarks[preset]
+
+    def _benchmark(self, file: _File, preset: str | None) -> Benchmark:
+        over: tuple[KeyPath, ...] = () if preset is None else (("presets", preset),)
+        table = self._table(((), *over), "grid")
+        grid = self._validate(_Grid, table)
+        self._stop_if_wrong()
+        sparsifiers: dict[str, type[Any]] = {
+            name: self._find("sparsifier", name, table.locate(("sparsifiers", index)))
             for index, name in enumerate(grid.sparsifiers)
             if name != DENSE
         }
-        if self.sparsifiers and not grid.sparsities:
-            names = ", ".join(self.sparsifiers)
-            self._note(("grid", "sparsities"), f"is empty, but {names} would need at least one")
-        tasks = tuple(self._task(index, task) for index, task in enumerate(file.tasks))
-        self._refuse_unused((), file, tasks)
-        self._stop_if_wrong()
-        return Benchmark(file.name, grid.seeds, grid.sparsities, grid.sparsifiers, tasks)
+        if sparsifiers and not grid.sparsities:
+            names = ", ".join(sparsifiers)
+            self._note(
+                table.locate(("sparsities",)), f"is empty, but {names} would need at least one"
+            )
+        return Benchmark(
+            name=file.name if preset is None else f"{file.name}-{preset}",
+            seeds=grid.seeds,
+            sparsities=grid.sparsities,
+            sparsifiers=grid.sparsifiers,
+            tasks=tuple(
+                self._task(index, task, over, sparsifiers) for index, task in enumerate(file.tasks)
+            ),
+        )
 
-    def _task(self, index: int, task: _Task) -> Task:
+    def _task(
+        self,
+        index: int,
+        task: _Task,
+        over: tuple[KeyPath, ...],
+        sparsifiers: Mapping[str, type[Any]],
+    ) -> Task:
         at: KeyPath = ("tasks", index)
-        evaluation_table = self._table(index, "evaluation")
+
+        def table(*keys: str) -> _Table:
+            return self._table(((), at, *over), *keys)
+
+        evaluation_table = table("evaluation")
         evaluation = self._validate(EvaluationSettings, evaluation_table)
         model = self._find("model", task.model, (*at, "model"))
         dataset = self._find("dataset", task.dataset, (*at, "dataset"))
@@ -198,17 +255,14 @@ class _Reader:
                 f"takes {model.accepts}",
             )
 
-        def table(*keys: str) -> _Table:
-            return self._table(index, *keys)
-
-        resolved = Task(
+        return Task(
             model=task.model,
             dataset=task.dataset,
             model_settings=self._validate(model.Settings, table("models", task.model)),
             dataset_settings=self._validate(dataset.Settings, table("datasets", task.dataset)),
             sparsifier_settings={
                 name: self._axes(sparsifier.Settings, table("sparsifiers", name))
-                for name, sparsifier in self.sparsifiers.items()
+                for name, sparsifier in sparsifiers.items()
             },
             extractor_settings=self._validate(
                 extractor.Settings, table("extractors", evaluation.extractor)
@@ -216,8 +270,6 @@ class _Reader:
             training=self._validate(TrainingSettings, table("training")),
             evaluation=evaluation,
         )
-        self._refuse_unused(at, task, (resolved,))
-        return resolved
 
     def _find(self, kind: Kind, name: str, mentioned_at: KeyPath) -> type[Any]:
         try:
@@ -226,11 +278,13 @@ class _Reader:
             self._note(mentioned_at, str(error))
             return object
 
-    def _table(self, index: int, *keys: str) -> _Table:
-        """What the file says under these keys and, over it, what the task says."""
+    def _table(self, starts: Iterable[KeyPath], *keys: str) -> _Table:
+        """What the file says under these keys from each of the starts, later ones over earlier."""
         table = _Table(keys, {})
-        starts: tuple[KeyPath, ...] = ((), ("tasks", index))
-        for start, node in zip(starts, (self.data, self.data["tasks"][index]), strict=True):
+        for start in starts:
+            node: Any = self.data
+            for key in start:
+                node = node[key]
             for key in keys:
                 node = node.get(key, {})
             _overlay(table, table.values, node, (*start, *keys), ())
@@ -258,13 +312,17 @@ class _Reader:
             for values in itertools.product(*axes.values())
         )
 
-    def _refuse_unused(self, at: KeyPath, tables: _Tables, tasks: tuple[Task, ...]) -> None:
+    def _refuse_unused(self, at: KeyPath, tables: _Tables, benchmarks: Iterable[Benchmark]) -> None:
+        """Note the tables at ``at`` of plugins that none of the benchmarks there uses."""
         used: dict[str, set[str]] = {
-            "models": {task.model for task in tasks},
-            "datasets": {task.dataset for task in tasks},
-            "sparsifiers": set(self.sparsifiers),
-            "extractors": {task.evaluation.extractor for task in tasks},
-        }
+            "models": set(), "datasets": set(), "sparsifiers": set(), "extractors": set()
+        }  # fmt: skip
+        for benchmark in benchmarks:
+            used["sparsifiers"].update(set(benchmark.sparsifiers) - {DENSE})
+            for task in benchmark.tasks:
+                used["models"].add(task.model)
+                used["datasets"].add(task.dataset)
+                used["extractors"].add(task.evaluation.extractor)
         for kind, names in used.items():
             for name in getattr(tables, kind):
                 if name not in names:

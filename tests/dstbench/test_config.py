@@ -110,12 +110,12 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Load a benchmark called x.toml, after replacing parts of its text."""
     monkeypatch.chdir(tmp_path)
 
-    def load(text: str, *replacements: tuple[str, str]) -> Benchmark:
+    def load(text: str, *replacements: tuple[str, str], preset: str | None = None) -> Benchmark:
         for old, new in replacements:
             assert old in text
             text = text.replace(old, new)
         Path("x.toml").write_text(text, encoding="utf-8")
-        return load_benchmark(Path("x.toml"), PLUGINS)
+        return load_benchmark(Path("x.toml"), PLUGINS, preset)
 
     return load
 
@@ -217,8 +217,8 @@ def test_dense_alone_needs_no_sparsities(load: Load) -> None:
          "name"),
         ('name = "small"', 'nam = "small"', "x.toml: name: is missing; results are kept in a "
          "folder of this name\nx.toml:1: nam: unknown key; did you mean 'name'? "
-         "(known: datasets, evaluation, extractors, grid, models, name, sparsifiers, tasks, "
-         "training)"),
+         "(known: datasets, evaluation, extractors, grid, models, name, presets, sparsifiers, "
+         "tasks, training)"),
         ("seeds = [0, 1]", "seedz = [0, 1]", "x.toml:3: grid.seeds: is missing; at least one "
          "integer, such as [0, 1, 2]\n"
          "x.toml:4: grid.seedz: unknown key; did you mean "
@@ -324,6 +324,132 @@ def test_one_wrong_thing(load: Load, old: str, new: str, problem: str) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_table(load: Load, tables: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD + tables)
+    assert str(caught.value) == problem
+
+
+PRESETS = (
+    GOOD
+    + """\
+batch_size = 8
+
+[models.ldm]
+channels = [16, 32]
+
+[evaluation]
+extractor = "inception"
+
+[[tasks]]
+model = "ldm"
+dataset = "digits"
+[tasks.training]
+steps = 20
+learning_rate = 1e-3
+
+[sparsifiers.rigl]
+prune_rate = [0.05, 0.5]
+
+[presets.cpu.grid]
+seeds = [7]
+sparsifiers = ["dense", "rigl"]
+
+[presets.cpu.training]
+steps = 2
+
+[presets.cpu.models.ldm]
+steps = 3
+
+[presets.cpu.sparsifiers.rigl]
+exploration_frequency = 1
+
+[presets.cpu.evaluation]
+extractor = "lenet"
+
+[presets.cpu.extractors.lenet]
+width = 4
+
+[presets.tiny]
+training = { batch_size = 1 }
+"""
+)
+
+
+def test_a_preset_wins_over_the_file_and_over_every_task(load: Load) -> None:
+    cpu = load(PRESETS, preset="cpu")
+    assert (cpu.name, cpu.seeds, cpu.sparsities) == ("small-cpu", (7,), (0.5, 0.9))
+    assert cpu.sparsifiers == ("dense", "rigl")
+    first, second = cpu.tasks
+    assert first.training == TrainingSettings(steps=2, batch_size=8)
+    assert second.training == TrainingSettings(steps=2, batch_size=8, learning_rate=1e-3)
+    assert first.model_settings == Ldm.Settings(channels=(16, 32), steps=3)
+    assert first.sparsifier_settings == {
+        "rigl": tuple(
+            Rigl.Settings(prune_rate=rate, exploration_frequency=1) for rate in (0.05, 0.5)
+        )
+    }
+    assert first.evaluation == EvaluationSettings(extractor="lenet")
+    assert first.extractor_settings == Lenet.Settings(width=4)
+
+
+def test_presets_that_are_not_chosen_change_nothing(load: Load) -> None:
+    assert load(PRESETS) == load(PRESETS[: PRESETS.index("[presets.cpu.grid]")])
+    tiny = load(PRESETS, preset="tiny")
+    assert (tiny.name, tiny.seeds, len(tiny.tasks)) == ("small-tiny", (0, 1), 2)
+    assert [task.training.batch_size for task in tiny.tasks] == [1, 1]
+    assert [task.training.steps for task in tiny.tasks] == [10, 20]
+
+
+def test_a_table_that_only_a_preset_uses(load: Load) -> None:
+    text = PRESETS + "[extractors.lenet]\nwidth = 2\n"
+    assert load(text).tasks[0].extractor_settings == PluginSettings()
+    assert load(text, preset="cpu").tasks[0].extractor_settings == Lenet.Settings(width=4)
+
+
+def test_an_unknown_preset(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(PRESETS, preset="cpuu")
+    assert str(caught.value) == (
+        "x.toml: unknown preset 'cpuu'; did you mean 'cpu'? (known: cpu, tiny)"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD, preset="cpu")
+    assert str(caught.value) == "x.toml: unknown preset 'cpu'; there are none"
+
+
+@pytest.mark.parametrize(
+    ("tables", "problem"),
+    [
+        ("[presets.cpu.training]\nstepz = 1", "x.toml:15: presets.cpu.training.stepz: unknown key; "
+         "did you mean 'steps'? (known: batch_size, betas, channels_last, checkpoint_every, "
+         "ema_decay, gradient_clip, learning_rate, log_every, micro_batches, precision, steps, "
+         "weight_decay)"),
+        ("[presets.cpu.trainin]\nsteps = 1", "x.toml:14: presets.cpu.trainin: unknown key; did you "
+         "mean 'training'? (known: datasets, evaluation, extractors, grid, models, sparsifiers, "
+         "training)"),
+        ("[presets.cpu.grid]\nseedz = [1]", "x.toml:15: presets.cpu.grid.seedz: unknown key; did "
+         "you mean 'seeds'? (known: seeds, sparsifiers, sparsities)"),
+        ("[presets.cpu.grid]\nsparsities = []", "x.toml:15: presets.cpu.grid.sparsities: is empty, "
+         "but static, rigl would need at least one"),
+        ("[presets.cpu.grid]\nsparsifiers = ['rigel']", "x.toml:15: "
+         "presets.cpu.grid.sparsifiers[0]: unknown sparsifier 'rigel'; did you mean 'rigl'? "
+         "(known: rigl, static)"),
+        ("[presets.cpu]\ngrid = 3", "x.toml:15: presets.cpu.grid: should be a table, is 3"),
+        ("[presets]\ncpu = 3", "x.toml:15: presets.cpu: should be a table, is 3"),
+        ("[presets.CPU]", "x.toml:14: presets.CPU: 'CPU' is not a name: use lower-case letters, "
+         "digits, '_', '.' and '-', with a letter or digit first"),
+        ("[presets.cpu.models.ldn]", "x.toml:14: presets.cpu.models.ldn: nothing uses this table; "
+         "did you mean 'ldm'? (known: ldm)"),
+        ("[presets.cpu.grid]\nsparsifiers = ['static']\n[presets.cpu.sparsifiers.rigl]",
+         "x.toml:16: presets.cpu.sparsifiers.rigl: nothing uses this table; known: static"),
+        ("[presets.cpu.evaluation]\nextractor = 'lenett'", "x.toml:15: "
+         "presets.cpu.evaluation.extractor: unknown feature extractor 'lenett'; did you mean "
+         "'lenet'? (known: inception, lenet)"),
+        ("[presets.cpu.models.ldm]\nsteps = 0", "x.toml:15: presets.cpu.models.ldm.steps: should "
+         "be greater than or equal to 1, is 0"),
+    ],
+)  # fmt: skip
+def test_a_wrong_preset_that_was_not_chosen(load: Load, tables: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(GOOD + tables)
     assert str(caught.value) == problem
