@@ -15,8 +15,12 @@ from dstbench import __version__
 from dstbench.errors import DstbenchError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from dstbench.grid import Cell
     from dstbench.plugins import Plugin
+    from dstbench.records import Record
+    from dstbench.store import Store
 
 app = typer.Typer(
     name="dstbench",
@@ -26,6 +30,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+File = Annotated[Path, typer.Argument(help="Benchmark file (TOML).")]
+Preset = Annotated[
+    str | None, typer.Option(help="Preset of the file, whose keys win over all others.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE[,VALUE…]",
+        help="Select the cells with such a model, dataset, sparsifier, sparsity or seed; may be "
+        "repeated.",
+    ),
+]
+Skip = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE[,VALUE…]", help="Leave out such cells; may be repeated."),
+]
+
 out = Console(soft_wrap=True)
 notes = Console(stderr=True)
 
@@ -56,7 +77,10 @@ def _options(
 
 @app.command()
 def run(
-    file: Annotated[Path, typer.Argument(help="Benchmark file (TOML).")],
+    file: File,
+    preset: Preset = None,
+    only: Only = None,
+    skip: Skip = None,
     dry_run: Annotated[bool, typer.Option(help="Print the cells and train nothing.")] = False,
     results: Annotated[Path, typer.Option(help="Folder that holds all results.")] = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -68,12 +92,14 @@ def run(
     from dstbench.config import load_benchmark
     from dstbench.grid import cells
     from dstbench.plugins import load_plugins
+    from dstbench.selection import select
 
     plugins = load_plugins()
-    benchmark = load_benchmark(file, plugins)
+    benchmark = load_benchmark(file, plugins, preset)
     grid = cells(benchmark)
+    selected = select(grid, only or (), skip or ())
     if dry_run:
-        _print_cells(grid)
+        _print_cells(selected)
         return
 
     import torch
@@ -89,14 +115,18 @@ def run(
     if threads is not None:
         torch.set_num_threads(threads)
     store = Store(results / benchmark.name)
-    with watching(notes, grid) as listener:
+    with watching(notes, selected) as listener:
         plugins.manager.register(listener)
         runner = Runner(plugins, store, Workspace(choose_device(device), Cache(), _note))
         try:
-            records = runner.run_grid(grid)
+            ran = runner.run_grid(selected)
         except KeyboardInterrupt:
             notes.print("stopped; the same command goes on from the latest checkpoint")
             raise typer.Exit(130) from None
+    order = [cell.id for cell in grid]
+    chosen = {cell.id for cell in selected}
+    earlier = _records(store, [cell for cell in grid if cell.id not in chosen])
+    records = sorted([*ran, *earlier], key=lambda record: order.index(record.cell.id))
     if records:
         print(render(records, "markdown", benchmark.name))
         try:
@@ -104,10 +134,22 @@ def run(
         except OSError as error:
             raise StoreError(f"{store.folder}: cannot be written to: {error.strerror}") from None
         notes.print(f"written: {store.folder / 'leaderboard.md'}", highlight=False)
-    unfinished = len(grid) - sum(record.status == "done" for record in records)
+    unfinished = len(selected) - sum(record.status == "done" for record in ran)
     if unfinished:
-        notes.print(f"{unfinished} of {len(grid)} cells have no result")
+        notes.print(f"{unfinished} of {len(selected)} cells have no result")
         raise typer.Exit(1)
+
+
+def _records(store: Store, cells: Sequence[Cell]) -> Iterator[Record]:
+    """Of those of the cells that have ended."""
+    for cell in cells:
+        try:
+            record = store.cell(cell).record()
+        except StoreError as error:
+            _note(str(error))
+        else:
+            if record:
+                yield record
 
 
 @app.command()

@@ -259,6 +259,64 @@ def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:
     assert {path: path.read_bytes() for path in results.glob("cells/*/*")} == files
 
 
+def test_some_cells_at_a_time_and_the_leaderboard_of_all(dstbench: Dstbench, folder: Path) -> None:
+    dense = dstbench("run", "toys.toml", "--only", "sparsifier=dense")
+    assert dense.code == 0
+    assert "[1/1] toy-net on toy-images, dense S=0, seed 0\n" in dense.err
+    table = folder / "results" / "toys" / "leaderboard.csv"
+    assert [row["method"] for row in DictReader(table.open())] == ["dense"]
+
+    sparse = dstbench("run", "toys.toml", "--skip", "sparsity=0")
+    assert sparse.code == 0
+    assert "[1/1] toy-net on toy-images, leftmost S=0.5, seed 0\n" in sparse.err
+    assert [row["method"] for row in DictReader(table.open())] == ["dense", "leftmost"]
+    assert sparse.out == dstbench("run", "toys.toml").out
+
+
+def test_a_record_that_cannot_be_read_costs_the_others_nothing(
+    dstbench: Dstbench, folder: Path
+) -> None:
+    dstbench("run", "toys.toml", "--only", "sparsifier=dense")
+    (record,) = folder.glob("results/toys/cells/*/record.json")
+    record.write_text("{}")
+    outcome = dstbench("run", "toys.toml", "--only", "sparsifier=leftmost")
+    assert outcome.code == 0
+    assert f"{record.relative_to(folder)}: not a record of this version" in outcome.err
+    assert "| leftmost" in outcome.out
+
+
+def test_selected_cells_of_a_dry_run(dstbench: Dstbench) -> None:
+    outcome = dstbench("run", "toys.toml", "--dry-run", "--only", "seed=0", "--skip", "sparsity=0")
+    assert outcome.out.splitlines()[-1] == "1 cells"
+    check_refused(
+        dstbench("run", "toys.toml", "--only", "sparsifier=dense", "--only", "sparsity=0.5"),
+        "no cell is left by --only sparsifier=dense --only sparsity=0.5; there are: "
+        "model toy-net; dataset toy-images; sparsifier dense, leftmost; sparsity 0, 0.5; seed 0",
+    )
+
+
+PRESET = """
+[presets.tiny.grid]
+seeds = [1]
+[presets.tiny.training]
+steps = 2
+"""
+
+
+def test_a_preset_has_a_folder_of_its_own(dstbench: Dstbench, folder: Path) -> None:
+    (folder / "toys.toml").write_text(BENCHMARK + PRESET)
+    assert dstbench("run", "toys.toml", "--preset", "tiny").code == 0
+    (results,) = (folder / "results").iterdir()
+    assert results.name == "toys-tiny"
+    records = [json.loads(path.read_text()) for path in results.glob("cells/*/record.json")]
+    assert [(r["cell"]["seed"], r["cell"]["training"]["steps"]) for r in records] == [(1, 2)] * 2
+    outcome = dstbench("run", "toys.toml", "--dry-run", "--preset", "tinny")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == (
+        "error: toys.toml: unknown preset 'tinny'; did you mean 'tiny'? (known: tiny)\n"
+    )
+
+
 def test_results_elsewhere(dstbench: Dstbench, folder: Path) -> None:
     assert dstbench("run", "toys.toml", "--results", "else/where").code == 0
     assert (folder / "else" / "where" / "toys" / "leaderboard.md").exists()
