@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -49,7 +49,8 @@ class Data:
     the pen is lifted after the point (0 or 1). ``to_images`` turns a sequence of items, real or
     generated, into uint8 images (N, C, H, W), the form in which they are scored and shown;
     ``to_svg`` makes an SVG document of one item, where items are drawings. ``fingerprint`` is a
-    hash of the content, the key of everything that is cached about it.
+    hash of the content, the key of everything that is cached about it. ``labels`` has one per
+    item of each split, where the dataset knows any (class, number of strokes, …).
     """
 
     train: Sequence[Any]
@@ -57,6 +58,7 @@ class Data:
     fingerprint: str
     to_images: Callable[[Sequence[Any] | Tensor], Tensor]
     to_svg: Callable[[Any], str] | None = None
+    labels: Mapping[str, Sequence[str | int]] = field(default_factory=dict)
 
     def split(self, name: Split) -> Sequence[Any]:
         return self.train if name == "train" else self.validation

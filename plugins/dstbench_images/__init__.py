@@ -13,5 +13,6 @@ if TYPE_CHECKING:
 @hookimpl
 def dstbench_datasets() -> list[type[Dataset]]:
     from dstbench_images.digits import Digits
+    from dstbench_images.image_folder import ImageFolder
 
-    return [Digits]
+    return [Digits, ImageFolder]
