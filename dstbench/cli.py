@@ -253,11 +253,12 @@ def _print_plugins(listing: list[Plugin]) -> None:
 def _print_plugin(plugin: Plugin) -> None:
     from rich.table import Column, Table
 
-    from dstbench.plugins import describe_settings
+    from dstbench.plugins import describe, describe_settings
 
+    text = describe(plugin.cls) if plugin.cls else plugin.traceback
     out.print(
         f"{plugin.name}: {plugin.kind or 'plugin'} of {plugin.distribution} {plugin.version}, "
-        f"{plugin.state}\n{plugin.traceback or plugin.summary}\n",
+        f"{plugin.state}\n{text}\n",
         markup=False,
         highlight=False,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -206,6 +207,13 @@ class Setting(NamedTuple):
     meaning: str
 
 
+def describe(cls: type[Any]) -> str:
+    """The class's docstring as plain text, without Sphinx's markup."""
+    text = inspect.cleandoc(cls.__doc__ or "")
+    text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", text)
+    return re.sub(r"\*(\S[^*]*)\*|``", r"\1", text)
+
+
 def describe_settings(settings: type[BaseModel], prefix: str = "") -> list[Setting]:
     """The fields of a ``Settings`` class, in the order of their declaration.
 
@@ -280,8 +288,7 @@ def _check_class(kind: Kind, cls: Any) -> None:
 
 
 def _summary(cls: type[Any]) -> str:
-    lines = (cls.__doc__ or "").strip().splitlines()
-    return lines[0] if lines else ""
+    return describe(cls).partition("\n")[0]
 
 
 def _hook_names() -> list[str]:

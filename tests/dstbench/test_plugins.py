@@ -21,6 +21,7 @@ from dstbench.plugins import (
     Plugins,
     Setting,
     check_name,
+    describe,
     describe_settings,
     load_plugins,
 )
@@ -102,6 +103,16 @@ def test_a_plugin_is_found_by_kind_and_name(install: Install) -> None:
             "traceback": None,
         }
     ]
+
+
+def test_a_description_is_plain_text() -> None:
+    class Described:
+        """Draws *Sketches* (``points``, 3).
+
+        Raises :class:`~dstbench.errors.DataError`, see :func:`describe`.
+        """
+
+    assert describe(Described) == ("Draws Sketches (points, 3).\n\nRaises DataError, see describe.")
 
 
 def test_unknown_names_get_the_nearest_one(install: Install) -> None:
