@@ -45,12 +45,9 @@ def bidirectional_gru(gru: nn.GRU, inputs: Tensor, lengths: Tensor) -> Tensor:
         both = sources.index_select(0, rows.flatten()).view(2, points, -1)
         weights, biases = _both(gru, "weight_ih", layer), _both(gru, "bias_ih", layer)
         gates = torch.baddbmm(biases.unsqueeze(1), both, weights.mT).view(2, time, batch, -1)
-        states: Tensor = _Recurrence.apply(
-            # Autocast leaves the recurrence alone: it takes no lower precision.
-            gates.float(),
-            _both(gru, "weight_hh", layer),
-            _both(gru, "bias_hh", layer),
-        )
+        recurrent = _both(gru, "weight_hh", layer), _both(gru, "bias_hh", layer)
+        # Autocast leaves the recurrence alone: it takes no lower precision.
+        states: Tensor = _Recurrence.apply(gates.to(recurrent[0].dtype), *recurrent)
         rows, sources = of_layer_below.to(inputs.device), states.flatten(0, 2)
     rows = forward_first.transpose(0, 1).flatten().to(inputs.device)
     return sources.index_select(0, rows).view(batch, time, -1)

@@ -51,14 +51,30 @@ def test_states_and_gradients_are_those_of_the_packed_gru(
         torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-5)
 
 
+def test_gradients_are_those_of_finite_differences() -> None:
+    torch.manual_seed(0)
+    gru = nn.GRU(3, 2, 2, batch_first=True, bidirectional=True, dtype=torch.float64)
+    lengths = torch.tensor([3, 1, 2])
+    inputs = torch.randn(3, 4, 3, dtype=torch.float64, requires_grad=True)
+    valid = counts(inputs, lengths)
+    assert torch.autograd.gradcheck(
+        lambda inputs, *_: bidirectional_gru(gru, inputs, lengths)[valid],
+        (inputs, *gru.parameters()),
+    )
+
+
 def test_states_are_right_to_1e_5_at_the_published_size() -> None:
     torch.manual_seed(0)
     gru = nn.GRU(13, 96, 3, batch_first=True, bidirectional=True)
     lengths = torch.tensor([60, 17, 44, 1])
     inputs = 3 * torch.randn(4, 60, 13)
     valid = counts(inputs, lengths)
-    difference = bidirectional_gru(gru, inputs, lengths) - packed_gru(gru, inputs, lengths)
-    assert difference[valid].abs().max() < 1e-5
+    for density in 1.0, 0.1:  # as dense, then as masked
+        with torch.no_grad():
+            for parameter in gru.parameters():
+                parameter.mul_(torch.rand_like(parameter) < density)
+        difference = bidirectional_gru(gru, inputs, lengths) - packed_gru(gru, inputs, lengths)
+        assert difference[valid].abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("representation", ["absolute", "velocity"])
