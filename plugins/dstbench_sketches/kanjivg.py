@@ -28,6 +28,9 @@ RELEASE_SHA256 = "69a2944ec1183086fdee5ba9c1f48bc306b867480a95b2f337f3203bf50689
 CURVE_POINTS = 16
 """Points that stand for each Bézier curve of a path, before strokes are resampled."""
 
+LARGEST = 256 << 20
+"""Bytes that all characters may have, unpacked; those of a release have 29 MB."""
+
 _CHARACTER = re.compile(r"(?:.*/)?[0-9a-f]{5}\.svg")  # a variant's name has a suffix
 
 
@@ -100,8 +103,17 @@ def _points(path: Any) -> Stroke:
 def _drawings(archive: Path) -> Splits:
     try:
         with ZipFile(archive) as files:
-            names = sorted(name for name in files.namelist() if _CHARACTER.fullmatch(name))
-            drawings = [Drawing(name, files.read(name)) for name in names]
+            sizes = {
+                file.filename: file.file_size
+                for file in files.infolist()
+                if _CHARACTER.fullmatch(file.filename)
+            }
+            if sum(sizes.values()) > LARGEST:
+                raise DataError(
+                    f"{archive} is no release of KanjiVG: its characters would be "
+                    f"{sum(sizes.values()):,} bytes, of {LARGEST:,} allowed"
+                )
+            drawings = [Drawing(name, files.read(name)) for name in sorted(sizes)]
     except (BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         raise DataError(
             f"{archive} is damaged, or no zip file ({error}); "
@@ -109,7 +121,7 @@ def _drawings(archive: Path) -> Splits:
         ) from error
     if not drawings:
         raise DataError(f"{archive} holds no characters: files such as kanji/04e9c.svg")
-    return split(drawings)
+    return split(drawings, archive)
 
 
 def _found() -> Path | None:

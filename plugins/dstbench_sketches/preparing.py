@@ -61,13 +61,26 @@ class Splits(NamedTuple):
     validation: Sequence[Drawing]
 
 
-def split(drawings: Sequence[Drawing]) -> Splits:
-    """A tenth of the drawings, drawn at random with seed 0, for validation."""
+def split(drawings: Sequence[Drawing], source: object) -> Splits:
+    """A tenth of the drawings, drawn at random with seed 0, for validation.
+
+    Raises :class:`~dstbench.errors.DataError`, which names the source, where there are not two.
+    """
     from sklearn.model_selection import train_test_split
 
     if len(drawings) < 2:
-        raise DataError(f"there are {len(drawings)} drawings to train and validate on, of 2 needed")
+        raise DataError(
+            f"{source} has {len(drawings)} drawing(s); two are needed, to train and to validate on"
+        )
     return Splits(*train_test_split(drawings, test_size=HELD_OUT, random_state=0))
+
+
+def content_key(drawings: Sequence[Drawing]) -> dict[str, str]:
+    """What stands for drawings whose content is bytes."""
+    content = hashlib.sha256()
+    for drawing in drawings:
+        content.update(len(drawing.content).to_bytes(8, "little") + drawing.content)
+    return {"sha256": content.hexdigest()}
 
 
 def prepare(

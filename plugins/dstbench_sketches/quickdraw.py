@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pydantic import Field
 
 from dstbench.contracts import Data, Dataset, Workspace
 from dstbench.errors import DataError
-from dstbench_sketches.preparing import Drawing, SketchSettings, prepare, split
+from dstbench_sketches.preparing import Drawing, SketchSettings, content_key, prepare, split
 from dstbench_sketches.sketch import Stroke
 
 URL = "https://storage.googleapis.com/quickdraw_dataset/full"
@@ -59,13 +58,10 @@ class QuickDraw(Dataset):
             for category in self.settings.categories
             for drawing in _read_category(category, self.settings, workspace)
         ]
-        content = hashlib.sha256()
-        for drawing in drawings:
-            content.update(drawing.content)
         return prepare(
             self.name,
-            {"sha256": content.hexdigest()},
-            lambda: split(drawings),
+            content_key(drawings),
+            lambda: split(drawings, ", ".join(self.settings.categories)),
             read_record,
             self.settings,
             workspace,
@@ -146,9 +142,13 @@ def _download(category: str, settings: QuickDraw.Settings, workspace: Workspace)
 
     def make(folder: Path) -> None:
         workspace.report(f"downloading the first {settings.sketches:,} drawings of {url}")
-        with _stream(url) as lines, (folder / name).open("wb") as file:
-            for drawing in _first(category, lines, settings):
-                file.write(drawing.content.strip() + b"\n")
+        with _stream(url) as lines:
+            drawings = [drawing.content.strip() for drawing in _first(category, lines, settings)]
+        try:
+            _record(drawings[0] if drawings else b"")
+        except DataError as error:  # some server's page, which is not to be kept
+            raise DataError(f"{url} is no file of drawings: {error}") from error
+        (folder / name).write_bytes(b"\n".join(drawings))
 
     key = {
         "url": url,

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +12,9 @@ from pydantic import Field
 
 from dstbench.contracts import Data, Dataset, Workspace
 from dstbench.errors import DataError
-from dstbench_sketches.preparing import Drawing, SketchSettings, prepare, split
+from dstbench_sketches.preparing import Drawing, SketchSettings, content_key, prepare, split
 from dstbench_sketches.sketch import Stroke, to_strokes
+from dstbench_sketches.unpickling import unpickle
 
 PUBLISHED = "https://github.com/dasayan05/chirodiff"
 
@@ -27,10 +23,11 @@ class VMNIST(Dataset):
     """The first digits of VMNIST (Das et al., ICLR 2022), a tenth (at random, seed 0) held out.
 
     From the setting ``path``: either the folder that the authors of ChiroDiff publish, of a pickled
-    dictionary per digit (only plain containers and NumPy arrays are read from it); or an ``.npz``
-    file with the arrays ``points`` (all points of all digits: x, y, and 1 where the pen is lifted
-    after the point, else 0) and ``lengths`` (points of each digit). Without a path: traced from the
-    training images of MNIST, which torchvision downloads; strokes that are not the published ones.
+    dictionary per digit (only plain containers and arrays of numbers are read from it); or an
+    ``.npz`` file with the arrays ``points`` (all points of all digits: x, y, and 1 where the pen is
+    lifted after the point, else 0) and ``lengths`` (points of each digit). Without a path: traced
+    from the training images of MNIST, which torchvision downloads; strokes that are not the
+    published ones.
     """
 
     name = "vmnist"
@@ -44,13 +41,10 @@ class VMNIST(Dataset):
 
     def load(self, workspace: Workspace) -> Data:
         drawings, read = _drawings(self.settings, workspace)
-        content = hashlib.sha256(read.__name__.encode())
-        for drawing in drawings:
-            content.update(drawing.content)
         return prepare(
             self.name,
-            {"sha256": content.hexdigest()},
-            lambda: split(drawings),
+            {"read": read.__name__} | content_key(drawings),
+            lambda: split(drawings, self.settings.path or "MNIST"),
             read,
             self.settings,
             workspace,
@@ -61,18 +55,26 @@ def read_published(content: bytes) -> list[Stroke]:
     """The strokes of a pickled dictionary, as Quick, Draw! has them: ``drawing`` is a list of
     strokes, each a list of x, of y, and of times.
 
-    Raises :class:`~dstbench.errors.DataError` for anything else, unread.
+    Raises :class:`~dstbench.errors.DataError` for anything else.
     """
     try:
-        record = _PlainUnpickler(io.BytesIO(content)).load()
-        return [np.column_stack(stroke[:2]) for stroke in record["drawing"]]
+        drawing = unpickle(content)["drawing"]
+        if sum(len(stroke[0]) for stroke in drawing) > len(content):
+            raise ValueError("more points than bytes")
+        return [np.column_stack([np.fromiter(c, float) for c in stroke[:2]]) for stroke in drawing]
     except Exception as error:  # a damaged pickle may fail in any way
         raise DataError(f"no drawing in it: {error!r}") from error
 
 
 def read_points(content: bytes) -> list[Stroke]:
-    """The strokes of float64 points (points, 3): x, y, and whether the pen is lifted."""
-    return to_strokes(np.frombuffer(content).reshape(-1, 3))
+    """The strokes of float64 points (points, 3): x, y, and whether the pen is lifted.
+
+    Raises :class:`~dstbench.errors.DataError` where one of them is not a finite number.
+    """
+    points = np.frombuffer(content).reshape(-1, 3)
+    if not np.isfinite(points).all():
+        raise DataError("a point is not of finite numbers")
+    return to_strokes(points)
 
 
 def read_image(content: bytes) -> list[Stroke]:
@@ -84,30 +86,6 @@ def read_image(content: bytes) -> list[Stroke]:
 
     image = np.frombuffer(content, dtype=np.uint8).reshape(14, 2, 14, 2)
     return trace(image.mean(axis=(1, 3)) / 255)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads plain containers and NumPy arrays; whatever would call something else is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = _OF_ARRAYS.get((module.replace("numpy.core", "numpy._core"), name))
-        if found is None:
-            raise pickle.UnpicklingError(f"{module}.{name} is neither a container nor an array")
-        return found
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    return text.encode("latin1")
-
-
-_OF_ARRAYS: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce_ex__(2)[0],
-    ("numpy._core.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0],
-    ("_codecs", "encode"): _latin1,
-}
-"""What the pickles of arrays name, in any protocol and before NumPy 2 or since."""
 
 
 def _drawings(
@@ -132,9 +110,10 @@ def _published(folder: Path, count: int) -> list[Drawing]:
     files = sorted(
         (file for file in folder.rglob("*") if file.is_file()), key=lambda file: (file.name, file)
     )
-    return [
-        Drawing(str(file.relative_to(folder)), file.read_bytes()) for file in islice(files, count)
-    ]
+    try:
+        return [Drawing(str(file.relative_to(folder)), file.read_bytes()) for file in files[:count]]
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _arrays(path: Path, count: int) -> list[Drawing]:
@@ -142,7 +121,7 @@ def _arrays(path: Path, count: int) -> list[Drawing]:
         with np.load(path, allow_pickle=False) as arrays:
             points = np.asarray(arrays["points"], dtype=np.float64)
             lengths = np.asarray(arrays["lengths"])
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+    except Exception as error:  # a damaged archive may fail in any way
         raise DataError(
             f"{path} cannot be read ({error}); it should hold the arrays 'points' and 'lengths', "
             "of numbers"

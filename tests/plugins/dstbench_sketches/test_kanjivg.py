@@ -161,6 +161,15 @@ def test_a_damaged_archive_is_an_error_that_says_what_would_be_right(
         load(told, archive)
 
 
+def test_an_archive_that_would_fill_the_memory_is_an_error(told, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(kanjivg, "LARGEST", 100_000)
+    archive = tmp_path / "kanjivg.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("kanji/04e00.svg", b" " * 100_001)
+    with pytest.raises(DataError, match=r"no release of KanjiVG.* 100,001 bytes"):
+        load(told, archive)
+
+
 def test_an_archive_of_other_things_is_an_error(told, tmp_path) -> None:
     archive = tmp_path / "kanjivg.zip"
     archive.write_bytes(release())

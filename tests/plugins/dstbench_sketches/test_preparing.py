@@ -8,6 +8,7 @@ from dstbench_sketches.preparing import (
     Drawing,
     SketchSettings,
     Splits,
+    content_key,
     prepare,
     split,
 )
@@ -106,12 +107,19 @@ def test_in_parallel_as_in_sequence_with_progress(told) -> None:
 @given(st.integers(2, 50))
 def test_a_tenth_is_held_out_and_nothing_lost(count) -> None:
     every = drawings(count)
-    train, validation = split(every)
+    train, validation = split(every, "lines")
     assert len(validation) == int(np.ceil(count / 10))
     assert {d.where for d in [*train, *validation]} == {d.where for d in every}
-    assert [d.where for d in split(every).validation] == [d.where for d in validation]
+    assert [d.where for d in split(every, "lines").validation] == [d.where for d in validation]
 
 
 def test_one_drawing_cannot_be_split() -> None:
-    with pytest.raises(DataError, match="there are 1 drawings"):
-        split(drawings(1))
+    with pytest.raises(DataError, match=r"^lines has 1 drawing"):
+        split(drawings(1), "lines")
+
+
+def test_a_key_stands_for_each_drawing_of_its_own() -> None:
+    whole, cut = (
+        [Drawing("", content) for content in each] for each in ([b"abcd"], [b"ab", b"cd"])
+    )
+    assert content_key(whole) != content_key(cut)

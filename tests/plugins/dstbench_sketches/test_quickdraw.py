@@ -139,6 +139,21 @@ def test_a_download_that_breaks_off_is_an_error_and_not_kept(told, web, monkeypa
     assert size(load(told)) == 20
 
 
+def test_a_page_in_place_of_a_file_is_an_error_and_not_kept(told, web, monkeypatch) -> None:
+    monkeypatch.setattr(quickdraw, "URL", web.url)
+    web.files["/simplified/cat.ndjson"] = b"<html>\nplease log in\n</html>\n"
+    with pytest.raises(DataError, match="is no file of drawings: not JSON"):
+        load(told)
+    web.files["/simplified/cat.ndjson"] = records(20)
+    assert size(load(told)) == 20
+
+
+def test_an_empty_file_is_an_error(told, tmp_path) -> None:
+    (tmp_path / "cat.ndjson").touch()
+    with pytest.raises(DataError, match=r"cat has 0 drawing\(s\); two are needed"):
+        load(told, path=tmp_path)
+
+
 def test_an_unknown_category_is_an_error(told, web, monkeypatch) -> None:
     monkeypatch.setattr(quickdraw, "URL", web.url)
     with pytest.raises(DataError, match=r"404.*categories are those of the game"):
