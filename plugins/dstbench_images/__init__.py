@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 @hookimpl
 def dstbench_datasets() -> list[type[Dataset]]:
+    from dstbench_images.celeba_hq import CelebAHQ
     from dstbench_images.digits import Digits
     from dstbench_images.image_folder import ImageFolder
+    from dstbench_images.imagenette import Imagenette
+    from dstbench_images.lsun_bedrooms import LSUNBedrooms
 
-    return [Digits, ImageFolder]
+    return [CelebAHQ, Digits, ImageFolder, Imagenette, LSUNBedrooms]

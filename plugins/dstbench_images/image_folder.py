@@ -57,19 +57,38 @@ class ImageFolder(Dataset):
 
     def load(self, workspace: Workspace) -> Data:
         settings = self.settings
-        root = _expanded(settings.path)
-        if root.is_dir():
-            state, files = _state(root), partial(_of_folder, root)
-        elif root.is_file():
-            state, files = _hash(root), partial(_of_zip, root)
-        else:
+        root = self.root(workspace)
+        key = {
+            "source": self.state(root),
+            "train": settings.train,
+            "validation": settings.validation,
+        }
+        return prepare(self.name, key, lambda: self.splits(root), settings, workspace)
+
+    def root(self, workspace: Workspace) -> Path:
+        """Where the images are. Raises :class:`~dstbench.errors.DataError` if nothing is there."""
+        path = self.settings.path
+        root = os.path.expandvars(path)
+        if unknown := re.search(r"\$\{?(\w+)", root):
             raise DataError(
-                f"the setting 'path' of the dataset 'image-folder' names {root}, where there is "
+                f"the setting 'path' of the dataset '{self.name}' is {path}, "
+                f"but the environment variable {unknown[1]} is not set"
+            )
+        if not (found := Path(root).expanduser()).exists():
+            raise DataError(
+                f"the setting 'path' of the dataset '{self.name}' names {root}, where there is "
                 "nothing; it should be a folder or a zip file of images"
             )
-        key = {"source": state, "train": settings.train, "validation": settings.validation}
-        splits = lambda: _splits(files(), root, settings.train, settings.validation)  # noqa: E731
-        return prepare(self.name, key, splits, settings, workspace)
+        return found
+
+    def state(self, root: Path) -> str:
+        """A hash that changes with every file."""
+        return _state(root) if root.is_dir() else _hash(root)
+
+    def splits(self, root: Path) -> Splits:
+        """The image files of training and validation."""
+        files = _of_folder(root) if root.is_dir() else _of_zip(root)
+        return _splits(files, root, self.settings.train, self.settings.validation)
 
 
 def _splits(files: Files, root: Path, train: int | None, validation: int | None) -> Splits:
@@ -146,7 +165,7 @@ def _is_image(path: PurePosixPath | Path) -> bool:
 
 
 def _state(root: Path) -> str:
-    """Another one after every change of a file: hashing all pixels would take too long."""
+    """Of names, sizes and times of change: hashing all pixels would take too long."""
     stats = {str(path): path.stat() for path in _images(root)}
     return digest({name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()})
 
@@ -154,13 +173,3 @@ def _state(root: Path) -> str:
 def _hash(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _expanded(path: str) -> Path:
-    expanded = os.path.expandvars(path)
-    if unknown := re.search(r"\$\{?(\w+)", expanded):
-        raise DataError(
-            f"the setting 'path' of the dataset 'image-folder' is {path}, "
-            f"but the environment variable {unknown[1]} is not set"
-        )
-    return Path(expanded).expanduser()

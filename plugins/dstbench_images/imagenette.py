@@ -1,0 +1,51 @@
+"""Imagenette: ten easy classes of ImageNet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from dstbench.contracts import Workspace
+from dstbench.errors import DataError
+from dstbench_images.image_folder import ImageFolder
+
+SIZE = "320px"
+"""The published archive whose shorter sides are nearest to 256 pixels from above."""
+
+
+class Imagenette(ImageFolder):
+    """9,469 photographs for training and 3,925 for validation, in ten classes of ImageNet.
+
+    By fast.ai, https://github.com/fastai/imagenette, the version of 320 pixels. Downloaded once
+    (about 340 MB) and checked by torchvision, where the setting ``path`` names nothing else.
+    """
+
+    name = "imagenette"
+
+    class Settings(ImageFolder.Settings):
+        path: str = Field(
+            "",
+            description="the unpacked archive, or any folder or zip file with train and val; "
+            "none: downloaded",
+        )
+
+    def root(self, workspace: Workspace) -> Path:
+        return super().root(workspace) if self.settings.path else _download(workspace)
+
+
+def _download(workspace: Workspace) -> Path:
+    from torchvision.datasets import Imagenette as Published
+
+    def make(folder: Path) -> None:
+        workspace.report(f"downloading Imagenette, {SIZE} (about 340 MB)")
+        try:
+            Published(folder, size=SIZE, download=True)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"Imagenette could not be downloaded ({error}); get it from "
+                "https://github.com/fastai/imagenette, and name the unpacked folder in the "
+                "setting 'path' of the dataset 'imagenette'"
+            ) from error
+
+    return workspace.cache.folder("imagenette", {"size": SIZE}, make) / "imagenette2-320"

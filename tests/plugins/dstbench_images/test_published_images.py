@@ -1,0 +1,157 @@
+"""CelebA-HQ, LSUN bedrooms and Imagenette, in miniature."""
+
+import builtins
+import hashlib
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+
+import lmdb
+import pytest
+import torch
+import torchvision.datasets
+from dstbench_images.celeba_hq import CelebAHQ
+from dstbench_images.imagenette import Imagenette
+from dstbench_images.lsun_bedrooms import LSUNBedrooms
+from PIL import Image
+
+from dstbench.cache import Cache
+from dstbench.contracts import Data, Workspace
+from dstbench.errors import DataError
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(torch.device("cpu"), Cache(tmp_path / "cache"))
+
+
+def picture(red: int, format: str = "png") -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (9, 8), (red, 0, 0)).save(file, format, lossless=True)
+    return file.getvalue()
+
+
+def reds(data: Data) -> list[int]:
+    return [int(image[0, 0, 0]) for image in (*data.train, *data.validation)]
+
+
+def test_the_papers_numbers_of_images() -> None:
+    for dataset, counts in ((CelebAHQ, (12_500, 500)), (LSUNBedrooms, (10_598, 2_500))):
+        settings = dataset.Settings()
+        assert (settings.train, settings.validation, settings.image_size) == (*counts, 256)
+
+
+@pytest.mark.parametrize("dataset", [CelebAHQ, LSUNBedrooms])
+def test_a_folder_in_dstbench_data(
+    dataset: type[CelebAHQ | LSUNBedrooms],
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DSTBENCH_DATA", raising=False)
+    small = dataset(dataset.Settings(train=5, validation=2, image_size=8))
+    with pytest.raises(DataError, match="variable DSTBENCH_DATA is not set"):
+        small.load(workspace)
+    monkeypatch.setenv("DSTBENCH_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=f"{dataset.name}, where there is nothing"):
+        small.load(workspace)
+    folder = tmp_path / dataset.name
+    folder.mkdir()
+    for red in range(10):
+        (folder / f"{red}.jpg").write_bytes(picture(red))
+    data = small.load(workspace)
+    assert (len(data.train), len(data.validation)) == (5, 2)
+    assert len(set(reds(data))) == 7
+
+
+@pytest.fixture
+def bedrooms(tmp_path: Path) -> Path:
+    """A folder with an LMDB database of twenty WebP images, as LSUN's is."""
+    root = tmp_path / "lsun"
+    root.mkdir()
+    environment = lmdb.open(str(root / "bedroom_train_lmdb"))
+    with environment, environment.begin(write=True) as transaction:
+        for red in range(20):
+            transaction.put(f"{red:040x}".encode(), picture(10 * red, "webp"))
+    return root
+
+
+@pytest.mark.parametrize("below", ["", "bedroom_train_lmdb"])
+def test_an_lmdb_database(workspace: Workspace, bedrooms: Path, below: str) -> None:
+    def load(train: int) -> Data:
+        path = str(bedrooms / below)
+        settings = LSUNBedrooms.Settings(path=path, train=train, validation=4, image_size=8)
+        return LSUNBedrooms(settings).load(workspace)
+
+    data = load(train=16)
+    assert (len(data.train), len(data.validation)) == (16, 4)
+    assert sorted(reds(data)) == [10 * red for red in range(20)]
+    with pytest.raises(DataError, match="20 images are here, of 21 asked for"):
+        load(train=17)
+
+
+def test_lmdb_is_an_extra(
+    workspace: Workspace, bedrooms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = builtins.__import__
+
+    def without_lmdb(name: str, *rest: object) -> object:
+        if name == "lmdb":
+            raise ImportError
+        return original(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_lmdb)
+    with pytest.raises(DataError, match=r"needs the package lmdb: pip install dstbench\[lsun\]"):
+        LSUNBedrooms(LSUNBedrooms.Settings(path=str(bedrooms))).load(workspace)
+
+
+def test_a_damaged_database(workspace: Workspace, bedrooms: Path) -> None:
+    (bedrooms / "bedroom_train_lmdb" / "data.mdb").write_bytes(b"nonsense" * 2000)
+    with pytest.raises(DataError, match="is damaged, or no LMDB database"):
+        LSUNBedrooms(LSUNBedrooms.Settings(path=str(bedrooms))).load(workspace)
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Imagenette's archive, at an address that torchvision downloads it from."""
+    site = tmp_path / "site"
+    site.mkdir()
+    archive = site / "imagenette2-320.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for split, label, red in (
+            ("train", "n01440764", 1),
+            ("train", "n02102040", 2),
+            ("val", "n01440764", 3),
+        ):
+            content = picture(red)
+            member = tarfile.TarInfo(f"imagenette2-320/{split}/{label}/{red}.JPEG")
+            member.size = len(content)
+            tar.addfile(member, BytesIO(content))
+    handler = partial(SimpleHTTPRequestHandler, directory=site)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
+    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+    monkeypatch.setattr(torchvision.datasets.Imagenette, "_ARCHIVES", {"320px": (url, md5)})
+    yield archive
+    server.shutdown()
+    server.server_close()
+
+
+def test_imagenette_is_downloaded_once(workspace: Workspace, published: Path) -> None:
+    settings = Imagenette.Settings(image_size=8)
+    data = Imagenette(settings).load(workspace)
+    assert reds(data) == [1, 2, 3]
+    assert data.labels == {"train": ["n01440764", "n02102040"], "validation": ["n01440764"]}
+    published.unlink()
+    assert Imagenette(settings).load(workspace).fingerprint == data.fingerprint
+
+
+def test_a_download_that_is_not_what_was_published(workspace: Workspace, published: Path) -> None:
+    published.write_bytes(b"something else")
+    with pytest.raises(DataError, match=r"could not be downloaded .* setting 'path' of"):
+        Imagenette(Imagenette.Settings()).load(workspace)
