@@ -1,5 +1,6 @@
 """The traced digits: their split, and whether they are still digits."""
 
+import os
 from pathlib import Path
 from subprocess import run
 from sys import executable
@@ -10,6 +11,8 @@ import torch
 from dstbench_features.lenet_digits import LeNetDigits
 from dstbench_sketches import dstbench_datasets
 from dstbench_sketches.digits_strokes import DigitsStrokes
+from dstbench_sketches.tracing import trace
+from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -51,6 +54,50 @@ def test_items_are_sequences_of_points(some) -> None:
         assert item[-1, 2] == 1
         assert set(item[:, 2].tolist()) <= {0, 1}
         assert item[:, 2].sum() <= 4
+
+
+@pytest.fixture
+def artefacts(tmp_path) -> Path:
+    """Where a test leaves what a person may want to look at."""
+    folder = Path(os.environ.get("DSTBENCH_TEST_ARTEFACTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def sheet(digits: list[np.ndarray], columns: int = 15, side: int = 96) -> Image.Image:
+    """Rows of pictures, beneath each its strokes in colours, with a ring where the pen starts."""
+    rows = -(-len(digits) // columns)
+    paper = Image.new("RGB", (columns * side, 2 * rows * side), "white")
+    pen = ImageDraw.Draw(paper)
+    for number, digit in enumerate(digits):
+        row, column = divmod(number, columns)
+        picture = Image.fromarray((255 - 255 * digit).astype(np.uint8))
+        paper.paste(
+            picture.resize((side, side), Image.Resampling.NEAREST), (column * side, 2 * row * side)
+        )
+        colours = ("red", "blue", "green", "orange")
+        for stroke, colour in zip(trace(digit), colours, strict=False):
+            points = list(map(tuple, stroke * side / 8 + [column * side, (2 * row + 1) * side]))
+            pen.line(points, fill=colour, width=side // 24)
+            pen.circle(points[0], side // 16, outline="black")
+    return paper
+
+
+def test_strokes_follow_the_lines_of_real_digits(artefacts) -> None:
+    digits, classes = load_digits(return_X_y=True)
+    digits = digits.reshape(-1, 8, 8) / 16
+    shown = [digit for n in range(10) for digit in digits[classes == n][:15]]
+    sheet(shown).save(artefacts / "digits-strokes.png")
+
+    drawn = []
+    for digit in shown:
+        points = np.concatenate(trace(digit))
+        columns, rows = np.clip(points.astype(int), 0, 7).T
+        assert (digit[rows, columns] >= 0.25).mean() > 0.95  # no line where there is none
+        ways = np.argwhere(digit >= 0.75)[:, None, ::-1] + 0.5 - points
+        drawn.append((np.hypot(*ways.transpose(2, 0, 1)).min(axis=1) < 1.3).mean())
+    assert np.mean(drawn) > 0.98
+    assert min(drawn) > 0.5  # blots have more than one line can cover
 
 
 def test_the_classifier_of_real_digits_reads_traced_ones(some, told) -> None:
