@@ -45,6 +45,7 @@ def test_listing_the_plugin_imports_no_other_plugin_and_nothing_slow() -> None:
         ({"sampling_steps": 300}, "it must divide diffusion_steps, 1000"),
         ({"representation": "polar"}, "'velocity' or 'absolute'"),
         ({"units": 0}, "greater than or equal to 1"),
+        ({"size": "mnist"}, "'vmnist', 'kanjivg' or 'quickdraw'"),
         ({"variance_strength": 1.5}, "less than or equal to 1"),
         ({"diffusion_steps": 20, "sampling_steps": 20}, "greater than or equal to 21"),
         ({"unit": 3}, "Extra inputs are not permitted"),
@@ -53,6 +54,15 @@ def test_listing_the_plugin_imports_no_other_plugin_and_nothing_slow() -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ChiroDiffSettings(**settings)
+
+
+def test_a_size_is_a_name_for_layers_and_units() -> None:
+    named = ChiroDiffSettings(size="quickdraw")
+    assert (named.layers, named.units) == (3, 128)
+    assert ChiroDiffSettings(size="kanjivg").model_dump() == ChiroDiffSettings().model_dump()
+    assert ChiroDiffSettings(**named.model_dump()).units == 128
+    narrow = ChiroDiffSettings(size="vmnist", units=8)
+    assert (narrow.layers, narrow.units) == (2, 8)
 
 
 def test_sketch_of_one_point_is_refused(cache: Cache) -> None:
