@@ -7,6 +7,8 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
@@ -37,6 +39,8 @@ _CHARACTER = re.compile(r"(?:.*/)?[0-9a-f]{5}\.svg")  # a variant's name has a s
 class KanjiVG(Dataset):
     """The non-variant characters of KanjiVG, a tenth of them (at random, seed 0) for validation.
 
+    A character's label is its number of strokes.
+
     By Ulrich Apel, CC BY-SA 3.0, https://kanjivg.tagaini.net. Read from the setting ``path``, else
     from the last ``kanjivg/*.zip`` in the folder ``$DSTBENCH_DATA``, else from the release of
     August 2025 (6,702 characters, 13 MB), which is downloaded once and checked.
@@ -59,9 +63,13 @@ class KanjiVG(Dataset):
             )
         with archive.open("rb") as file:
             key = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-        return prepare(
+        data = prepare(
             self.name, key, lambda: _drawings(archive), read_svg, self.settings, workspace
         )
+        parts = {"train": data.train, "validation": data.validation}
+        # The pen is lifted once after each stroke.
+        strokes = {part: [int(item[:, 2].sum()) for item in items] for part, items in parts.items()}
+        return replace(data, labels=strokes)
 
 
 def read_svg(svg: bytes) -> list[Stroke]:
@@ -140,7 +148,7 @@ def _download(workspace: Workspace) -> Path:
             download_url_to_file(
                 RELEASE_URL, str(folder / "kanjivg.zip"), RELEASE_SHA256, progress=False
             )
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, HTTPException) as error:
             raise DataError(
                 f"KanjiVG could not be downloaded ({error}); get {RELEASE_URL}, and name the file "
                 "in the setting 'path' of the dataset 'kanjivg' or put it in $DSTBENCH_DATA/kanjivg"

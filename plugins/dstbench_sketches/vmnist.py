@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def _mnist(count: int, workspace: Workspace) -> list[Drawing]:
         workspace.report("downloading MNIST (12 MB)")
         try:
             MNIST(folder, download=True)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, HTTPException) as error:
             raise DataError(
                 f"MNIST could not be downloaded ({error}); VMNIST itself can be given in the "
                 "setting 'path' of the dataset 'vmnist'"

@@ -134,6 +134,18 @@ def test_characters_of_an_archive_without_variants(told, tmp_path) -> None:
     assert data.to_images(data.train).shape == (18, 1, 64, 64)
 
 
+def test_labels_are_numbers_of_strokes(told, tmp_path) -> None:
+    archive = tmp_path / "kanjivg.zip"
+    lines = [f'd="M{n},0L{n},9"' for n in range(5)]
+    files = {f"{0x4E00 + count:05x}": svg(*lines[:count]) for count in range(1, 6)}
+    archive.write_bytes(release(**files))
+    data = load(told, archive)
+    assert sorted([*data.labels["train"], *data.labels["validation"]]) == [1, 2, 3, 4, 5]
+    for part in "train", "validation":
+        strokes = [len(to_strokes(item)) for item in data.split(part)]
+        assert strokes == data.labels[part]
+
+
 def test_characters_that_cannot_be_read_are_counted(told, tmp_path) -> None:
     archive = tmp_path / "kanjivg.zip"
     archive.write_bytes(release(**characters(20), **{"0ffff": svg("id='no-d'")}))
@@ -208,6 +220,14 @@ def test_a_download_that_is_not_the_release_is_an_error(told, web, monkeypatch) 
     for _ in range(2):  # and it is not kept
         with pytest.raises(DataError, match=r"could not be downloaded .*hash.* setting 'path'"):
             load(told)
+
+
+def test_a_download_that_breaks_off_is_an_error(told, web, monkeypatch) -> None:
+    web.files["/kanjivg.zip"] = release(**characters(5))
+    web.cut_off_at = 500
+    monkeypatch.setattr(kanjivg, "RELEASE_URL", f"{web.url}/kanjivg.zip")
+    with pytest.raises(DataError, match="could not be downloaded"):
+        load(told)
 
 
 def test_no_network_is_an_error(told, monkeypatch) -> None:

@@ -112,13 +112,13 @@ def test_records_that_are_no_drawing_are_counted(told, tmp_path) -> None:
 
 def test_only_what_is_needed_is_downloaded(told, web, monkeypatch) -> None:
     monkeypatch.setattr(quickdraw, "URL", web.url)
-    web.files["/simplified/The Eiffel Tower.ndjson"] = records(100) * 800  # 10 MB
+    web.files["/simplified/The Eiffel Tower.ndjson"] = records(100) * 4000  # 50 MB
     settings = {"categories": ("The Eiffel Tower",), "sketches": 200}
     first = load(told, **settings)
     assert size(first) == 200
-    assert len(web.files["/simplified/The Eiffel Tower.ndjson"]) > 9_000_000
+    assert len(web.files["/simplified/The Eiffel Tower.ndjson"]) > 45_000_000
     # The two ends' socket buffers fill up before the server notices.
-    assert web.sent < 6_000_000
+    assert web.sent < 15_000_000
     assert load(told, **settings).fingerprint == first.fingerprint
     assert len(web.requests) == 1
 
