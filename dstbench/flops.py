@@ -53,6 +53,41 @@ class FlopCount:
         return self.modules[""].masked
 
 
+@dataclass(frozen=True)
+class FlopsByWeight:
+    """FLOPs of one forward pass without masks, from which those under any masks follow."""
+
+    modules: Mapping[str, Mapping[str, float]]
+    """By module name, then by the name of the parameter that a product uses; ``""`` for products
+    without one."""
+    parameters: frozenset[str]
+    """The names of all parameters, used or not."""
+
+    def masked(self, densities: Mapping[str, float]) -> FlopCount:
+        """The count where a fraction of each weight is active: as :func:`count_flops`."""
+        for name, density in densities.items():
+            if name not in self.parameters:
+                raise CountingError(f"a density is given for '{name}', which is no parameter")
+            if not 0 <= density <= 1:
+                raise CountingError(
+                    f"the density of '{name}' must be between 0 and 1, not {density}"
+                )
+            if density < 1 and name not in self.modules[""]:
+                raise CountingError(
+                    f"the masked parameter '{name}' takes part in no operator that is counted: it "
+                    "is unused, or not used as it is"
+                )
+        return FlopCount(
+            {
+                name: Flops(
+                    dense=sum(flops.values()),
+                    masked=sum(n * densities.get(weight, 1.0) for weight, n in flops.items()),
+                )
+                for name, flops in self.modules.items()
+            }
+        )
+
+
 def count_flops(
     module: nn.Module, inputs: tuple[Any, ...], densities: Mapping[str, float] | None = None
 ) -> FlopCount:
@@ -72,28 +107,21 @@ def count_flops(
             density that is out of range, of no parameter, or of one that is used in a way that
             cannot be followed.
     """
-    densities = densities or {}
-    _check_densities(module, densities)
+    return flops_by_weight(module, inputs).masked(densities or {})
+
+
+def flops_by_weight(module: nn.Module, inputs: tuple[Any, ...]) -> FlopsByWeight:
+    """FLOPs of one forward pass of ``module(*inputs)`` in evaluation mode, for any masks.
+
+    Raises:
+        CountingError: for an operator that may be heavy and for which there is no rule.
+    """
     analysis = _WeightAnalysis(module, inputs)
     with _evaluation_mode(module), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         by_weight: Mapping[str, Mapping[str, float]] = analysis.by_module_and_operator()
     _refuse_unsupported(analysis, by_weight)
-    for name, density in densities.items():
-        if density < 1 and name not in by_weight[""]:
-            raise CountingError(
-                f"the masked parameter '{name}' takes part in no operator that is counted: it is "
-                "unused, or not used as it is"
-            )
-    return FlopCount(
-        {
-            name: Flops(
-                dense=sum(flops.values()),
-                masked=sum(n * densities.get(weight, 1.0) for weight, n in flops.items()),
-            )
-            for name, flops in by_weight.items()
-        }
-    )
+    return FlopsByWeight(by_weight, frozenset(name for name, _ in module.named_parameters()))
 
 
 def training_flops(
@@ -249,15 +277,6 @@ def _tensors(values: list[Any]) -> Iterator[Any]:
             yield from value.node().inputs()
         else:
             yield value
-
-
-def _check_densities(module: nn.Module, densities: Mapping[str, float]) -> None:
-    parameters = dict(module.named_parameters())
-    for name, density in densities.items():
-        if name not in parameters:
-            raise CountingError(f"a density is given for '{name}', which is no parameter")
-        if not 0 <= density <= 1:
-            raise CountingError(f"the density of '{name}' must be between 0 and 1, not {density}")
 
 
 def _refuse_unsupported(analysis: FlopCountAnalysis, modules: Mapping[str, Any]) -> None:

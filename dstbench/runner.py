@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import traceback
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,13 +19,13 @@ from torch import Tensor, nn
 
 from dstbench import metrics
 from dstbench.contracts import Data, Dataset, FeatureExtractor, Features, Model, Workspace
+from dstbench.counting import count, measure
 from dstbench.errors import DataError, DivergedError, ScoreError, StoreError
-from dstbench.flops import count_flops, training_flops
 from dstbench.grid import DENSE, Cell
 from dstbench.machine import environment, peak_memory, reset_peak_memory
 from dstbench.metrics.features import require_neighbours
 from dstbench.plugins import Plugins
-from dstbench.records import Counts, Record, Scores, Times
+from dstbench.records import Record, Scores, Times
 from dstbench.seeds import derive
 from dstbench.settings import EvaluationSettings, TrainingSettings
 from dstbench.sparsity import DynamicSparsifier, Sparsifier
@@ -119,7 +118,9 @@ class Runner:
         denoiser = self._build(model, cell)
         sparsifier = self._sparsifier(cell, training)
         trainer = Trainer(model, denoiser, sparsifier, training, cell.seed)
-        counts = count(model, denoiser, sparsifier, training)
+        sparsifiable, inputs = model.sparsifiable(denoiser), model.example()
+        network = measure(denoiser, sparsifiable, inputs, model.calls_per_sample)
+        counts = count(network, sparsifier, training)
         if folder.checkpoint.exists():
             trainer.load(folder.checkpoint)
 
@@ -243,35 +244,6 @@ class Runner:
             return None
         samples = self._sample(model, self._build(model, cell), cell, evaluation.samples)
         return metrics.score(model.data.to_images(samples), real, extractor, evaluation)
-
-
-def count(
-    model: Model, denoiser: nn.Module, sparsifier: Sparsifier | None, training: TrainingSettings
-) -> Counts:
-    """Parameters and theoretical FLOPs of a denoiser under its masks, and of its training."""
-    parameters = sum(p.numel() for p in denoiser.parameters())
-    if sparsifier is None:
-        sparsifiable = active = sum(p.numel() for p in model.sparsifiable(denoiser).values())
-    else:
-        sparsifiable, active = sparsifier.sparsifiable, sparsifier.active
-    dense_steps = 0
-    if isinstance(sparsifier, DynamicSparsifier):
-        dense_steps = sparsifier.dense_gradient_steps(training.steps)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        flops = count_flops(denoiser, model.example(), sparsifier.densities if sparsifier else {})
-    size, steps = training.batch_size, training.steps
-    return Counts(
-        parameters=parameters,
-        active_parameters=parameters - (sparsifiable - active),
-        sparsifiable=sparsifiable,
-        active_sparsifiable=active,
-        inference_flops=flops.masked,
-        dense_inference_flops=flops.dense,
-        sample_flops=flops.masked * model.calls_per_sample,
-        training_flops=training_flops(flops, size, steps, dense_steps),
-        dense_training_flops=3 * flops.dense * size * steps,
-    )
 
 
 def _as_array(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

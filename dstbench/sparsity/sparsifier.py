@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
@@ -103,7 +103,7 @@ class Sparsifier:
         self._averaged = averaged
         self._rng = torch.Generator(next(iter(weights.values())).device).manual_seed(self.seed)
         shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        counts = active_counts(shapes, self.sparsity, self.settings.distribution)
+        counts = self.layer_counts(shapes)
         for name, weight in weights.items():
             layer = Layer(name, weight, _full_mask(weight), counts[name])
             self.layers.append(layer)
@@ -115,6 +115,14 @@ class Sparsifier:
         self._apply_masks()
         self._handles.append(optimizer.register_step_post_hook(self._after_optimizer_step))
         return self
+
+    def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """How many weights of each layer are active, of weights of these shapes that may be masked.
+
+        Raises:
+            SparsityError: for a shape that the layer distribution cannot be had for.
+        """
+        return active_counts(shapes, self.sparsity, self.settings.distribution)
 
     def detach(self) -> None:
         """Stop masking; the weights stay as they are."""
@@ -296,8 +304,9 @@ class DynamicSparsifier(Sparsifier, ABC):
         return bool(exploring and step % self.settings.exploration_frequency == 0)
 
     def dense_gradient_steps(self, steps: int) -> int:
-        """How many of the first ``steps`` optimizer steps compute the gradient of all weights."""
-        if not (self.needs_dense_gradient and self.sparse_layers):
+        """How many of the first ``steps`` optimizer steps compute the gradient of inactive
+        weights."""
+        if not (self.needs_dense_gradient and self.sparsity):
             return 0
         return sum(map(self.updates_at, range(1, steps + 1)))
 

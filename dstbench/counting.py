@@ -1,0 +1,93 @@
+"""Parameters and theoretical FLOPs of a denoiser under masks, and of its training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+
+from dstbench.flops import FlopsByWeight, flops_by_weight, training_flops
+from dstbench.records import Counts
+from dstbench.settings import TrainingSettings
+from dstbench.sparsity import DynamicSparsifier, Sparsifier
+from dstbench.sparsity.layers import matching
+
+
+@dataclass(frozen=True)
+class Network:
+    """A denoiser as it is counted, whatever the masks."""
+
+    parameters: int
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of the sparsifiable weights, by parameter name."""
+    flops: FlopsByWeight
+    """Of one call on one example."""
+    calls_per_sample: int
+
+
+def measure(
+    denoiser: nn.Module,
+    sparsifiable: Mapping[str, Tensor],
+    inputs: tuple[Any, ...],
+    calls_per_sample: int,
+) -> Network:
+    """What there is to count; ``inputs`` are those of one call on one example.
+
+    Raises:
+        CountingError: for an operator that may be heavy and for which there is no rule.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        flops = flops_by_weight(denoiser, inputs)
+    return Network(
+        parameters=sum(p.numel() for p in denoiser.parameters()),
+        shapes={name: tuple(weight.shape) for name, weight in sparsifiable.items()},
+        flops=flops,
+        calls_per_sample=calls_per_sample,
+    )
+
+
+def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSettings) -> Counts:
+    """The counts of a network, and of its training, under a sparsifier.
+
+    A sparsifier that is not attached to anything is counted as if it were attached to this network.
+
+    Raises:
+        CountingError: for a masked weight whose use in the network cannot be followed.
+        SparsityError: where the sparsifier could not be attached to such a network.
+    """
+    active = _active(network, sparsifier)
+    sizes = {name: prod(network.shapes[name]) for name in active}
+    flops = network.flops.masked({name: active[name] / sizes[name] for name in active})
+    masked = sum(sizes.values()) - sum(active.values())
+    dense_steps = 0
+    if isinstance(sparsifier, DynamicSparsifier):
+        dense_steps = sparsifier.dense_gradient_steps(training.steps)
+    size, steps = training.batch_size, training.steps
+    return Counts(
+        parameters=network.parameters,
+        active_parameters=network.parameters - masked,
+        sparsifiable=sum(sizes.values()),
+        active_sparsifiable=sum(active.values()),
+        inference_flops=flops.masked,
+        dense_inference_flops=flops.dense,
+        sample_flops=flops.masked * network.calls_per_sample,
+        training_flops=training_flops(flops, size, steps, dense_steps),
+        dense_training_flops=3 * flops.dense * size * steps,
+    )
+
+
+def _active(network: Network, sparsifier: Sparsifier | None) -> dict[str, int]:
+    """How many of each sparsifiable weight's elements are active."""
+    if sparsifier is None:
+        return {name: prod(shape) for name, shape in network.shapes.items()}
+    if sparsifier.layers:
+        return {layer.name: layer.active for layer in sparsifier.layers}
+    left_dense = matching(network.shapes, sparsifier.settings.keep_dense)
+    return sparsifier.layer_counts(
+        {name: shape for name, shape in network.shapes.items() if name not in left_dense}
+    )
