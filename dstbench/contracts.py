@@ -64,6 +64,16 @@ class Data:
         return self.train if name == "train" else self.validation
 
 
+@dataclass(frozen=True)
+class Items:
+    """The items of a dataset, as far as they are known before it is loaded."""
+
+    shape: tuple[int, ...]
+    """Of one item: (C, H, W) of an image, (points, 3) of a sketch."""
+    nominal: str = ""
+    """Where items differ in shape: what was assumed of them, in words; else empty."""
+
+
 class Dataset(ABC):
     """A dataset plugin."""
 
@@ -79,6 +89,20 @@ class Dataset(ABC):
     @abstractmethod
     def load(self, workspace: Workspace) -> Data:
         """Load the dataset. Raises :class:`~dstbench.errors.DataError` where it cannot."""
+
+    def outline(self) -> Items | None:
+        """What its settings tell of its items, for ``dstbench plan``; ``None``: nothing."""
+        return None
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A denoiser, as far as it is known without data: enough to count it, and to time it."""
+
+    denoiser: nn.Module
+    inputs: tuple[Any, ...]
+    """What :meth:`Model.example` returns: tensors, examples along the first dimension."""
+    calls_per_sample: int
 
 
 class Model(ABC):
@@ -106,7 +130,19 @@ class Model(ABC):
         Initial weights come from torch's global generator, which the harness has seeded.
         """
 
-    def sparsifiable(self, denoiser: nn.Module) -> Mapping[str, nn.Parameter]:
+    @classmethod
+    def outline(cls, settings: Any, items: Items) -> Outline | None:
+        """The denoiser for such items, for ``dstbench plan``; ``None``: not known without data.
+
+        Everything is made on torch's default device, which may be the meta device: modules and
+        tensors take no memory there, and have no values.
+
+        Raises :class:`~dstbench.errors.ConfigError` where the items do not fit the settings.
+        """
+        return None
+
+    @classmethod
+    def sparsifiable(cls, denoiser: nn.Module) -> Mapping[str, nn.Parameter]:
         """The weights that may be masked, by parameter name: by default the weights of every
         convolution, linear, recurrent and attention layer."""
         from dstbench.sparsity import sparsifiable_weights

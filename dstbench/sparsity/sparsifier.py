@@ -300,8 +300,10 @@ class DynamicSparsifier(Sparsifier, ABC):
 
     def updates_at(self, step: int) -> bool:
         """Whether a topology update follows optimizer step ``step`` (the first is 1)."""
-        exploring = step < self.settings.stop_fraction * self.total_steps
-        return bool(exploring and step % self.settings.exploration_frequency == 0)
+        return bool(
+            step % self.settings.exploration_frequency == 0
+            and step < self.settings.stop_fraction * self.total_steps
+        )
 
     def dense_gradient_steps(self, steps: int) -> int:
         """How many of the first ``steps`` optimizer steps compute the gradient of inactive

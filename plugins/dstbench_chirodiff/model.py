@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from dstbench.contracts import Data, Model, Split, Workspace
+from dstbench.contracts import Data, Items, Model, Outline, Split, Workspace
 from dstbench.errors import DataError, DivergedError
 from dstbench_chirodiff.denoiser import Denoiser
 from dstbench_chirodiff.diffusion import Diffusion
@@ -56,8 +56,14 @@ class ChiroDiff(Model):
         }
         self.lengths = torch.tensor([len(sequence) for sequence in self.sequences["train"]])
 
+    @classmethod
+    def outline(cls, settings: ChiroDiffSettings, items: Items) -> Outline:
+        """With items of shape (points, 3); all points but the first are diffused."""
+        inputs = _example(items.shape[0] - 1)
+        return Outline(_denoiser(settings), inputs, settings.sampling_steps)
+
     def build(self) -> nn.Module:
-        return self._denoiser().to(self.workspace.device)
+        return _denoiser(self.settings).to(self.workspace.device)
 
     def batches(self, batch_size: int, rng: torch.Generator) -> Sequence[Tensor]:
         """Sketches of about the same length together, so that little time goes into padding."""
@@ -115,10 +121,8 @@ class ChiroDiff(Model):
 
     def example(self) -> tuple[Tensor, Tensor, Tensor]:
         """A sequence (1, T, 3) of the training sketches' mean length, that length and a time."""
-        device = self.workspace.device
-        length = round(float(self.lengths.double().mean()))
-        points = torch.zeros(1, length, 3, device=device)
-        return points, torch.tensor([length]), torch.ones(1, device=device)
+        with self.workspace.device:
+            return _example(round(float(self.lengths.double().mean())))
 
     @property
     def calls_per_sample(self) -> int:
@@ -128,15 +132,11 @@ class ChiroDiff(Model):
         """The mean number of diffused points of a training sketch, and the dense denoiser's FLOPs
         for each: every weight is used once."""
         with torch.device("meta"):
-            weights = self.sparsifiable(self._denoiser()).values()
+            weights = self.sparsifiable(_denoiser(self.settings)).values()
         return {
             "mean_points": float(self.lengths.double().mean()),
             "dense_flops_per_point": sum(weight.numel() for weight in weights),
         }
-
-    def _denoiser(self) -> Denoiser:
-        settings = self.settings
-        return Denoiser(settings.representation, settings.layers, settings.units)
 
     def _times(self, steps: Tensor) -> Tensor:
         return (steps / self.diffusion.steps).to(self.workspace.device)
@@ -163,6 +163,16 @@ class ChiroDiff(Model):
         if not all(bool(sequence.isfinite().all()) for sequence in sequences):
             raise DivergedError("the denoiser's samples are not finite: its training has diverged")
         return sequences
+
+
+def _denoiser(settings: ChiroDiffSettings) -> Denoiser:
+    return Denoiser(settings.representation, settings.layers, settings.units)
+
+
+def _example(length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A sequence (1, length, 3), its length on the CPU, and a time."""
+    lengths = torch.tensor([length], device="cpu")
+    return torch.zeros(1, length, 3), lengths, torch.ones(1)
 
 
 def to_sequence(sketch: Tensor, representation: Representation) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dstbench.contracts import Data, Dataset, Workspace
+from dstbench.contracts import Data, Dataset, Items, Workspace
 
 SIZE = 32
 """Pixels on a side, after upsampling from 8."""
@@ -26,6 +26,9 @@ class Digits(Dataset):
 
     name = "digits"
     kind = "images"
+
+    def outline(self) -> Items:
+        return Items((1, SIZE, SIZE))
 
     def load(self, workspace: Workspace) -> Data:
         from sklearn.datasets import load_digits

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from dstbench.cache import digest
-from dstbench.contracts import Data, Dataset, Workspace
+from dstbench.contracts import Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
 from dstbench_images.photographs import PhotographSettings, Source, Splits, prepare
 
@@ -54,6 +54,9 @@ class ImageFolder(Dataset):
             description="images for validation, drawn with seed 0; none: all of their folder, "
             "else a tenth of all",
         )
+
+    def outline(self) -> Items:
+        return Items((3, self.settings.image_size, self.settings.image_size))
 
     def load(self, workspace: Workspace) -> Data:
         settings = self.settings

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dstbench.contracts import Data, Model, Split, Workspace
+from dstbench.contracts import Data, Items, Model, Outline, Split, Workspace
 from dstbench.errors import ConfigError, DivergedError
 from dstbench_ldm.settings import LatentDiffusionSettings
 
@@ -27,7 +29,7 @@ class LatentDiffusion(Model):
 
     def __init__(self, settings: LatentDiffusionSettings, data: Data, workspace: Workspace) -> None:
         super().__init__(settings, data, workspace)
-        _check_image_size(settings, data)
+        _check_image_size(settings, data.train[0].shape)
 
         from diffusers import DDIMScheduler  # slow, and not needed to list the plugins
 
@@ -44,6 +46,16 @@ class LatentDiffusion(Model):
             timestep_spacing="trailing",
         )
         self.scheduler.set_timesteps(settings.sampling_steps)
+
+    @classmethod
+    def outline(cls, settings: LatentDiffusionSettings, items: Items) -> Outline:
+        """With images of shape (C, H, W), whose latents the first stage makes smaller."""
+        from dstbench_ldm.denoiser import build_denoiser
+
+        _check_image_size(settings, items.shape)
+        height, width = (side // settings.first_stage.downsampling for side in items.shape[-2:])
+        inputs = _example((settings.first_stage.latent_channels, height, width))
+        return Outline(build_denoiser(settings), inputs, settings.sampling_steps)
 
     def build(self) -> nn.Module:
         from dstbench_ldm.denoiser import build_denoiser
@@ -88,10 +100,8 @@ class LatentDiffusion(Model):
 
     def example(self) -> tuple[Tensor, Tensor]:
         """A latent (1, C, h, w) and its timestep (1,)."""
-        device = self.workspace.device
-        return torch.zeros((1, *self._latent_shape), device=device), torch.zeros(
-            1, dtype=torch.int64, device=device
-        )
+        with self.workspace.device:
+            return _example(self._latent_shape)
 
     @property
     def calls_per_sample(self) -> int:
@@ -115,9 +125,13 @@ class LatentDiffusion(Model):
         return latents
 
 
-def _check_image_size(settings: LatentDiffusionSettings, data: Data) -> None:
+def _example(latent_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    return torch.zeros(1, *latent_shape), torch.zeros(1, dtype=torch.int64)
+
+
+def _check_image_size(settings: LatentDiffusionSettings, shape: Sequence[int]) -> None:
     first_stage, denoiser = settings.first_stage.downsampling, settings.downsampling
-    height, width = data.train[0].shape[-2:]
+    height, width = shape[-2:]
     if height % (first_stage * denoiser) or width % (first_stage * denoiser):
         raise ConfigError(
             f"images of {height}×{width} pixels do not fit the model: "

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dstbench.contracts import Data, Dataset, Workspace
-from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, prepare
+from dstbench.contracts import Data, Dataset, Items, Workspace
+from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, Typical, prepare
 from dstbench_sketches.sketch import Stroke
 
 VALIDATION = 297
 """Drawings held out; the other 1,500 are for training. The same digits as dataset ``digits``."""
+
+TYPICAL = Typical(strokes=1.3, length=2.04, source="the mean of those digits")
 
 
 class DigitsStrokes(Dataset):
@@ -35,6 +37,9 @@ class DigitsStrokes(Dataset):
         line_width: float = Field(
             0.14, gt=0, le=0.5, description="of a scored picture, as a fraction of its side"
         )
+
+    def outline(self) -> Items:
+        return TYPICAL.outline(self.settings)
 
     def load(self, workspace: Workspace) -> Data:
         from sklearn.datasets import load_digits

@@ -17,9 +17,9 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from pydantic import Field
 
-from dstbench.contracts import Data, Dataset, Workspace
+from dstbench.contracts import Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
-from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, prepare, split
+from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, Typical, prepare, split
 from dstbench_sketches.sketch import Stroke
 
 RELEASE_URL = (
@@ -34,6 +34,8 @@ LARGEST = 256 << 20
 """Bytes that all characters may have, unpacked; those of a release have 29 MB."""
 
 _CHARACTER = re.compile(r"(?:.*/)?[0-9a-f]{5}\.svg")  # a variant's name has a suffix
+
+TYPICAL = Typical(strokes=11.9, length=4.65, source="KanjiVG's mean")
 
 
 class KanjiVG(Dataset):
@@ -53,6 +55,9 @@ class KanjiVG(Dataset):
         path: Path | None = Field(
             None, description="a release's kanjivg-…-main.zip; none: found or downloaded"
         )
+
+    def outline(self) -> Items:
+        return TYPICAL.outline(self.settings)
 
     def load(self, workspace: Workspace) -> Data:
         archive = self.settings.path or _found() or _download(workspace)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dstbench.cache import digest
-from dstbench.contracts import Data, PluginSettings, Workspace
+from dstbench.contracts import Data, Items, PluginSettings, Workspace
 from dstbench.errors import DataError
 from dstbench_sketches.raster import rasterise, to_svg
 from dstbench_sketches.sketch import Item, Stroke, to_item
@@ -47,6 +47,22 @@ class SketchSettings(PluginSettings):
     line_width: float = Field(
         0.03, gt=0, le=0.5, description="of a scored picture, as a fraction of its side"
     )
+
+
+class Typical(NamedTuple):
+    """What is known of a dataset's drawings before they are there, as means over all of them."""
+
+    strokes: float
+    length: float
+    """Of all strokes together; the drawing's farthest point is at distance 1 from its first."""
+    source: str
+
+    def outline(self, settings: SketchSettings) -> Items:
+        """Sketches of their mean number of points: each stroke has one more than it has parts,
+        whose number is rounded up."""
+        points = round(self.length / settings.spacing + 1.5 * self.strokes)
+        points = min(max(points, 2), settings.max_points)
+        return Items((points, 3), f"sketches of {points} points, {self.source}")
 
 
 class Drawing(NamedTuple):

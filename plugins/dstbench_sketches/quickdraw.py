@@ -12,9 +12,16 @@ from urllib.parse import quote
 import numpy as np
 from pydantic import Field
 
-from dstbench.contracts import Data, Dataset, Workspace
+from dstbench.contracts import Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
-from dstbench_sketches.preparing import Drawing, SketchSettings, content_key, prepare, split
+from dstbench_sketches.preparing import (
+    Drawing,
+    SketchSettings,
+    Typical,
+    content_key,
+    prepare,
+    split,
+)
 from dstbench_sketches.sketch import Stroke
 
 URL = "https://storage.googleapis.com/quickdraw_dataset/full"
@@ -23,6 +30,8 @@ TIMEOUT = 30
 """Seconds without an answer after which a download is given up."""
 
 Category = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]*$")]
+
+TYPICAL = Typical(strokes=8.3, length=6.6, source="as three records of it have on average")
 
 
 class QuickDraw(Dataset):
@@ -51,6 +60,9 @@ class QuickDraw(Dataset):
         path: Path | None = Field(
             None, description="folder of CATEGORY.ndjson files; none: downloaded"
         )
+
+    def outline(self) -> Items:
+        return TYPICAL.outline(self.settings)
 
     def load(self, workspace: Workspace) -> Data:
         drawings = [

@@ -11,13 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dstbench.contracts import Data, Dataset, Workspace
+from dstbench.contracts import Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
-from dstbench_sketches.preparing import Drawing, SketchSettings, content_key, prepare, split
+from dstbench_sketches.preparing import (
+    Drawing,
+    SketchSettings,
+    Typical,
+    content_key,
+    prepare,
+    split,
+)
 from dstbench_sketches.sketch import Stroke, to_strokes
 from dstbench_sketches.unpickling import unpickle
 
 PUBLISHED = "https://github.com/dasayan05/chirodiff"
+
+TYPICAL = Typical(strokes=1.3, length=2.04, source="as many as traced digits have")
 
 
 class VMNIST(Dataset):
@@ -39,6 +48,9 @@ class VMNIST(Dataset):
         path: Path | None = Field(
             None, description="published folder, or .npz file; none: MNIST is traced"
         )
+
+    def outline(self) -> Items:
+        return TYPICAL.outline(self.settings)
 
     def load(self, workspace: Workspace) -> Data:
         drawings, read = _drawings(self.settings, workspace)

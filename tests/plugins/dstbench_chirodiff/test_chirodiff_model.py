@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dstbench.cache import Cache
-from dstbench.contracts import Data
+from dstbench.contracts import Data, Items
 from dstbench.errors import DataError, DivergedError
 
 BOTH = pytest.mark.parametrize("representation", ["absolute", "velocity"])
@@ -106,6 +106,20 @@ def test_sketches_survive_both_representations(
 
 
 # Noise
+
+
+def test_the_outline_is_the_models(cache: Cache) -> None:
+    model = tiny_model(cache, tiny_data(range(9, 10)))
+    outline = ChiroDiff.outline(model.settings, Items((9, 3)))
+    shapes = [
+        {n: p.shape for n, p in d.named_parameters()} for d in (outline.denoiser, model.build())
+    ]
+    assert shapes[0] == shapes[1]
+    assert all(map(torch.equal, outline.inputs, model.example()))
+    assert outline.calls_per_sample == model.calls_per_sample
+    with torch.device("meta"):
+        _, lengths, _ = ChiroDiff.outline(model.settings, Items((9, 3))).inputs
+    assert lengths.tolist() == [8], "on the CPU in any case"
 
 
 def test_noise_schedule_is_the_papers() -> None:

@@ -29,7 +29,7 @@ def trainer(model: ChiroDiff, sparsifier: Sparsifier | None) -> Trainer:
 
 
 def advance(training: Trainer, steps: int) -> list[float]:
-    return [training._timed_step() for _ in range(steps)]
+    return [training.take_step() for _ in range(steps)]
 
 
 def test_rigl_keeps_the_masks_and_uses_what_it_grows(cache: Cache) -> None:

@@ -37,6 +37,10 @@ def test_items_are_grey_uint8_images_of_32_pixels(data: Data, split: str, size: 
     assert {(tuple(item.shape), item.dtype) for item in items} == {((1, 32, 32), torch.uint8)}
 
 
+def test_the_outline_is_true(data: Data) -> None:
+    assert Digits(Digits.Settings()).outline().shape == data.train[0].shape
+
+
 def test_images_use_the_whole_range_of_grey(data: Data) -> None:
     images = data.to_images(data.train)
     assert images.shape == (1500, 1, 32, 32)

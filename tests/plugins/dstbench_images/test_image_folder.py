@@ -13,7 +13,7 @@ from dstbench_images.image_folder import ImageFolder
 from PIL import Image
 
 from dstbench.cache import Cache
-from dstbench.contracts import Data, Workspace
+from dstbench.contracts import Data, Items, Workspace
 from dstbench.errors import DataError
 
 SIZE = 8
@@ -93,6 +93,11 @@ def test_a_zip_is_as_a_folder(load: Callable[..., Data], tmp_path: Path) -> None
         assert zipped.fingerprint == folder.fingerprint
         assert zipped.labels == folder.labels
         assert reds(zipped) == reds(folder)
+
+
+def test_the_outline_is_true_before_anything_is_there() -> None:
+    settings = ImageFolder.Settings(path="nowhere", image_size=40)
+    assert ImageFolder(settings).outline() == Items((3, 40, 40))
 
 
 def test_without_folders_a_tenth_is_held_out(load: Callable[..., Data], tmp_path: Path) -> None:

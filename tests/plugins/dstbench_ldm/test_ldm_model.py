@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dstbench.cache import Cache
-from dstbench.contracts import Data, Workspace
+from dstbench.contracts import Data, Items, Workspace
 from dstbench.errors import ConfigError, DivergedError
 
 CPU = torch.device("cpu")
@@ -287,6 +287,21 @@ def test_denoiser_can_be_traced_on_the_example(model: LatentDiffusion, denoiser:
     latents, steps = model.example()
     traced: Callable[..., Tensor] = torch.jit.trace(denoiser.eval(), (latents, steps))
     assert traced(latents, steps).shape == (1, 3, 8, 8)
+
+
+def test_the_outline_is_the_models(model: LatentDiffusion, denoiser: nn.Module) -> None:
+    with torch.device("meta"):
+        outline = LatentDiffusion.outline(SETTINGS, Items((1, 16, 16)))
+    assert all(parameter.is_meta for parameter in outline.denoiser.parameters())
+    shapes = [{n: p.shape for n, p in d.named_parameters()} for d in (outline.denoiser, denoiser)]
+    assert shapes[0] == shapes[1]
+    described = [
+        [(x.shape, x.dtype) for x in inputs] for inputs in (outline.inputs, model.example())
+    ]
+    assert described[0] == described[1]
+    assert outline.calls_per_sample == model.calls_per_sample
+    with pytest.raises(ConfigError, match="images of 16×18 pixels do not fit"):
+        LatentDiffusion.outline(SETTINGS, Items((1, 16, 18)))
 
 
 def test_images_that_cannot_be_halved_are_refused(cache: Cache) -> None:

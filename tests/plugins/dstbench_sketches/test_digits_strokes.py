@@ -100,6 +100,14 @@ def test_strokes_follow_the_lines_of_real_digits(artefacts) -> None:
     assert min(drawn) > 0.5  # blots have more than one line can cover
 
 
+def test_the_outline_is_true_on_average(some) -> None:
+    data, _ = some
+    points = [len(item) for item in [*data.train, *data.validation]]
+    outline = DigitsStrokes(DigitsStrokes.Settings()).outline()
+    assert outline.shape == (pytest.approx(np.mean(points), abs=1), 3)
+    assert outline.nominal == "sketches of 43 points, the mean of those digits"
+
+
 def test_the_classifier_of_real_digits_reads_traced_ones(some, told) -> None:
     """In the order of the split, too: it would read noise right one time in ten."""
     data, classes = some

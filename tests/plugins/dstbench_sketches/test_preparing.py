@@ -8,6 +8,7 @@ from dstbench_sketches.preparing import (
     Drawing,
     SketchSettings,
     Splits,
+    Typical,
     content_key,
     prepare,
     split,
@@ -15,6 +16,7 @@ from dstbench_sketches.preparing import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstbench.contracts import Items
 from dstbench.errors import DataError
 
 
@@ -42,6 +44,20 @@ def test_items_are_sequences_in_order(told) -> None:
         x, y = np.cos(n), np.sin(n)
         expected = torch.tensor([[0, 0, 0], [x / 2, y / 2, 0], [x, y, 1]])
         torch.testing.assert_close(item, expected.float())
+
+
+@pytest.mark.parametrize(
+    ("spacing", "points"),
+    [
+        (0.5, 11),  # 8 parts, half a part and one point more for each of two strokes
+        (0.05, 83),
+        (0.01, 300),  # the most that the settings allow
+        (9.0, 3),
+    ],
+)
+def test_points_of_typical_drawings(spacing: float, points: int) -> None:
+    items = Typical(2, 4.0, "say").outline(SketchSettings(spacing=spacing))
+    assert items == Items((points, 3), f"sketches of {points} points, say")
 
 
 def test_pictures_have_one_channel_and_the_size_that_is_set(told) -> None:
