@@ -87,7 +87,7 @@ class Trainer:
         with folder.history.open("a", newline="") as file:
             history = csv.writer(file)
             while self.step < self.settings.steps:
-                loss = self._timed_step()
+                loss = self.take_step()
                 on_step(self.step, loss)
                 last = self.step == self.settings.steps
                 if self.step % self.settings.log_every == 0 or last:
@@ -158,7 +158,12 @@ class Trainer:
         self.seconds = state["seconds"]
         self._unwritten = state["unwritten"]
 
-    def _timed_step(self) -> float:
+    def take_step(self) -> float:
+        """Take the next optimizer step, and time it; the mean loss of its batch.
+
+        Raises:
+            DivergedError: at a loss that is not finite.
+        """
         start = time.perf_counter()
         loss = self._step()
         seconds = time.perf_counter() - start
