@@ -46,6 +46,8 @@ Skip = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE[,VALUE…]", help="Leave out such cells; may be repeated."),
 ]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")]
 
 out = Console(soft_wrap=True)
 notes = Console(stderr=True)
@@ -83,10 +85,8 @@ def run(
     skip: Skip = None,
     dry_run: Annotated[bool, typer.Option(help="Print the cells and train nothing.")] = False,
     results: Annotated[Path, typer.Option(help="Folder that holds all results.")] = Path("results"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")
-    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
     """Train, sample and score every cell of a benchmark that has no result yet."""
     from dstbench.config import load_benchmark
@@ -150,6 +150,46 @@ def _records(store: Store, cells: Sequence[Cell]) -> Iterator[Record]:
         else:
             if record:
                 yield record
+
+
+@app.command()
+def plan(
+    file: File,
+    preset: Preset = None,
+    only: Only = None,
+    skip: Skip = None,
+    format: Annotated[
+        Literal["table", "csv", "json"],
+        typer.Option(help="table: markdown, seeds together; csv, json: one row per cell."),
+    ] = "table",
+    calibrate: Annotated[
+        bool, typer.Option(help="Estimate times too, from a few training steps taken now.")
+    ] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Say what every cell would cost: parameters, FLOPs, disk. Needs no data and trains nothing."""
+    from dstbench.config import load_benchmark
+    from dstbench.grid import cells
+    from dstbench.plugins import load_plugins
+    from dstbench.selection import select
+
+    known = load_plugins()
+    benchmark = load_benchmark(file, known, preset)
+    grid = select(cells(benchmark), only or (), skip or ())
+
+    import torch
+
+    from dstbench.machine import choose_device, environment
+    from dstbench.planning import plan as plan_cells
+    from dstbench.report.plan import render_plan
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    where = choose_device(device) if calibrate else None
+    plans = plan_cells(grid, known, where)
+    machine = environment(where).machine if where else None
+    print(render_plan(plans, format, benchmark.name, machine), end="")
 
 
 @app.command()

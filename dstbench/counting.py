@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dstbench.flops import FlopsByWeight, flops_by_weight, training_flops
+from dstbench.flops import Flops, FlopsByWeight, flops_by_weight, training_flops
 from dstbench.records import Counts
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import DynamicSparsifier, Sparsifier
@@ -78,6 +78,16 @@ def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSet
         sample_flops=flops.masked * network.calls_per_sample,
         training_flops=training_flops(flops, size, steps, dense_steps),
         dense_training_flops=3 * flops.dense * size * steps,
+    )
+
+
+def sparsifiable_flops(network: Network, sparsifier: Sparsifier | None) -> Flops:
+    """The part of an inference's FLOPs that masks can save: products with sparsifiable weights."""
+    active, flops = _active(network, sparsifier), network.flops.modules[""]
+    used = {name: flops.get(name, 0.0) for name in active}
+    return Flops(
+        dense=sum(used.values()),
+        masked=sum(used[name] * active[name] / prod(network.shapes[name]) for name in active),
     )
 
 

@@ -186,10 +186,7 @@ def paired_difference(ours: Mapping[int, float], dense: Mapping[int, float]) -> 
 
 def machines(records: Iterable[Record]) -> list[str]:
     """The machines that ran the cells, in words, each once."""
-    environments = [record.environment for record in records]
-    return list(
-        dict.fromkeys(f"{e.gpu or e.cpu} ({e.device}, {e.threads} threads)" for e in environments)
-    )
+    return list(dict.fromkeys(record.environment.machine for record in records))
 
 
 def _comparable(records: Sequence[Record]) -> list[list[Record]]:

@@ -95,6 +95,11 @@ class Environment(_Part):
     gpu: str | None
     git_revision: str | None
 
+    @property
+    def machine(self) -> str:
+        """In words: what the times depend on."""
+        return f"{self.gpu or self.cpu} ({self.device}, {self.threads} threads)"
+
 
 class Record(_Part):
     """One cell's result."""

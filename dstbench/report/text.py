@@ -66,14 +66,14 @@ def _columns(table: Table) -> Iterator[_Column]:
             yield _score_column(table, metric)
     for title, name, form in (
         ("active parameters (×)", "active_parameters", "{:,.0f}".format),
-        ("theoretical GFLOPs (×)", "inference_flops", _scaled(1e-9)),
+        ("theoretical GFLOPs (×)", "inference_flops", scaled(1e-9)),
         ("theoretical training FLOPs (×)", "training_flops", "{:.2e}".format),
-        ("measured ms/step (×)", "training_step_seconds", _scaled(1e3)),
-        ("measured ms/sample (×)", "sample_seconds", _scaled(1e3)),
-        ("measured peak MiB (×)", "peak_memory_bytes", _scaled(2**-20)),
+        ("measured ms/step (×)", "training_step_seconds", scaled(1e3)),
+        ("measured ms/sample (×)", "sample_seconds", scaled(1e3)),
+        ("measured peak MiB (×)", "peak_memory_bytes", scaled(2**-20)),
     ):
         values = zip(frame[name], frame[f"{name}_ratio"], strict=True)
-        yield _Column(title, [_Entry(_with_ratio(value, ratio, form)) for value, ratio in values])
+        yield _Column(title, [_Entry(with_ratio(value, ratio, form)) for value, ratio in values])
 
 
 def _score_column(table: Table, metric: Metric) -> _Column:
@@ -179,13 +179,13 @@ def _reason(record: Record) -> str:
     )
 
 
-def _with_ratio(value: float, ratio: float, form: Callable[[float], str]) -> str:
+def with_ratio(value: float, ratio: float, form: Callable[[float], str]) -> str:
     if math.isnan(value):
         return MISSING
     return form(value) if math.isnan(ratio) else f"{form(value)} (×{ratio:.3f})"
 
 
-def _scaled(scale: float) -> Callable[[float], str]:
+def scaled(scale: float) -> Callable[[float], str]:
     return lambda value: f"{value * scale:,.{_decimals(value * scale)}f}"
 
 
@@ -218,15 +218,15 @@ def _marked_up(entry: _Entry, markup: _Markup) -> str:
 
 
 def _markdown(tables: Sequence[Table], title: str) -> str:
-    markup = _Markup(_escape_markdown, "**{}**".format)
-    parts = [f"# {_escape_markdown(title)}"]
+    markup = _Markup(escape_markdown, "**{}**".format)
+    parts = [f"# {escape_markdown(title)}"]
     for table in tables:
         header, body = _header_and_body(table, markup)
         alignment = ["left"] + ["right"] * (len(header) - 1)
         parts += [
-            f"## {_escape_markdown(table.heading)}",
+            f"## {escape_markdown(table.heading)}",
             tabulate(body, header, "pipe", disable_numparse=True, colalign=alignment),
-            "\n".join(f"- {_escape_markdown(note)}" for note in _notes(table)),
+            "\n".join(f"- {escape_markdown(note)}" for note in _notes(table)),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -257,7 +257,7 @@ def _latex(tables: Sequence[Table], title: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that reads as it stands: no markup, no HTML, no end of a table's cell."""
     one_line = html.escape(" ".join(text.split()), quote=False)
     # An underscore within a word is no markup.

@@ -496,6 +496,58 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     assert zeros >= theirs["counts"]["sparsifiable"] - theirs["counts"]["active_sparsifiable"]
 
 
+# Plans
+
+
+def test_a_plan_needs_no_outline_of_a_strangers_model(dstbench: Dstbench, folder: Path) -> None:
+    outcome = dstbench("plan", "toys.toml")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("# toys: the plan\n\n## toy-net on toy-images\n")
+    assert "- dataset 'toy-images' does not tell the shape of its items" in outcome.out
+    rows = json.loads(dstbench("plan", "toys.toml", "--format", "json", "--skip", "sparsity=0").out)
+    assert [(row["sparsifier"], row["parameters"]) for row in rows] == [("leftmost", None)]
+    assert list(folder.iterdir()) == [folder / "toys.toml"]
+
+
+STROKES = """
+name = "strokes"
+[grid]
+seeds = [0, 1]
+sparsities = [0.5]
+sparsifiers = ["dense", "rigl"]
+[[tasks]]
+model = "chirodiff"
+dataset = "digits-strokes"
+[models.chirodiff]
+layers = 1
+units = 4
+[presets.tiny.models.chirodiff]
+units = 2
+"""
+
+
+def test_a_plan_of_what_comes_along(dstbench: Dstbench, folder: Path) -> None:
+    (folder / "strokes.toml").write_text(STROKES)
+    rows = list(DictReader(dstbench("plan", "strokes.toml", "--format", "csv").out.splitlines()))
+    assert [(row["sparsifier"], row["seed"]) for row in rows] == [
+        ("dense", "0"), ("rigl", "0"), ("dense", "1"), ("rigl", "1"),
+    ]  # fmt: skip
+    # GRU: two directions of 3 · 4 · (13 + 4 + 2 biases); linear: 8·4 + 4 and (4 + 8)·3 + 3
+    assert {row["parameters"] for row in rows} == {str(2 * 12 * 19 + 36 + 39)}
+    assert {row["training_seconds"] for row in rows} == {""}
+    tiny = dstbench("plan", "strokes.toml", "--preset", "tiny", "--only", "seed=1")
+    assert tiny.out.startswith("# strokes-tiny: the plan\n")
+    assert "- Counted with sketches of 43 points, the mean of those digits." in tiny.out
+
+    timed = dstbench("plan", "strokes.toml", "--calibrate", "--device", "cpu", "--threads", "1")
+    assert (timed.code, timed.err) == (0, "")
+    assert "(cpu, 1 threads): masks save no time today" in timed.out
+    check_refused(
+        dstbench("plan", "strokes.toml", "--only", "seed=2"),
+        "--only seed=2: no cell has seed '2'; known: 0, 1",
+    )
+
+
 # Plugins, and what is quick
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dstbench.errors import CountingError
-from dstbench.flops import FlopCount, Flops, count_flops, training_flops
+from dstbench.flops import FlopCount, Flops, count_flops, flops_by_weight, training_flops
 from dstbench.sparsity.distribution import densities
 
 
@@ -44,6 +44,14 @@ def test_two_layers_by_hand() -> None:
 
 def test_flops_grow_with_the_batch() -> None:
     assert count_flops(TwoLayers(), (torch.zeros(4, 3, 6, 6),)).dense == 4 * (CONV + HEAD)
+
+
+def test_one_trace_serves_all_masks() -> None:
+    flops = flops_by_weight(TwoLayers(), IMAGE)
+    assert flops.modules[""] == {"conv.weight": CONV, "head.weight": HEAD}
+    assert flops.parameters == {"conv.weight", "conv.bias", "head.weight", "head.bias"}
+    for densities_ in ({}, {"conv.weight": 0.25, "head.weight": 0.5}):
+        assert flops.masked(densities_) == count_flops(TwoLayers(), IMAGE, densities_)
 
 
 @settings(max_examples=20, deadline=None)

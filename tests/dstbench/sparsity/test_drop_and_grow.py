@@ -171,6 +171,7 @@ def test_when_the_topology_is_updated(stop_fraction: float, expected: list[int])
     sparsifier = make(GradientGrowth, 0.5, total_steps=12, stop_fraction=stop_fraction)
     updates = [step for step in range(1, 13) if sparsifier.updates_at(step)]
     assert updates == expected
+    assert sparsifier.dense_gradient_steps(12) == len(expected), "before it is attached, too"
     model = mlp()
     optimizer = torch.optim.AdamW(model.parameters())
     sparsifier.attach(model, optimizer)
