@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,10 @@ class Cache:
         self.root = Path(root or default).expanduser()
 
     def folder(self, name: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
-        """The folder for ``key``, made by ``make(empty folder)`` if it is not there yet.
+        """The folder for ``key``, made by ``make(folder)`` if it is not there yet.
 
         A folder appears whole or not at all; of two processes that want the same one, the second
-        waits for the first.
+        waits for the first. What a stopped ``make`` has left is there for the next to go on with.
 
         Raises :class:`StoreError` if there can be no cache at ``root``.
         """
@@ -53,8 +52,7 @@ class Cache:
         with FileLock(f"{target}.lock"):
             if not target.exists():
                 unfinished = Path(f"{target}.partial")
-                shutil.rmtree(unfinished, ignore_errors=True)
-                unfinished.mkdir()
+                unfinished.mkdir(exist_ok=True)
                 make(unfinished)
                 (unfinished / "key.json").write_text(json.dumps(key, indent=2, sort_keys=True))
                 unfinished.rename(target)

@@ -217,7 +217,7 @@ def describe(cls: type[Any]) -> str:
 def describe_settings(settings: type[BaseModel], prefix: str = "") -> list[Setting]:
     """The fields of a ``Settings`` class, in the order of their declaration.
 
-    Fields of nested settings are named as in ``first_stage.steps``.
+    Fields of nested settings are named as in ``autoencoder.steps``.
     """
     described = []
     for name, field in settings.model_fields.items():

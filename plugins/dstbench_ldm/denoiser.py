@@ -22,8 +22,8 @@ def build_denoiser(settings: LatentDiffusionSettings) -> Denoiser:
     down = ["AttnDownBlock2D" if attends else "DownBlock2D" for attends in settings.attention]
     up = ["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(settings.attention)]
     return Denoiser(
-        in_channels=settings.first_stage.latent_channels,
-        out_channels=settings.first_stage.latent_channels,
+        in_channels=settings.autoencoder.latent_channels,
+        out_channels=settings.autoencoder.latent_channels,
         block_out_channels=settings.block_out_channels,
         down_block_types=tuple(down),
         up_block_types=tuple(up),

@@ -35,7 +35,7 @@ class LatentDiffusion(Model):
 
         from dstbench_ldm.first_stage import prepare_first_stage
 
-        self.first_stage = prepare_first_stage(settings.first_stage, data, workspace)
+        self.first_stage = prepare_first_stage(settings, data, workspace)
         self.scheduler = DDIMScheduler(
             num_train_timesteps=settings.diffusion_steps,
             beta_schedule="scaled_linear",
@@ -53,8 +53,8 @@ class LatentDiffusion(Model):
         from dstbench_ldm.denoiser import build_denoiser
 
         _check_image_size(settings, items.shape)
-        height, width = (side // settings.first_stage.downsampling for side in items.shape[-2:])
-        inputs = _example((settings.first_stage.latent_channels, height, width))
+        height, width = (side // settings.autoencoder.downsampling for side in items.shape[-2:])
+        inputs = _example((settings.autoencoder.latent_channels, height, width))
         return Outline(build_denoiser(settings), inputs, settings.sampling_steps)
 
     def build(self) -> nn.Module:
@@ -65,7 +65,8 @@ class LatentDiffusion(Model):
 
     def batch(self, split: Split, indices: Tensor) -> Tensor:
         """Scaled latents (N, C, h, w)."""
-        return self.first_stage.latents[split][indices].to(self.workspace.device)
+        latents = self.first_stage.latents[split][indices] * self.first_stage.scaling_factor
+        return latents.to(self.workspace.device)
 
     def loss(self, denoiser: nn.Module, batch: Tensor, rng: torch.Generator) -> Tensor:
         """Mean squared error of the predicted noise.
@@ -130,12 +131,12 @@ def _example(latent_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _check_image_size(settings: LatentDiffusionSettings, shape: Sequence[int]) -> None:
-    first_stage, denoiser = settings.first_stage.downsampling, settings.downsampling
+    first_stage, denoiser = settings.autoencoder.downsampling, settings.downsampling
     height, width = shape[-2:]
     if height % (first_stage * denoiser) or width % (first_stage * denoiser):
         raise ConfigError(
             f"images of {height}×{width} pixels do not fit the model: "
-            f"first_stage.block_out_channels halves them to 1/{first_stage} and "
+            f"autoencoder.block_out_channels halves them to 1/{first_stage} and "
             f"block_out_channels to 1/{denoiser} of that, so that height and width must be "
             f"multiples of {first_stage * denoiser}; give fewer resolutions"
         )

@@ -20,8 +20,8 @@ def _check_divisible(widths: Sequence[int], divisor: int, setting: str) -> None:
             )
 
 
-class FirstStageSettings(PluginSettings):
-    """The autoencoder (VQ-f4 by default), and how it is trained on the dataset."""
+class AutoencoderSettings(PluginSettings):
+    """The autoencoder's sizes (VQ-f4's by default), and how it is trained on the dataset."""
 
     latent_channels: int = Field(3, ge=1, description="channels of a latent")
     codes: int = Field(8192, ge=2, description="vectors in the codebook")
@@ -50,8 +50,14 @@ class FirstStageSettings(PluginSettings):
 class LatentDiffusionSettings(PluginSettings):
     """The denoiser, the noise and the sampler."""
 
-    first_stage: FirstStageSettings = Field(
-        FirstStageSettings(), description="the autoencoder that all cells share"
+    first_stage: str = Field(
+        "train",
+        description="the autoencoder that all cells share: train it on the dataset, or the name of "
+        "a published one on the Hugging Face hub, or a folder; it must have the sizes that "
+        "autoencoder says",
+    )
+    autoencoder: AutoencoderSettings = Field(
+        AutoencoderSettings(), description="its sizes and training"
     )
     block_out_channels: Widths = Field(
         (224, 448, 672, 896),

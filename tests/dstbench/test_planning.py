@@ -93,7 +93,7 @@ layers_per_block = 1
 norm_num_groups = 4
 attention_head_dim = 8
 sampling_steps = 2
-[models.ldm.first_stage]
+[models.ldm.autoencoder]
 codes = 32
 block_out_channels = [8, 8, 8]
 layers_per_block = 1

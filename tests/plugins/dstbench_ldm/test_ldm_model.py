@@ -10,8 +10,7 @@ import pytest
 import torch
 from dstbench_ldm import dstbench_models, first_stage
 from dstbench_ldm.model import LatentDiffusion
-from dstbench_ldm.settings import FirstStageSettings, LatentDiffusionSettings
-from safetensors.torch import load_file
+from dstbench_ldm.settings import AutoencoderSettings, LatentDiffusionSettings
 from torch import Tensor, nn
 
 from dstbench.cache import Cache
@@ -21,7 +20,7 @@ from dstbench.errors import ConfigError, DivergedError
 CPU = torch.device("cpu")
 
 SETTINGS = LatentDiffusionSettings(
-    first_stage=FirstStageSettings(
+    autoencoder=AutoencoderSettings(
         block_out_channels=(8, 8),
         layers_per_block=1,
         norm_num_groups=4,
@@ -106,7 +105,7 @@ def test_first_stage_is_trained_once(
     def refuse(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(first_stage, "_train", refuse)
+    monkeypatch.setattr(first_stage, "train_autoencoder", refuse)
     again = LatentDiffusion(
         SETTINGS.model_copy(update={"sampling_steps": 2}), images(), Workspace(CPU, cache)
     )
@@ -116,14 +115,14 @@ def test_first_stage_is_trained_once(
 
     for other_data, other_settings in [
         (images(size=32), SETTINGS),
-        (images(), SETTINGS.model_copy(update={"first_stage": first_stage_with(seed=1)})),
+        (images(), SETTINGS.model_copy(update={"autoencoder": autoencoder_with(seed=1)})),
     ]:
         with pytest.raises(AssertionError, match="trained again"):
             LatentDiffusion(other_settings, other_data, Workspace(CPU, cache))
 
 
-def first_stage_with(**changes: int) -> FirstStageSettings:
-    return SETTINGS.first_stage.model_copy(update=changes)
+def autoencoder_with(**changes: int) -> AutoencoderSettings:
+    return SETTINGS.autoencoder.model_copy(update=changes)
 
 
 def test_training_the_first_stage_is_reproducible_and_reported(
@@ -157,7 +156,7 @@ def test_first_stage_learns(tmp_path: Path) -> None:
     errors = {}
     for steps in 2, 80:
         settings = SETTINGS.model_copy(
-            update={"first_stage": first_stage_with(steps=steps, batch_size=16, codes=64)}
+            update={"autoencoder": autoencoder_with(steps=steps, batch_size=16, codes=64)}
         )
         model = LatentDiffusion(settings, data, Workspace(CPU, Cache(tmp_path)))
         errors[steps] = model.facts()["first_stage_rmse"]
@@ -165,30 +164,26 @@ def test_first_stage_learns(tmp_path: Path) -> None:
 
 
 def test_first_stage_that_diverges_is_not_cached(tmp_path: Path) -> None:
-    diverging = SETTINGS.first_stage.model_copy(update={"learning_rate": 1e30})
-    settings = SETTINGS.model_copy(update={"first_stage": diverging})
-    with pytest.raises(ConfigError, match=r"diverged at step \d+: first_stage.learning_rate"):
+    diverging = SETTINGS.autoencoder.model_copy(update={"learning_rate": 1e30})
+    settings = SETTINGS.model_copy(update={"autoencoder": diverging})
+    with pytest.raises(ConfigError, match=r"diverged at step \d+: autoencoder.learning_rate"):
         LatentDiffusion(settings, images(), Workspace(CPU, Cache(tmp_path)))
-    assert not list(tmp_path.glob("ldm-first-stage-*/facts.json"))
+    assert not list(tmp_path.glob("ldm-*/key.json"))
 
 
-def test_latents_have_unit_deviation_and_the_factor_is_recorded(
-    model: LatentDiffusion, cache: Cache
-) -> None:
-    assert model.first_stage.latents["train"].std() == pytest.approx(1, abs=1e-5)
-    [stored] = [
-        load_file(path) for path in cache.root.glob("ldm-first-stage-*/latents.safetensors")
-    ]
+def test_latents_have_unit_deviation_and_the_factor_is_recorded(model: LatentDiffusion) -> None:
+    assert model.batch("train", torch.arange(20)).std() == pytest.approx(1, abs=1e-5)
+    latents = model.first_stage.latents
     factor = model.facts()["scaling_factor"]
-    assert factor == pytest.approx(1 / float(stored["train"].std()), rel=1e-6)
+    assert factor == pytest.approx(1 / float(latents["train"].std()), rel=1e-6)
     indices = torch.tensor([3, 1])
-    assert torch.equal(model.batch("validation", indices), stored["validation"][indices] * factor)
+    assert torch.equal(model.batch("validation", indices), latents["validation"][indices] * factor)
 
 
 def test_reconstruction_error_is_that_of_decoded_validation_images(
     model: LatentDiffusion,
 ) -> None:
-    decoded = model.first_stage.decode(model.first_stage.latents["validation"])
+    decoded = model.first_stage.decode(model.batch("validation", torch.arange(10)))
     originals = model.data.to_images(model.data.validation)
     assert decoded.shape == originals.shape
     assert decoded.dtype == torch.uint8

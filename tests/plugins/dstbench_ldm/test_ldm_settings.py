@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from dstbench_ldm.autoencoder import build_autoencoder
 from dstbench_ldm.denoiser import build_denoiser
-from dstbench_ldm.first_stage import build_autoencoder
-from dstbench_ldm.settings import FirstStageSettings, LatentDiffusionSettings
+from dstbench_ldm.settings import AutoencoderSettings, LatentDiffusionSettings
 from pydantic import ValidationError
 
 
@@ -21,7 +21,7 @@ def test_default_denoiser_is_the_papers() -> None:
 def test_default_first_stage_is_vq_f4() -> None:
     """The published weights hold 55.3 million parameters."""
     with torch.device("meta"):
-        autoencoder = build_autoencoder(FirstStageSettings(), channels=3)
+        autoencoder = build_autoencoder(AutoencoderSettings(), channels=3)
         latents = autoencoder.encode(torch.empty(1, 3, 256, 256)).latents
     assert latents.shape == (1, 3, 64, 64)
     assert autoencoder.quantize.embedding.weight.shape == (8192, 3)
@@ -42,8 +42,8 @@ def test_default_first_stage_is_vq_f4() -> None:
         ({"beta_start": 0.02, "beta_end": 0.02}, "beta_start is 0.02: it must be less"),
         ({"sampling_steps": 30}, "sampling_steps is 30: it must divide diffusion_steps, 1000"),
         ({"sampling_steps": 2000}, "sampling_steps is 2000"),
-        ({"first_stage": {"norm_num_groups": 48}}, "norm_num_groups is 48.*which has 128"),
-        ({"first_stage": {"code": 5}}, "first_stage.code"),
+        ({"autoencoder": {"norm_num_groups": 48}}, "norm_num_groups is 48.*which has 128"),
+        ({"autoencoder": {"code": 5}}, "autoencoder.code"),
         ({"chanels": 3}, "chanels"),
     ],
 )
@@ -53,6 +53,6 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], complain
 
 
 def test_every_setting_says_what_it_means() -> None:
-    for settings in FirstStageSettings, LatentDiffusionSettings:
+    for settings in AutoencoderSettings, LatentDiffusionSettings:
         for name, field in settings.model_fields.items():
             assert field.description, name
