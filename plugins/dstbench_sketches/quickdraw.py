@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dstbench.contracts import Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
@@ -60,6 +60,14 @@ class QuickDraw(Dataset):
         path: Path | None = Field(
             None, description="folder of CATEGORY.ndjson files; none: downloaded"
         )
+
+        @field_validator("categories")
+        @classmethod
+        def _each_once(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
+            for category in categories:
+                if categories.count(category) > 1:
+                    raise ValueError(f"'{category}' is given twice; once would be right")
+            return categories
 
     def outline(self) -> Items:
         return TYPICAL.outline(self.settings)

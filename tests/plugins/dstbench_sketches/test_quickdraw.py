@@ -165,6 +165,11 @@ def test_a_missing_file_is_an_error(told, tmp_path) -> None:
         load(told, path=tmp_path)
 
 
+def test_a_category_is_given_once() -> None:
+    with pytest.raises(ValidationError, match="'cat' is given twice; once would be right"):
+        QuickDraw.Settings(categories=("cat", "bus", "cat"))
+
+
 @pytest.mark.parametrize("category", ["", "../cat", "cat/../../x", "cat\0", "a.b", "http://x"])
 def test_a_category_is_a_name_and_no_path(category) -> None:
     with pytest.raises(ValidationError):
