@@ -20,7 +20,10 @@ DENSE = "dense"
 """The name of the reference: the same training without a sparsifier."""
 
 
-_WITHOUT_INFLUENCE = {"training": {"log_every", "checkpoint_every"}, "evaluation": {"batch_size"}}
+_WITHOUT_INFLUENCE = {
+    "training": {"log_every", "checkpoint_every", "checkpoint_minutes"},
+    "evaluation": {"batch_size"},
+}
 
 
 class Cell(BaseModel):

@@ -32,6 +32,9 @@ class TrainingSettings(PluginSettings):
     channels_last: bool = Field(False, description="memory format of the denoiser's weights")
     log_every: int = Field(50, ge=1, description="optimizer steps between two rows of history.csv")
     checkpoint_every: int = Field(1000, ge=1, description="optimizer steps between checkpoints")
+    checkpoint_minutes: float = Field(
+        10, gt=0, description="minutes after which there is a checkpoint, if not by then"
+    )
 
 
 class EvaluationSettings(PluginSettings):

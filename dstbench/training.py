@@ -67,6 +67,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         """Of all steps so far, those of earlier processes included."""
+        self._saved_at = time.monotonic()
         self.step_seconds: list[float] = []
         """Of each step of this process."""
         self._epoch = -1
@@ -93,7 +94,7 @@ class Trainer:
                 if self.step % self.settings.log_every == 0 or last:
                     history.writerow(self._history_row())
                     file.flush()
-                if self.step % self.settings.checkpoint_every == 0 or last:
+                if last or self._checkpoint_is_due():
                     self.save(folder.checkpoint)
 
     def seconds_per_step(self) -> float:
@@ -130,6 +131,7 @@ class Trainer:
             "unwritten": self._unwritten,
         }
         write_atomically(path, lambda unfinished: torch.save(state, unfinished))
+        self._saved_at = time.monotonic()
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint.
@@ -173,6 +175,13 @@ class Trainer:
             raise DivergedError(f"the loss is {loss} at step {self.step}")
         self._unwritten.append((loss, seconds))
         return loss
+
+    def _checkpoint_is_due(self) -> bool:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return (
+            self.step % self.settings.checkpoint_every == 0
+            or minutes >= self.settings.checkpoint_minutes
+        )
 
     def _step(self) -> float:
         """One optimizer step; the mean loss of its batch."""

@@ -60,8 +60,11 @@ class LatentDiffusion(Model):
     def build(self) -> nn.Module:
         from dstbench_ldm.denoiser import build_denoiser
 
-        denoiser: nn.Module = build_denoiser(self.settings).to(self.workspace.device)
-        return denoiser
+        denoiser = build_denoiser(self.settings)
+        if self.settings.activation_checkpointing:
+            denoiser.enable_gradient_checkpointing()
+        on_device: nn.Module = denoiser.to(self.workspace.device)
+        return on_device
 
     def batch(self, split: Split, indices: Tensor) -> Tensor:
         """Scaled latents (N, C, h, w)."""

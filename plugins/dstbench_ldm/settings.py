@@ -71,6 +71,9 @@ class LatentDiffusionSettings(PluginSettings):
     attention_head_dim: int = Field(32, ge=1, description="channels per attention head")
     norm_num_groups: int = Field(32, ge=1, description="groups of each group norm")
     dropout: float = Field(0.0, ge=0, lt=1, description="of each residual block")
+    activation_checkpointing: bool = Field(
+        False, description="save memory in training by computing activations twice"
+    )
     diffusion_steps: int = Field(1000, ge=2, description="noise levels that training draws from")
     beta_start: float = Field(0.0015, gt=0, lt=1, description="variance of the first noise step")
     beta_end: float = Field(

@@ -89,7 +89,12 @@ def with_settings(training: dict[str, int], evaluation: dict[str, int]) -> Task:
 
 @pytest.mark.parametrize(
     ("training", "evaluation"),
-    [({"log_every": 7}, {}), ({"checkpoint_every": 7}, {}), ({}, {"batch_size": 7})],
+    [
+        ({"log_every": 7}, {}),
+        ({"checkpoint_every": 7}, {}),
+        ({"checkpoint_minutes": 7}, {}),
+        ({}, {"batch_size": 7}),
+    ],
 )
 def test_what_does_not_change_the_result_does_not_change_the_id(
     training: dict[str, int], evaluation: dict[str, int]

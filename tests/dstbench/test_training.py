@@ -244,6 +244,17 @@ def test_a_checkpoint_that_cannot_be_read(
     )
 
 
+@pytest.mark.parametrize(("minutes", "saved"), [(1e-9, [1, 2, 3, 4, 5]), (60, [3, 5])])
+def test_checkpoints_are_due_by_steps_or_minutes(
+    make: MakeTrainer, folder: CellFolder, minutes: float, saved: list[int]
+) -> None:
+    trainer = make(steps=5, checkpoint_every=3, checkpoint_minutes=minutes)
+    steps: list[int] = []
+    trainer.save = lambda path: steps.append(trainer.step)  # type: ignore[method-assign]
+    train(trainer, folder)
+    assert steps == saved
+
+
 @pytest.mark.parametrize("method", [Static, RigL])
 def test_a_checkpoint_of_another_cell(
     make: MakeTrainer, folder: CellFolder, method: type[Sparsifier]

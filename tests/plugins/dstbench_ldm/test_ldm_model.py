@@ -299,6 +299,20 @@ def test_the_outline_is_the_models(model: LatentDiffusion, denoiser: nn.Module) 
         LatentDiffusion.outline(SETTINGS, Items((1, 16, 18)))
 
 
+def test_checkpointed_activations_give_the_same_gradients(cache: Cache) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        settings = SETTINGS.model_copy(update={"activation_checkpointing": checkpointing})
+        model = LatentDiffusion(settings, images(), Workspace(CPU, cache))
+        torch.manual_seed(0)
+        denoiser = model.build()
+        assert denoiser.is_gradient_checkpointing is checkpointing
+        model.loss(denoiser, model.batch("train", torch.arange(4)), seeded()).backward()
+        gradients.append([parameter.grad for parameter in denoiser.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
 def test_images_that_cannot_be_halved_are_refused(cache: Cache) -> None:
     with pytest.raises(ConfigError, match=r"18×18.*multiples of 4"):
         LatentDiffusion(SETTINGS, images(size=18), Workspace(CPU, cache))
