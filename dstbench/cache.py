@@ -31,6 +31,10 @@ class Cache:
         default = os.environ.get("DSTBENCH_CACHE") or user_cache_path("dstbench")
         self.root = Path(root or default).expanduser()
 
+    def has(self, name: str, key: Mapping[str, Any]) -> bool:
+        """Whether there is a folder for ``key``."""
+        return self._path(name, key).exists()
+
     def folder(self, name: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder for ``key``, made by ``make(folder)`` if it is not there yet.
 
@@ -46,7 +50,7 @@ class Cache:
                 f"{self.root}: there can be no cache here: {error.strerror}; "
                 "name another folder in DSTBENCH_CACHE"
             ) from None
-        target = self.root / f"{name}-{digest(key)[:16]}"
+        target = self._path(name, key)
         if target.exists():
             return target
         with FileLock(f"{target}.lock"):
@@ -57,3 +61,6 @@ class Cache:
                 (unfinished / "key.json").write_text(json.dumps(key, indent=2, sort_keys=True))
                 unfinished.rename(target)
         return target
+
+    def _path(self, name: str, key: Mapping[str, Any]) -> Path:
+        return self.root / f"{name}-{digest(key)[:16]}"

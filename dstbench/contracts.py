@@ -41,6 +41,20 @@ class Workspace:
 
 
 @dataclass(frozen=True)
+class Availability:
+    """Whether what a plugin reads is there, before it is read."""
+
+    state: Literal["ready", "download", "missing"]
+    """``download``: the plugin gets it by itself; ``missing``: a person has to."""
+    detail: str = ""
+    """``download``: size and source; ``missing``: where to get it, which layout is expected, and
+    which setting or environment variable names it."""
+
+
+READY = Availability("ready")
+
+
+@dataclass(frozen=True)
 class Data:
     """A loaded dataset.
 
@@ -89,6 +103,10 @@ class Dataset(ABC):
     @abstractmethod
     def load(self, workspace: Workspace) -> Data:
         """Load the dataset. Raises :class:`~dstbench.errors.DataError` where it cannot."""
+
+    def availability(self, workspace: Workspace) -> Availability:
+        """Whether :meth:`load` will find its data; nothing is loaded to tell."""
+        return READY
 
     def outline(self) -> Items | None:
         """What its settings tell of its items, for ``dstbench plan``; ``None``: nothing."""
@@ -216,6 +234,11 @@ class FeatureExtractor(ABC):
     def __init__(self, settings: PluginSettings, workspace: Workspace) -> None:
         self.settings: Any = settings
         self.workspace = workspace
+
+    @classmethod
+    def availability(cls, settings: Any, workspace: Workspace) -> Availability:
+        """Whether an instance will find its weights; nothing is loaded to tell."""
+        return READY
 
     @property
     @abstractmethod

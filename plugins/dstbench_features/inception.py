@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from dstbench.contracts import FeatureExtractor, Features, PluginSettings, Workspace
+from dstbench.contracts import (
+    READY,
+    Availability,
+    FeatureExtractor,
+    Features,
+    PluginSettings,
+    Workspace,
+)
 from dstbench.errors import ScoreError
 from dstbench_features.hashing import sha256
 
@@ -21,6 +28,9 @@ WEIGHTS_URL = (
     "weights-inception-2015-12-05-6726825d.pth"
 )
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+
+CACHED = "inception", {"sha256": WEIGHTS_SHA256}
+"""Name and key of the download in the cache."""
 
 
 class Inception(FeatureExtractor):
@@ -41,12 +51,18 @@ class Inception(FeatureExtractor):
         super().__init__(settings, workspace)
         path = self.settings.weights or _download(workspace)
         if not path.is_file():
-            raise ScoreError(
-                f"the setting 'weights' of the extractor 'inception' names {path}, which is no "
-                f"file; it must be the file from {WEIGHTS_URL}"
-            )
+            raise ScoreError(_refusal(path))
         self._weights_hash = sha256(path)
         self._network = _network(path).to(workspace.device)
+
+    @classmethod
+    def availability(cls, settings: Any, workspace: Workspace) -> Availability:
+        if settings.weights is None:
+            found = workspace.cache.has(*CACHED)
+            return READY if found else Availability("download", f"91 MB from {WEIGHTS_URL}")
+        if settings.weights.is_file():
+            return READY
+        return Availability("missing", _refusal(settings.weights))
 
     @property
     def weights_hash(self) -> str:
@@ -65,6 +81,13 @@ class Inception(FeatureExtractor):
         return Features(features.cpu(), logits.cpu())
 
 
+def _refusal(path: Path) -> str:
+    return (
+        f"the setting 'weights' of the extractor 'inception' names {path}, which is no file; "
+        f"it must be the file from {WEIGHTS_URL}"
+    )
+
+
 def _download(workspace: Workspace) -> Path:
     """The published weights, in the cache."""
     from torch.hub import download_url_to_file
@@ -81,7 +104,7 @@ def _download(workspace: Workspace) -> Path:
                 f"get {WEIGHTS_URL} and name the file in the extractor's setting 'weights'"
             ) from error
 
-    return workspace.cache.folder("inception", {"sha256": WEIGHTS_SHA256}, make) / "weights.pth"
+    return workspace.cache.folder(*CACHED, make) / "weights.pth"
 
 
 def _network(path: Path) -> Any:

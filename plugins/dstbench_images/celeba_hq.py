@@ -18,6 +18,10 @@ class CelebAHQ(ImageFolder):
     """
 
     name = "celeba-hq"
+    expected = (
+        "a folder or zip file of its images, of 256 pixels or more (by way of "
+        "https://github.com/switchablenorms/CelebAMask-HQ)"
+    )
 
     class Settings(ImageFolder.Settings):
         path: str = Field(

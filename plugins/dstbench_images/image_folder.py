@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from pydantic import Field
 
 from dstbench.cache import digest
-from dstbench.contracts import Data, Dataset, Items, Workspace
+from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
 from dstbench_images.photographs import PhotographSettings, Source, Splits, prepare
 
@@ -40,6 +41,8 @@ class ImageFolder(Dataset):
 
     name = "image-folder"
     kind = "images"
+    expected: ClassVar[str] = "a folder or a zip file of images"
+    """What the setting ``path`` should name, in words."""
 
     class Settings(PhotographSettings):
         path: str = Field(
@@ -58,6 +61,13 @@ class ImageFolder(Dataset):
     def outline(self) -> Items:
         return Items((3, self.settings.image_size, self.settings.image_size))
 
+    def availability(self, workspace: Workspace) -> Availability:
+        try:
+            self.root(workspace)
+        except DataError as error:
+            return Availability("missing", str(error))
+        return READY
+
     def load(self, workspace: Workspace) -> Data:
         settings = self.settings
         root = self.root(workspace)
@@ -75,12 +85,13 @@ class ImageFolder(Dataset):
         if unknown := re.search(r"\$\{?(\w+)", root):
             raise DataError(
                 f"the setting 'path' of the dataset '{self.name}' is {path}, "
-                f"but the environment variable {unknown[1]} is not set"
+                f"but the environment variable {unknown[1]} is not set; "
+                f"it should name {self.expected}"
             )
         if not (found := Path(root).expanduser()).exists():
             raise DataError(
                 f"the setting 'path' of the dataset '{self.name}' names {root}, where there is "
-                "nothing; it should be a folder or a zip file of images"
+                f"nothing; it should name {self.expected}"
             )
         return found
 

@@ -6,12 +6,17 @@ from pathlib import Path
 
 from pydantic import Field
 
-from dstbench.contracts import Workspace
+from dstbench.contracts import READY, Availability, Workspace
 from dstbench.errors import DataError
 from dstbench_images.image_folder import ImageFolder
 
 SIZE = "320px"
 """The published archive whose shorter sides are nearest to 256 pixels from above."""
+
+KEY = {"size": SIZE}
+"""Of the unpacked archive in the cache."""
+
+SOURCE = "https://github.com/fastai/imagenette"
 
 
 class Imagenette(ImageFolder):
@@ -22,6 +27,7 @@ class Imagenette(ImageFolder):
     """
 
     name = "imagenette"
+    expected = f"the unpacked archive of {SOURCE}, or any folder or zip file with train and val"
 
     class Settings(ImageFolder.Settings):
         path: str = Field(
@@ -29,6 +35,13 @@ class Imagenette(ImageFolder):
             description="the unpacked archive, or any folder or zip file with train and val; "
             "none: downloaded",
         )
+
+    def availability(self, workspace: Workspace) -> Availability:
+        if self.settings.path:
+            return super().availability(workspace)
+        if workspace.cache.has("imagenette", KEY):
+            return READY
+        return Availability("download", f"about 340 MB from {SOURCE}")
 
     def root(self, workspace: Workspace) -> Path:
         return super().root(workspace) if self.settings.path else _download(workspace)
@@ -43,9 +56,8 @@ def _download(workspace: Workspace) -> Path:
             Published(folder, size=SIZE, download=True)
         except (OSError, RuntimeError) as error:
             raise DataError(
-                f"Imagenette could not be downloaded ({error}); get it from "
-                "https://github.com/fastai/imagenette, and name the unpacked folder in the "
-                "setting 'path' of the dataset 'imagenette'"
+                f"Imagenette could not be downloaded ({error}); get it from {SOURCE}, and name the "
+                "unpacked folder in the setting 'path' of the dataset 'imagenette'"
             ) from error
 
-    return workspace.cache.folder("imagenette", {"size": SIZE}, make) / "imagenette2-320"
+    return workspace.cache.folder("imagenette", KEY, make) / "imagenette2-320"

@@ -27,6 +27,10 @@ class LSUNBedrooms(ImageFolder):
     """
 
     name = "lsun-bedrooms"
+    expected = (
+        "the unpacked bedroom_train_lmdb (46 GB, by way of https://github.com/fyu/lsun), a folder "
+        "that it is in, or a folder or zip file of images"
+    )
 
     class Settings(ImageFolder.Settings):
         path: str = Field(

@@ -17,7 +17,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from pydantic import Field
 
-from dstbench.contracts import Data, Dataset, Items, Workspace
+from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
 from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, Typical, prepare, split
 from dstbench_sketches.sketch import Stroke
@@ -26,6 +26,9 @@ RELEASE_URL = (
     "https://github.com/KanjiVG/kanjivg/releases/download/r20250816/kanjivg-20250816-main.zip"
 )
 RELEASE_SHA256 = "69a2944ec1183086fdee5ba9c1f48bc306b867480a95b2f337f3203bf50689a3"
+
+RELEASE = "kanjivg-release", {"sha256": RELEASE_SHA256}
+"""Name and key of the release in the cache."""
 
 CURVE_POINTS = 16
 """Points that stand for each Bézier curve of a path, before strokes are resampled."""
@@ -59,13 +62,15 @@ class KanjiVG(Dataset):
     def outline(self) -> Items:
         return TYPICAL.outline(self.settings)
 
+    def availability(self, workspace: Workspace) -> Availability:
+        try:
+            found = self._found() is not None or workspace.cache.has(*RELEASE)
+        except DataError as error:
+            return Availability("missing", str(error))
+        return READY if found else Availability("download", f"13 MB from {RELEASE_URL}")
+
     def load(self, workspace: Workspace) -> Data:
-        archive = self.settings.path or _found() or _download(workspace)
-        if not archive.is_file():
-            raise DataError(
-                f"the setting 'path' of the dataset 'kanjivg' names {archive}, which is no file; "
-                f"it should be a release's zip, such as {RELEASE_URL}"
-            )
+        archive = self._found() or _download(workspace)
         with archive.open("rb") as file:
             key = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
         data = prepare(
@@ -75,6 +80,16 @@ class KanjiVG(Dataset):
         # The pen is lifted once after each stroke.
         strokes = {part: [int(item[:, 2].sum()) for item in items] for part, items in parts.items()}
         return replace(data, labels=strokes)
+
+    def _found(self) -> Path | None:
+        """The archive that the setting names, or the one in the data folder."""
+        path: Path | None = self.settings.path
+        if path is not None and not path.is_file():
+            raise DataError(
+                f"the setting 'path' of the dataset 'kanjivg' names {path}, which is no file; "
+                f"it should be a release's zip, such as {RELEASE_URL}"
+            )
+        return path or _in_data_folder()
 
 
 def read_svg(svg: bytes) -> list[Stroke]:
@@ -137,7 +152,7 @@ def _drawings(archive: Path) -> Splits:
     return split(drawings, archive)
 
 
-def _found() -> Path | None:
+def _in_data_folder() -> Path | None:
     folder = os.environ.get("DSTBENCH_DATA")
     archives = sorted(Path(folder, "kanjivg").glob("*.zip")) if folder else []
     return archives[-1] if archives else None
@@ -159,5 +174,4 @@ def _download(workspace: Workspace) -> Path:
                 "in the setting 'path' of the dataset 'kanjivg' or put it in $DSTBENCH_DATA/kanjivg"
             ) from error
 
-    key = {"sha256": RELEASE_SHA256}
-    return workspace.cache.folder("kanjivg-release", key, make) / "kanjivg.zip"
+    return workspace.cache.folder(*RELEASE, make) / "kanjivg.zip"

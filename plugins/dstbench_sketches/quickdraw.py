@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from pydantic import Field, field_validator
 
-from dstbench.contracts import Data, Dataset, Items, Workspace
+from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
 from dstbench_sketches.preparing import (
     Drawing,
@@ -25,6 +25,9 @@ from dstbench_sketches.preparing import (
 from dstbench_sketches.sketch import Stroke
 
 URL = "https://storage.googleapis.com/quickdraw_dataset/full"
+
+LINES = "quickdraw-lines"
+"""Name of what is kept of files on the web, in the cache."""
 
 TIMEOUT = 30
 """Seconds without an answer after which a download is given up."""
@@ -72,6 +75,23 @@ class QuickDraw(Dataset):
     def outline(self) -> Items:
         return TYPICAL.outline(self.settings)
 
+    def availability(self, workspace: Workspace) -> Availability:
+        settings = self.settings
+        if settings.path is None:
+            keys = {category: _key(category, settings) for category in settings.categories}
+            absent = [name for name, key in keys.items() if not workspace.cache.has(LINES, key)]
+            if not absent:
+                return READY
+            return Availability(
+                "download",
+                f"the first {settings.sketches:,} drawings of each of {', '.join(absent)}, "
+                f"streamed from {URL}/{settings.format}",
+            )
+        for category in settings.categories:
+            if not _file(category, settings.path).is_file():
+                return Availability("missing", _unreadable(category, settings, "no such file"))
+        return READY
+
     def load(self, workspace: Workspace) -> Data:
         drawings = [
             drawing
@@ -115,20 +135,28 @@ def _read_category(
     if settings.path is None:
         file = _download(category, settings, workspace)
     else:
-        file = settings.path / f"{category}.ndjson"
+        file = _file(category, settings.path)
     try:
         with file.open("rb") as lines:
             drawings = list(_first(category, lines, settings))
     except OSError as error:
-        raise DataError(
-            f"the category '{category}' of the dataset 'quickdraw' cannot be read ({error}); the "
-            f"setting 'path' should be a folder with the file from {_url(category, settings)}"
-        ) from error
+        raise DataError(_unreadable(category, settings, str(error))) from error
     if len(drawings) < settings.sketches:
         workspace.report(
             f"quickdraw: '{category}' has {len(drawings):,} drawings, of {settings.sketches:,}"
         )
     return drawings
+
+
+def _file(category: str, folder: Path) -> Path:
+    return folder / f"{category}.ndjson"
+
+
+def _unreadable(category: str, settings: QuickDraw.Settings, why: str) -> str:
+    return (
+        f"the category '{category}' of the dataset 'quickdraw' cannot be read ({why}); the "
+        f"setting 'path' should be a folder with the file from {_url(category, settings)}"
+    )
 
 
 def _first(
@@ -170,12 +198,15 @@ def _download(category: str, settings: QuickDraw.Settings, workspace: Workspace)
             raise DataError(f"{url} is no file of drawings: {error}") from error
         (folder / name).write_bytes(b"\n".join(drawings))
 
-    key = {
-        "url": url,
+    return workspace.cache.folder(LINES, _key(category, settings), make) / name
+
+
+def _key(category: str, settings: QuickDraw.Settings) -> dict[str, Any]:
+    return {
+        "url": _url(category, settings),
         "sketches": settings.sketches,
         "recognized_only": settings.recognized_only,
     }
-    return workspace.cache.folder("quickdraw-lines", key, make) / name
 
 
 @contextmanager

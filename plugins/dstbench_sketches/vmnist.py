@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dstbench.contracts import Data, Dataset, Items, Workspace
+from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
 from dstbench_sketches.preparing import (
     Drawing,
@@ -25,6 +25,9 @@ from dstbench_sketches.sketch import Stroke, to_strokes
 from dstbench_sketches.unpickling import unpickle
 
 PUBLISHED = "https://github.com/dasayan05/chirodiff"
+
+CACHED_MNIST = "mnist", {"format": 1}
+"""Name and key of the download in the cache."""
 
 TYPICAL = Typical(strokes=1.3, length=2.04, source="as many as traced digits have")
 
@@ -51,6 +54,15 @@ class VMNIST(Dataset):
 
     def outline(self) -> Items:
         return TYPICAL.outline(self.settings)
+
+    def availability(self, workspace: Workspace) -> Availability:
+        path = self.settings.path
+        if path is None:
+            found = workspace.cache.has(*CACHED_MNIST)
+            return READY if found else Availability("download", "12 MB: MNIST, to be traced")
+        if path.is_dir() or (path.is_file() and path.suffix == ".npz"):
+            return READY
+        return Availability("missing", _refusal(path))
 
     def load(self, workspace: Workspace) -> Data:
         drawings, read = _drawings(self.settings, workspace)
@@ -111,7 +123,11 @@ def _drawings(
         return _published(path, settings.sketches), read_published
     if path.suffix == ".npz":
         return _arrays(path, settings.sketches), read_points
-    raise DataError(
+    raise DataError(_refusal(path))
+
+
+def _refusal(path: Path) -> str:
+    return (
         f"the setting 'path' of the dataset 'vmnist' names {path}, which is neither a folder nor "
         f"an .npz file; it should be the unpacked folder that {PUBLISHED} links to, or an .npz "
         "file with the arrays 'points' and 'lengths'"
@@ -170,7 +186,7 @@ def _mnist(count: int, workspace: Workspace) -> list[Drawing]:
                 "setting 'path' of the dataset 'vmnist'"
             ) from error
 
-    images = MNIST(workspace.cache.folder("mnist", {"format": 1}, make)).data.numpy()
+    images = MNIST(workspace.cache.folder(*CACHED_MNIST, make)).data.numpy()
     return [
         Drawing(f"MNIST's image {n}", image.tobytes()) for n, image in enumerate(images[:count])
     ]

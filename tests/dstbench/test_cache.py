@@ -36,6 +36,15 @@ def test_a_folder_is_made_once(tmp_path: Path) -> None:
     assert (first.calls, second.calls) == (1, 0)
 
 
+def test_what_is_there(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    assert not cache.has("latents", {"data": "x"})
+    cache.folder("latents", {"data": "x"}, Maker("first"))
+    assert cache.has("latents", {"data": "x"})
+    assert not cache.has("latents", {"data": "y"})
+    assert not cache.has("features", {"data": "x"})
+
+
 @pytest.mark.parametrize(("name", "key"), [("latents", {"data": "y"}), ("features", {"data": "x"})])
 def test_another_name_or_key_is_another_folder(
     tmp_path: Path, name: str, key: dict[str, str]

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dstbench.cache import Cache
-from dstbench.contracts import Workspace
+from dstbench.contracts import READY, Availability, Workspace
 from dstbench.errors import ScoreError
 from dstbench.metrics import extract, score
 from dstbench.settings import EvaluationSettings
@@ -145,16 +145,22 @@ def test_a_download_is_checked_and_cached(weights: Path, workspace: Workspace) -
         assert len(hash_prefix) == 64
         Path(to).write_bytes(weights.read_bytes())
 
+    before = Inception.availability(Inception.Settings(), workspace)
+    assert before == Availability("download", f"91 MB from {WEIGHTS_URL}")
     with patch("torch.hub.download_url_to_file", side_effect=download) as downloads:
         first = Inception(Inception.Settings(), workspace)
         second = Inception(Inception.Settings(), workspace)
     assert downloads.call_count == 1
     assert first.weights_hash == second.weights_hash == sha256(weights)
+    assert Inception.availability(Inception.Settings(), workspace) == READY
 
 
 def test_a_missing_file_of_weights_is_named(workspace: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(ScoreError, match=r"setting 'weights' .*nowhere\.pth"):
-        Inception(Inception.Settings(weights=tmp_path / "nowhere.pth"), workspace)
+    settings = Inception.Settings(weights=tmp_path / "nowhere.pth")
+    with pytest.raises(ScoreError, match=r"setting 'weights' .*nowhere\.pth") as raised:
+        Inception(settings, workspace)
+    missing = Availability("missing", str(raised.value))
+    assert Inception.availability(settings, workspace) == missing
 
 
 class Intruder:

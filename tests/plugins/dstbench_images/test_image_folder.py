@@ -189,7 +189,10 @@ def test_a_file_that_changes_is_read_again(load: Callable[..., Data], tmp_path: 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nowhere", r"names nowhere, where there is nothing; it should be a folder or a zip file"),
+        (
+            "nowhere",
+            r"names nowhere, where there is nothing; it should name a folder or a zip file",
+        ),
         ("$NOT_SET/images", r"is \$NOT_SET/images, but the environment variable NOT_SET is not"),
         (".", r"\.: no image is here \(\.bmp, \.jpeg"),
     ],

@@ -20,7 +20,7 @@ from dstbench_images.lsun_bedrooms import LSUNBedrooms
 from PIL import Image
 
 from dstbench.cache import Cache
-from dstbench.contracts import Data, Workspace
+from dstbench.contracts import READY, Availability, Data, Workspace
 from dstbench.errors import DataError
 
 
@@ -54,15 +54,21 @@ def test_a_folder_in_dstbench_data(
 ) -> None:
     monkeypatch.delenv("DSTBENCH_DATA", raising=False)
     small = dataset(dataset.Settings(train=5, validation=2, image_size=8))
-    with pytest.raises(DataError, match="variable DSTBENCH_DATA is not set"):
+    with pytest.raises(DataError, match="variable DSTBENCH_DATA is not set") as unset:
         small.load(workspace)
+    missing = small.availability(workspace)
+    assert missing == Availability("missing", str(unset.value))
+    assert "zip file of" in missing.detail
+    assert "https://github.com/" in missing.detail
     monkeypatch.setenv("DSTBENCH_DATA", str(tmp_path))
     with pytest.raises(DataError, match=f"{dataset.name}, where there is nothing"):
         small.load(workspace)
+    assert small.availability(workspace).state == "missing"
     folder = tmp_path / dataset.name
     folder.mkdir()
     for red in range(10):
         (folder / f"{red}.jpg").write_bytes(picture(red))
+    assert small.availability(workspace) == READY
     data = small.load(workspace)
     assert (len(data.train), len(data.validation)) == (5, 2)
     assert len(set(reds(data))) == 7
@@ -144,7 +150,11 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def test_imagenette_is_downloaded_once(workspace: Workspace, published: Path) -> None:
     settings = Imagenette.Settings(image_size=8)
+    available = Imagenette(settings).availability(workspace)
+    assert available.state == "download"
+    assert available.detail.startswith("about 340 MB from https://")
     data = Imagenette(settings).load(workspace)
+    assert Imagenette(settings).availability(workspace) == READY
     assert reds(data) == [1, 2, 3]
     assert data.labels == {"train": ["n01440764", "n02102040"], "validation": ["n01440764"]}
     published.unlink()
@@ -155,3 +165,10 @@ def test_a_download_that_is_not_what_was_published(workspace: Workspace, publish
     published.write_bytes(b"something else")
     with pytest.raises(DataError, match=r"could not be downloaded .* setting 'path' of"):
         Imagenette(Imagenette.Settings()).load(workspace)
+    assert Imagenette(Imagenette.Settings()).availability(workspace).state == "download"
+
+
+def test_a_path_of_imagenette_that_names_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    available = Imagenette(Imagenette.Settings(path=str(tmp_path / "no"))).availability(workspace)
+    assert available.state == "missing"
+    assert available.detail.endswith("or any folder or zip file with train and val")

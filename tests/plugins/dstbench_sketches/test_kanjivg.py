@@ -14,6 +14,7 @@ from dstbench_sketches.sketch import to_strokes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstbench.contracts import READY, Availability
 from dstbench.errors import DataError
 
 HEAD = """<?xml version="1.0" encoding="UTF-8"?>
@@ -242,3 +243,24 @@ def test_all_real_characters_load(told, data_folder) -> None:
     assert len(data.train) + len(data.validation) == 6703
     assert not any("left out" in message for message in told.messages)
     assert max(len(item) for item in data.train) <= 300
+
+
+def test_whether_it_is_there(told, tmp_path, monkeypatch) -> None:
+    def available(path: Path | None = None):
+        return KanjiVG(KanjiVG.Settings(path=path)).availability(told.workspace)
+
+    assert available() == Availability("download", f"13 MB from {kanjivg.RELEASE_URL}")
+    told.workspace.cache.folder(*kanjivg.RELEASE, lambda folder: None)
+    assert available() == READY
+    missing = available(tmp_path / "nowhere.zip")
+    assert missing.state == "missing"
+    assert "nowhere.zip, which is no file; it should be a release's zip" in missing.detail
+    (tmp_path / "here.zip").touch()
+    assert available(tmp_path / "here.zip") == READY
+
+
+def test_what_is_in_the_data_folder_is_there(told, tmp_path, monkeypatch) -> None:
+    (tmp_path / "kanjivg").mkdir()
+    (tmp_path / "kanjivg" / "release.zip").touch()
+    monkeypatch.setenv("DSTBENCH_DATA", str(tmp_path))
+    assert KanjiVG(KanjiVG.Settings()).availability(told.workspace) == READY

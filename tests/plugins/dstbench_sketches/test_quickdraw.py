@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dstbench.contracts import READY, Availability
 from dstbench.errors import DataError
 
 
@@ -163,6 +164,26 @@ def test_an_unknown_category_is_an_error(told, web, monkeypatch) -> None:
 def test_a_missing_file_is_an_error(told, tmp_path) -> None:
     with pytest.raises(DataError, match=r"category 'cat' .* cannot be read .* setting 'path'"):
         load(told, path=tmp_path)
+
+
+def test_whether_it_is_there(told, web, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(quickdraw, "URL", web.url)
+    web.files["/simplified/cat.ndjson"] = records(20)
+
+    def available(**settings):
+        return QuickDraw(QuickDraw.Settings(**settings)).availability(told.workspace)
+
+    load(told, sketches=9)
+    assert available(categories=("cat",), sketches=9) == READY
+    assert available(categories=("cat", "bus", "fish"), sketches=9) == Availability(
+        "download", f"the first 9 drawings of each of bus, fish, streamed from {web.url}/simplified"
+    )
+    (tmp_path / "cat.ndjson").touch()
+    assert available(categories=("cat",), path=tmp_path) == READY
+    missing = available(categories=("cat", "bus"), path=tmp_path)
+    assert missing.state == "missing"
+    assert missing.detail.startswith("the category 'bus' of the dataset 'quickdraw' cannot be read")
+    assert len(web.requests) == 1
 
 
 def test_a_category_is_given_once() -> None:

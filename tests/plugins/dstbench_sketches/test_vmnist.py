@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from dstbench.contracts import READY, Availability
 from dstbench.errors import DataError
 
 CORNER = [[0, 10, 10], [0, 0, 20], [0, 1, 2]]
@@ -24,6 +25,10 @@ def published(*strokes: object) -> dict[str, object]:
 
 def load(told, **settings):
     return VMNIST(VMNIST.Settings(**settings)).load(told.workspace)
+
+
+def available(told, **settings):
+    return VMNIST(VMNIST.Settings(**settings)).availability(told.workspace)
 
 
 def size(data) -> int:
@@ -136,8 +141,12 @@ def test_damaged_arrays_and_other_paths_are_refused(told, tmp_path) -> None:
         load(told, path=damaged)
     with pytest.raises(DataError, match="cannot be read"):
         load(told, path=tmp_path / "nowhere.npz")
-    with pytest.raises(DataError, match=r"neither a folder nor an \.npz file"):
+    with pytest.raises(DataError, match=r"neither a folder nor an \.npz file") as refused:
         load(told, path=tmp_path / "nowhere")
+    missing = Availability("missing", str(refused.value))
+    assert available(told, path=tmp_path / "nowhere") == missing
+    assert available(told, path=tmp_path / "nowhere.npz").state == "missing"
+    assert available(told, path=tmp_path) == available(told, path=damaged) == READY
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty has 0 drawing\(s\)"):
         load(told, path=tmp_path / "empty")
@@ -165,8 +174,10 @@ def test_without_a_path_mnist_is_traced(told, monkeypatch) -> None:
         return SimpleNamespace(data=images)
 
     monkeypatch.setattr("torchvision.datasets.MNIST", mnist)
+    assert available(told) == Availability("download", "12 MB: MNIST, to be traced")
     for _ in range(2):
         assert size(load(told, sketches=20)) == 20
+        assert available(told) == READY
     assert downloads == [True, False, False]
 
 
