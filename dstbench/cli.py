@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 from rich.console import Console
@@ -17,7 +17,9 @@ from dstbench.errors import DstbenchError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from dstbench.contracts import Availability
     from dstbench.grid import Cell
+    from dstbench.needs import Need
     from dstbench.plugins import Plugin
     from dstbench.records import Record
     from dstbench.store import Store
@@ -84,11 +86,23 @@ def run(
     only: Only = None,
     skip: Skip = None,
     dry_run: Annotated[bool, typer.Option(help="Print the cells and train nothing.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Download datasets and weights that are not there.")
+    ] = False,
     results: Annotated[Path, typer.Option(help="Folder that holds all results.")] = Path("results"),
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Train, sample and score every cell of a benchmark that has no result yet."""
+    """Train, sample and score every cell of a benchmark that has no result yet.
+
+    Cells whose data is not there are skipped, and tried again by the next run.
+
+    Exit codes:
+    0: all cells have a result;
+    1: some failed or diverged;
+    2: asked wrongly, nothing was trained;
+    3: some were skipped, all others have a result.
+    """
     from dstbench.config import load_benchmark
     from dstbench.grid import cells
     from dstbench.plugins import load_plugins
@@ -115,11 +129,12 @@ def run(
     if threads is not None:
         torch.set_num_threads(threads)
     store = Store(results / benchmark.name)
+    runner = Runner(plugins, store, Workspace(choose_device(device), Cache(), _note))
+    _print_availability(runner.availability(selected), yes)
     with watching(notes, selected) as listener:
         plugins.manager.register(listener)
-        runner = Runner(plugins, store, Workspace(choose_device(device), Cache(), _note))
         try:
-            ran = runner.run_grid(selected)
+            ran = runner.run_grid(selected, download=yes)
         except KeyboardInterrupt:
             notes.print("stopped; the same command goes on from the latest checkpoint")
             raise typer.Exit(130) from None
@@ -134,10 +149,28 @@ def run(
         except OSError as error:
             raise StoreError(f"{store.folder}: cannot be written to: {error.strerror}") from None
         notes.print(f"written: {store.folder / 'leaderboard.md'}", highlight=False)
-    unfinished = len(selected) - sum(record.status == "done" for record in ran)
+    skipped = sum(record.status == "skipped" for record in ran)
+    unfinished = len(selected) - skipped - sum(record.status == "done" for record in ran)
     if unfinished:
         notes.print(f"{unfinished} of {len(selected)} cells have no result")
-        raise typer.Exit(1)
+    if skipped:
+        notes.print(f"{skipped} of {len(selected)} cells were skipped: their data is not there")
+    if unfinished or skipped:
+        raise typer.Exit(1 if unfinished else 3)
+
+
+def _print_availability(found: list[tuple[Need, Availability]], download: bool) -> None:
+    """A table of what is there and what is not, if there is such."""
+    states = {availability.state for _, availability in found}
+    if states <= {"ready"}:
+        return
+    rows = [
+        (need.name, need.kind, len(need.cells), availability.state, availability.detail)
+        for need, availability in found
+    ]
+    _print_rows(["name", "kind", "cells", "state", "detail"], rows, sys.stderr)
+    if "download" in states and not download:
+        notes.print("--yes downloads what can be; without it, the cells that need it are skipped")
 
 
 def _records(store: Store, cells: Sequence[Cell]) -> Iterator[Record]:
@@ -273,11 +306,13 @@ def _print_cells(cells: list[Cell]) -> None:
     print(f"{len(cells)} cells")
 
 
-def _print_rows(columns: list[str], rows: list[tuple[object, ...]]) -> None:
+def _print_rows(
+    columns: list[str], rows: Sequence[tuple[object, ...]], file: TextIO | None = None
+) -> None:
     """A plain table, as wide as it takes: nothing is cut off, on a pipe or a narrow terminal."""
     from tabulate import tabulate
 
-    print(tabulate(rows, columns, tablefmt="plain", disable_numparse=True))
+    print(tabulate(rows, columns, tablefmt="plain", disable_numparse=True), file=file)
 
 
 def _print_plugins(listing: list[Plugin]) -> None:

@@ -53,8 +53,12 @@ class Row:
         return [record for record in self.records if record.status == "done"]
 
     @property
-    def failed(self) -> list[Record]:
+    def unfinished(self) -> list[Record]:
         return [record for record in self.records if record.status != "done"]
+
+    @property
+    def skipped(self) -> list[Record]:
+        return [record for record in self.records if record.status == "skipped"]
 
     def scores(self, metric: Metric) -> dict[int, float]:
         """Finite scores of the finished cells, by seed."""
@@ -80,6 +84,11 @@ class Table:
         return [record for row in self.rows for record in row.records]
 
     @property
+    def skipped(self) -> bool:
+        """Whether there is nothing to tell of it but why its cells were skipped."""
+        return all(record.status == "skipped" for record in self.records)
+
+    @property
     def protocol(self) -> Protocol | None:
         return next((record.protocol for record in self.records if record.protocol), None)
 
@@ -103,7 +112,8 @@ class Table:
                 record.counts.whole_model_sparsity for record in row.done if record.counts
             ),
             "seeds": len(row.done),
-            "failed": len(row.failed),
+            "failed": len(row.unfinished) - len(row.skipped),
+            "skipped": len(row.skipped),
             **{key: value for metric in METRICS for key, value in self._scores(row, metric)},
             **_counts(row),
             **_measured(row, self.dense),
@@ -153,6 +163,8 @@ def tables(records: Sequence[Record]) -> list[Table]:
 def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     """One line per task, method and sparsity: numbers only, at full precision.
 
+    A task whose cells were all skipped has none.
+
     Of every score (``fid``, ``kid``, ``inception_score``, ``precision``, ``recall``) there are
     ``_mean``, ``_std`` (sample standard deviation, ddof = 1) and ``_n`` over the seeds whose cell
     finished, and ``_difference`` and ``_p`` as :func:`paired_difference` to dense gives them.
@@ -164,7 +176,9 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     Raises:
         StoreError: there are no records, or two of the same cell.
     """
-    return pd.concat([table.frame for table in tables(records)], ignore_index=True)
+    found = tables(records)
+    frames = [table.frame for table in found if not table.skipped]
+    return pd.concat(frames, ignore_index=True) if frames else found[0].frame.head(0)
 
 
 def paired_difference(ours: Mapping[int, float], dense: Mapping[int, float]) -> tuple[float, float]:

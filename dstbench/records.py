@@ -1,4 +1,4 @@
-"""What a finished (or failed) cell leaves behind: ``record.json``."""
+"""What a finished (or failed, or skipped) cell leaves behind: ``record.json``."""
 
 from __future__ import annotations
 
@@ -106,9 +106,10 @@ class Record(_Part):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     cell: Cell
-    status: Literal["done", "failed", "diverged"]
+    status: Literal["done", "failed", "diverged", "skipped"]
     error: str | None = None
-    """What ended the cell, for ``failed`` (a traceback) and ``diverged`` (what was not finite)."""
+    """What ended the cell, for ``failed`` (a traceback) and ``diverged`` (what was not finite);
+    what it would need, for ``skipped``."""
     started: str
     """ISO 8601, UTC."""
     environment: Environment

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,23 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from dstbench import metrics
-from dstbench.contracts import Data, Dataset, FeatureExtractor, Features, Model, Workspace
+from dstbench.contracts import (
+    Availability,
+    Data,
+    Dataset,
+    FeatureExtractor,
+    Features,
+    Model,
+    Workspace,
+)
 from dstbench.counting import count, measure
 from dstbench.errors import DataError, DivergedError, ScoreError, StoreError
 from dstbench.grid import DENSE, Cell
 from dstbench.machine import environment, peak_memory, reset_peak_memory
 from dstbench.metrics.features import require_neighbours
+from dstbench.needs import Need, needs
 from dstbench.plugins import Plugins
-from dstbench.records import Record, Scores, Times
+from dstbench.records import Environment, Record, Scores, Times
 from dstbench.seeds import derive
 from dstbench.settings import EvaluationSettings, TrainingSettings
 from dstbench.sparsity import DynamicSparsifier, Sparsifier
@@ -45,10 +55,19 @@ class Runner:
     workspace: Workspace
     _loaded: dict[str, Data] = field(default_factory=dict)
 
-    def run_grid(self, cells: Sequence[Cell]) -> list[Record]:
-        """The record of every cell; those that have one already are not run again.
+    def availability(self, cells: Sequence[Cell]) -> list[tuple[Need, Availability]]:
+        """What those of the cells need that have no result, and whether it is there."""
+        return [
+            (need, need.availability(self.plugins, self.workspace))
+            for need in needs([cell for cell in cells if self._is_open(cell)])
+        ]
 
-        A cell that fails is recorded so, and the others go on; it is tried again on the next run.
+    def run_grid(self, cells: Sequence[Cell], *, download: bool = False) -> list[Record]:
+        """The record of every cell; those that have a result already are not run again.
+
+        A cell whose data is not there is recorded as skipped, one that fails as failed, and the
+        others go on; both are tried again on the next run. What can be downloaded is not there
+        unless ``download`` is asked for, which is then done before anything is trained.
         A cell that another process is running is left to it; its record is among these if that
         process is done with it by the time this one is through.
 
@@ -56,12 +75,18 @@ class Runner:
             DataError: before anything is trained, if a dataset cannot be loaded or is too small.
             ScoreError: before anything is trained, if there will be too few images to score.
         """
+        lacking = self._lacking(cells, download)
         for cell in cells:
-            self._check(cell)
+            if self._is_open(cell) and cell.id not in lacking:
+                self._check(cell)
         records: dict[str, Record] = {}
         for cell in cells:
             try:
-                records[cell.id] = self._finished(cell) or self._run_locked(cell)
+                records[cell.id] = self._finished(cell) or (
+                    self._skip(cell, lacking[cell.id])
+                    if cell.id in lacking
+                    else self._run_locked(cell)
+                )
             except StoreError as error:
                 self.workspace.report(str(error))
         for cell in cells:
@@ -72,7 +97,65 @@ class Runner:
 
     def _finished(self, cell: Cell) -> Record | None:
         record = self.store.cell(cell).record()
-        return None if record is None or record.status == "failed" else record
+        return None if record is None or record.status in ("failed", "skipped") else record
+
+    def _is_open(self, cell: Cell) -> bool:
+        """Whether it is to be run: it has no result, and no record that cannot be read."""
+        with suppress(StoreError):
+            return self._finished(cell) is None
+        return False
+
+    def _lacking(self, cells: Sequence[Cell], download: bool) -> dict[str, str]:
+        """By id of the cells that cannot be run: what they lack."""
+        lacking: dict[str, str] = {}
+        for need, availability in self.availability(cells):
+            waiting = [cell.id for cell in need.cells if cell.id not in lacking]
+            if waiting and (reason := self._reason(need, availability, download)):
+                lacking |= dict.fromkeys(waiting, reason)
+        return lacking
+
+    def _reason(self, need: Need, availability: Availability, download: bool) -> str | None:
+        """Why the cells that need it cannot be run; what is to be downloaded is, here."""
+        if availability.state == "ready":
+            return None
+        if availability.state == "missing":
+            return availability.detail or f"{need.kind} '{need.name}' is not there"
+        if not download:
+            return f"{need.kind} '{need.name}' is not downloaded yet ({availability.detail})"
+        try:
+            self._get(need)
+        except (DataError, ScoreError) as error:
+            # What is wrong with data that is there by now, is found where all data is checked.
+            after = need.availability(self.plugins, self.workspace)
+            return None if after.state == "ready" else str(error)
+        return None
+
+    def _get(self, need: Need) -> None:
+        if need.kind == "dataset":
+            self._load(need.cells[0])
+        else:
+            self._extractor(need.cells[0])
+
+    def _skip(self, cell: Cell, reason: str) -> Record:
+        """Its record; a checkpoint of the cell stays."""
+        record = Record(
+            cell=cell,
+            status="skipped",
+            error=reason,
+            started=_now(),
+            environment=self._environment,
+        )
+        folder = self.store.cell(cell)
+        with folder.locked():
+            if finished := self._finished(cell):
+                return finished
+            folder.write_record(record)
+        return record
+
+    @cached_property
+    def _environment(self) -> Environment:
+        """For the many cells that may be skipped: finding it out takes a moment."""
+        return environment(self.workspace.device)
 
     def _run_locked(self, cell: Cell) -> Record:
         folder = self.store.cell(cell)
@@ -90,7 +173,7 @@ class Runner:
         return record
 
     def _run(self, cell: Cell, folder: CellFolder) -> Record:
-        started = datetime.now(UTC).isoformat(timespec="seconds")
+        started = _now()
         outcome: dict[str, Any]
         measurable = reset_peak_memory(self.workspace.device)
         try:
@@ -133,9 +216,7 @@ class Runner:
         seconds = time.perf_counter() - start
         folder.write_samples(_as_array(images[:KEPT_SAMPLES]))
 
-        extractor = self._plugin(
-            "feature extractor", evaluation.extractor, cell.extractor_settings, self.workspace
-        )
+        extractor = self._extractor(cell)
         real = metrics.real_features(data, cell.dataset, extractor, evaluation, self.workspace)
         scores = metrics.score(images, real, extractor, evaluation)
         return {
@@ -200,6 +281,13 @@ class Runner:
             self._loaded[key] = dataset.load(self.workspace)
         return self._loaded[key]
 
+    def _extractor(self, cell: Cell) -> FeatureExtractor:
+        name = EvaluationSettings(**cell.evaluation).extractor
+        extractor: FeatureExtractor = self._plugin(
+            "feature extractor", name, cell.extractor_settings, self.workspace
+        )
+        return extractor
+
     def _plugin(self, kind: Any, name: str, settings: dict[str, Any], *rest: Any) -> Any:
         """An instance of a plugin, given its validated settings and whatever else it takes."""
         cls = self.plugins.find(kind, name)
@@ -244,6 +332,11 @@ class Runner:
             return None
         samples = self._sample(model, self._build(model, cell), cell, evaluation.samples)
         return metrics.score(model.data.to_images(samples), real, extractor, evaluation)
+
+
+def _now() -> str:
+    """ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _as_array(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -103,12 +103,20 @@ def _mark(difference: float, p: float, metric: Metric) -> str:
     return "△" if better else ""
 
 
+def _skipped(table: Table) -> str:
+    """All there is to say of a table whose cells were all skipped."""
+    count = len(table.records)
+    reasons = dict.fromkeys(record.error or "no reason given" for record in table.records)
+    cells = "1 cell" if count == 1 else f"{count} cells"
+    return f"{table.heading}: {cells} skipped: {'; '.join(reasons)}"
+
+
 def _notes(table: Table) -> Iterator[str]:
     protocol = table.protocol
     if failures := [
         f"{row.method}, S = {row.sparsity:g}, seed {record.cell.seed}: {_reason(record)}"
         for row in table.rows
-        for record in row.failed
+        for record in row.unfinished
     ]:
         cells = "1 cell" if len(failures) == 1 else f"{len(failures)} cells"
         yield f"{cells} did not finish, and no number above includes them: {'; '.join(failures)}."
@@ -221,6 +229,8 @@ def _markdown(tables: Sequence[Table], title: str) -> str:
     markup = _Markup(escape_markdown, "**{}**".format)
     parts = [f"# {escape_markdown(title)}"]
     for table in tables:
+        if table.skipped:
+            continue
         header, body = _header_and_body(table, markup)
         alignment = ["left"] + ["right"] * (len(header) - 1)
         parts += [
@@ -228,6 +238,8 @@ def _markdown(tables: Sequence[Table], title: str) -> str:
             tabulate(body, header, "pipe", disable_numparse=True, colalign=alignment),
             "\n".join(f"- {escape_markdown(note)}" for note in _notes(table)),
         ]
+    if skipped := [f"- {escape_markdown(_skipped(table))}" for table in tables if table.skipped]:
+        parts += ["## Skipped", "\n".join(skipped)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -235,6 +247,9 @@ def _latex(tables: Sequence[Table], title: str) -> str:
     markup = _Markup(_escape_latex, r"\textbf{{{}}}".format)
     parts = [f"% {' '.join(title.split())}"]
     for table in tables:
+        if table.skipped:
+            parts.append(_escape_latex(_skipped(table)))
+            continue
         header, body = _header_and_body(table, markup)
         rows = [" & ".join(row) + r" \\" for row in [header, *body]]
         parts.append(

@@ -401,6 +401,66 @@ def test_a_failed_cell_is_told_and_exits_with_one(
     assert dstbench("run", "toys.toml").code == 0
 
 
+AWAY = """
+[[tasks]]
+model = "toy-net"
+dataset = "toy-images"
+[tasks.datasets.toy-images]
+away = "WHO"
+"""
+
+
+@pytest.mark.parametrize(
+    ("who", "option", "state", "code"),
+    [
+        ("person", "--yes", "missing ask the toymaker", 3),
+        ("web", "--threads=1", "download 1 kB from the toyshop", 3),
+        ("web", "-y", "download 1 kB from the toyshop", 0),
+        ("offline", "-y", "download 1 kB from the toyshop", 3),
+    ],
+)
+def test_data_that_is_not_there(
+    dstbench: Dstbench, folder: Path, who: str, option: str, state: str, code: int
+) -> None:
+    head, training = BENCHMARK.split("[training]")
+    text = f"{head}{AWAY.replace('WHO', who)}[training]{training}"
+    (folder / "toys.toml").write_text(text)
+    outcome = dstbench("run", "toys.toml", option)
+    assert outcome.code == code
+    table = [" ".join(line.split()) for line in outcome.err.splitlines()[:4]]
+    assert table == [
+        "name kind cells state detail",
+        "toy-images dataset 2 ready",
+        f"toy-images dataset 2 {state}",
+        "toy-features feature extractor 4 ready",
+    ]
+    hint = "--yes downloads what can be; without it, the cells that need it are skipped\n"
+    assert (hint in outcome.err) == (option == "--threads=1")
+    end = "2 of 4 cells were skipped: their data is not there\n"
+    assert outcome.err.endswith(end) == (code == 3)
+    assert ("## Skipped" in outcome.out) == (code == 3)
+    assert "Traceback" not in outcome.err
+    # What has a result needs nothing any more.
+    again = dstbench("run", "toys.toml", option)
+    assert again.code == code
+    assert ("toy-images" in again.err) == (code == 3)
+    assert "trained" not in again.err
+
+
+def test_without_any_data(dstbench: Dstbench, folder: Path) -> None:
+    head, training = BENCHMARK.split("[[tasks]]")[0], BENCHMARK.split("[training]")[1]
+    task = AWAY.replace("WHO", "person")
+    (folder / "toys.toml").write_text(f"{head}{task}[training]{training}")
+    outcome = dstbench("run", "toys.toml")
+    assert outcome.code == 3
+    assert outcome.out == (
+        "# toys\n\n## Skipped\n\n- toy-net on toy-images: 2 cells skipped: ask the toymaker\n\n"
+    )
+    assert "Traceback" not in outcome.err
+    for format in ("csv", "json", "latex"):
+        assert dstbench("leaderboard", "results/toys", "--format", format).code == 0
+
+
 def test_ctrl_c_says_how_to_go_on(
     dstbench: Dstbench, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

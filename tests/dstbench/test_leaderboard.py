@@ -157,6 +157,18 @@ def test_one_table_per_task_with_failed_cells_in_their_own(make_record):
     assert [len(table.rows) for table in found] == [2, 1]
 
 
+def test_skipped_cells_are_no_failures_and_a_task_of_them_has_no_row(make_record):
+    def skipped(**cell):
+        return make_record(seed=1, status="skipped", error="ask", cell=cell)
+
+    frame = leaderboard([skipped(dataset="faces"), make_record(fid=2.0), skipped()])
+    assert frame["task"].tolist() == ["ldm on digits"]
+    assert frame[["seeds", "failed", "skipped"]].to_numpy().tolist() == [[1, 0, 1]]
+    nothing = leaderboard([skipped()])
+    assert len(nothing) == 0
+    assert list(nothing.columns) == list(frame.columns)
+
+
 def test_nothing_to_rank():
     with pytest.raises(StoreError, match="no record"):
         leaderboard([])

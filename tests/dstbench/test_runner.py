@@ -1,6 +1,7 @@
 """From cells to records, with the toys."""
 
 import csv
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -359,6 +360,101 @@ def test_too_little_data_is_an_error_before_anything_is_trained(
     assert str(caught.value) == message
     assert listener.heard == []
     assert not runner.store.folder.exists()
+
+
+# Data that is not there
+
+
+@pytest.mark.parametrize(
+    ("away", "download", "reason"),
+    [
+        ("person", False, "ask the toymaker"),
+        ("person", True, "ask the toymaker"),
+        ("web", False, "dataset 'toy-images' is not downloaded yet (1 kB from the toyshop)"),
+        ("offline", True, "the toyshop is closed"),
+    ],
+)
+def test_a_cell_without_data_is_skipped_and_the_others_go_on(
+    runner: Runner,
+    listener: Listener,
+    make_cell: MakeCell,
+    away: str,
+    download: bool,
+    reason: str,
+) -> None:
+    lacking, other = make_cell(dataset_settings={"away": away}), make_cell()
+    skipped, done = runner.run_grid([lacking, other], download=download)
+    assert (skipped.status, skipped.error, done.status) == ("skipped", reason, "done")
+    assert runner.store.cell(lacking).record() == skipped
+    assert {event[1].id for event in listener.heard} == {other.id}
+
+
+def test_a_skipped_cell_is_tried_again_from_its_checkpoint(
+    new_runner: Callable[[], Runner],
+    listener: Listener,
+    make_cell: MakeCell,
+    toy_model: type[Model],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell = make_cell(dataset_settings={"away": "web"})
+    with monkeypatch.context() as patch:
+        break_sampling(toy_model, patch)
+        assert new_runner().run_grid([cell], download=True)[0].status == "failed"
+    runner = new_runner()
+    (toys,) = runner.workspace.cache.root.glob("toys-*[!k]")
+    shutil.rmtree(toys)
+    assert runner.run_grid([cell])[0].status == "skipped"
+    listener.heard.clear()
+    assert new_runner().run_grid([cell], download=True)[0].status == "done"
+    assert listener.steps == []
+
+
+def test_a_finished_cell_needs_no_data(
+    new_runner: Callable[[], Runner], make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell()
+    records = new_runner().run_grid([cell])
+    runner = new_runner()
+
+    def away(*_: Any) -> Any:
+        raise AssertionError("nobody asked for it")
+
+    for method in ("availability", "load"):
+        monkeypatch.setattr(runner.plugins.find("dataset", "toy-images"), method, away)
+    assert runner.availability([cell]) == []
+    assert runner.run_grid([cell]) == records
+
+
+def test_what_cells_need_is_told_once(runner: Runner, make_cell: MakeCell) -> None:
+    cells = [make_cell(), make_cell("static", 0.5), make_cell(dataset_settings={"away": "web"})]
+    told = [
+        (need.kind, need.name, need.settings, len(need.cells), available.state)
+        for need, available in runner.availability(cells)
+    ]
+    assert told == [
+        ("dataset", "toy-images", {}, 2, "ready"),
+        ("dataset", "toy-images", {"away": "web"}, 1, "download"),
+        ("feature extractor", "toy-features", {}, 3, "ready"),
+    ]
+
+
+def test_weights_of_a_feature_extractor_are_a_need_too(runner: Runner, make_cell: MakeCell) -> None:
+    lacking = make_cell(evaluation={"extractor": "inception"})
+    skipped, done = runner.run_grid([lacking, make_cell()])
+    assert (skipped.status, done.status) == ("skipped", "done")
+    assert skipped.error is not None
+    assert skipped.error.startswith(
+        "feature extractor 'inception' is not downloaded yet (91 MB from https://"
+    )
+
+
+def test_what_was_downloaded_but_is_too_little_is_an_error(
+    runner: Runner, listener: Listener, make_cell: MakeCell
+) -> None:
+    cell = make_cell(training={"batch_size": 27}, dataset_settings={"away": "web"})
+    with pytest.raises(DataError, match="toy-net on toy-images: the dataset has 26 training"):
+        runner.run_grid([make_cell(), cell], download=True)
+    assert listener.heard == []
 
 
 # Events

@@ -6,13 +6,15 @@ The environment variable ``TOYS_STOP`` stops a run at a step of every cell that 
 
 import os
 import signal
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dstbench import hookimpl
 from dstbench.contracts import (
+    READY,
+    Availability,
     Data,
     Dataset,
     FeatureExtractor,
@@ -22,6 +24,7 @@ from dstbench.contracts import (
     Split,
     Workspace,
 )
+from dstbench.errors import DataError
 from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier
 
 SIZE = 4
@@ -39,8 +42,21 @@ class ToyImages(Dataset):
     class Settings(PluginSettings):
         train: int = 26
         validation: int = 7
+        away: Literal["person", "web", "offline"] | None = None
+        """Who has them, if they are not there; the web's are kept in the cache."""
+
+    def availability(self, workspace: Workspace) -> Availability:
+        if self.settings.away == "person":
+            return Availability("missing", "ask the toymaker")
+        if self.settings.away and not workspace.cache.has("toys", {}):
+            return Availability("download", "1 kB from the toyshop")
+        return READY
 
     def load(self, workspace: Workspace) -> Data:
+        if self.settings.away == "web":
+            workspace.cache.folder("toys", {}, lambda folder: None)
+        elif self.settings.away:
+            raise DataError("the toyshop is closed")
         count = self.settings.train + self.settings.validation
         rng = torch.Generator().manual_seed(0)
         shades = torch.randint(20, 236, (count, 1, 1, 1), generator=rng)

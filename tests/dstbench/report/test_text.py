@@ -126,6 +126,33 @@ def test_everything_failed(make_record):
     assert "dense, S = 0, seed 0: diverged, loss nan at step 512." in markdown
 
 
+@pytest.fixture
+def skipped(make_record):
+    """Three cells of a task whose data is not there, for two reasons."""
+    return [
+        make_record(seed=seed, status="skipped", error=error, cell={"dataset": "faces"})
+        for seed, error in enumerate(("set $FACES_1", "set $FACES_1", "no network"))
+    ]
+
+
+def test_a_task_that_was_skipped_is_a_line(records, skipped):
+    line = "ldm on faces: 3 cells skipped: set $FACES_1; no network"
+    markdown = render([*skipped, *records], "markdown", "Three methods")
+    assert unpadded(markdown) == [*unpadded(MARKDOWN), "", "## Skipped", "", f"- {line}"]
+    assert render(skipped, "markdown", "t") == f"# t\n\n## Skipped\n\n- {line}\n"
+    latex = render([*skipped, *records], "latex")
+    assert latex.count(r"\begin{tabular}") == 1
+    assert "\n\nldm on faces: 3 cells skipped: set \\$FACES\\_1; no network\n\n" in latex
+    assert json.loads(render(skipped, "json")) == []
+    assert render(skipped, "csv").splitlines() == render(records, "csv").splitlines()[:1]
+
+
+def test_a_skipped_cell_among_others_is_in_the_note(make_record):
+    records = [make_record(fid=5.0), make_record(seed=1, status="skipped", error="no network")]
+    note = "1 cell did not finish, and no number above includes them: dense, S = 0, seed 1: skipped"
+    assert f"- {note}, no network.\n" in render(records)
+
+
 def test_untrained_denoiser(make_record):
     records = [
         make_record(seed=seed, fid=fid, untrained_scores=Scores(fid=200))
