@@ -164,7 +164,7 @@ class Runner:
                 return record
             record = self._run(cell, folder)
             folder.write_record(record)
-            if record.status != "failed":
+            if record.status in ("done", "diverged"):
                 folder.checkpoint.unlink(missing_ok=True)
         try:
             self.plugins.manager.hook.dstbench_cell_finished(cell=cell, record=record)
@@ -181,6 +181,8 @@ class Runner:
             outcome = {"status": "done", **self.run_cell(cell, folder)}
         except DivergedError as error:
             outcome = {"status": "diverged", "error": str(error)}
+        except DataError as error:  # of what the model needs beside the dataset
+            outcome = {"status": "skipped", "error": str(error)}
         except Exception:
             outcome = {"status": "failed", "error": traceback.format_exc()}
         return Record(

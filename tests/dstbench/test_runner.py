@@ -246,6 +246,22 @@ def test_a_cell_whose_samples_diverged_is_recorded_so(
     assert (record.status, record.error) == ("diverged", "the samples are not finite")
 
 
+def test_a_cell_whose_model_lacks_data_is_skipped(
+    runner: Runner,
+    make_cell: MakeCell,
+    toy_model: type[Model],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build(*_: Any) -> nn.Module:
+        raise DataError("no autoencoder is there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy_model, "build", build)
+        (record,) = runner.run_grid([make_cell()])
+    assert (record.status, record.error) == ("skipped", "no autoencoder is there")
+    assert runner.run_grid([make_cell()])[0].status == "done"
+
+
 def test_a_listener_that_fails_takes_down_its_cell_alone(
     runner: Runner, plugins: Plugins, make_cell: MakeCell
 ) -> None:
