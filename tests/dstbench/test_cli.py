@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from csv import DictReader
 from pathlib import Path
 from typing import NamedTuple
@@ -461,6 +461,15 @@ def test_without_any_data(dstbench: Dstbench, folder: Path) -> None:
         assert dstbench("leaderboard", "results/toys", "--format", format).code == 0
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is heard, which a shell has processes in the background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_says_how_to_go_on(
     dstbench: Dstbench, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
