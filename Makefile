@@ -7,7 +7,7 @@ SOURCES = dstbench plugins tests benchmarks
 
 .PHONY: quickstart test lint install clean
 
-quickstart: install  ## train, sample and score the 7 cells of benchmarks/quickstart.toml
+quickstart: install  ## train, sample and score the 14 cells of benchmarks/quickstart.toml
 	$(BIN)/dstbench run benchmarks/quickstart.toml
 
 test: install  ## all tests, slow ones included
