@@ -69,7 +69,9 @@ class LatentDiffusion(Model):
     def batch(self, split: Split, indices: Tensor) -> Tensor:
         """Scaled latents (N, C, h, w)."""
         latents = self.first_stage.latents[split][indices] * self.first_stage.scaling_factor
-        return latents.to(self.workspace.device)
+        if self.workspace.device.type == "cuda":
+            latents = latents.pin_memory()  # so that the copy need not be waited for
+        return latents.to(self.workspace.device, non_blocking=True)
 
     def loss(self, denoiser: nn.Module, batch: Tensor, rng: torch.Generator) -> Tensor:
         """Mean squared error of the predicted noise.
