@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ def digest(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Cache:
     """Folders under ``root``, each named by what it holds and a hash of all that determines it.
 
@@ -35,11 +42,18 @@ class Cache:
         """Whether there is a folder for ``key``."""
         return self._path(name, key).exists()
 
-    def folder(self, name: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
-        """The folder for ``key``, made by ``make(folder)`` if it is not there yet.
+    def folder(
+        self,
+        name: str,
+        key: Mapping[str, Any],
+        make: Callable[[Path], None],
+        *,
+        resumable: bool = False,
+    ) -> Path:
+        """The folder for ``key``, made by ``make(empty folder)`` if it is not there yet.
 
         A folder appears whole or not at all; of two processes that want the same one, the second
-        waits for the first. What a stopped ``make`` has left is there for the next to go on with.
+        waits for the first. A ``make`` that is ``resumable`` finds what a stopped one has left.
 
         Raises :class:`StoreError` if there can be no cache at ``root``.
         """
@@ -56,6 +70,8 @@ class Cache:
         with FileLock(f"{target}.lock"):
             if not target.exists():
                 unfinished = Path(f"{target}.partial")
+                if not resumable:
+                    shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir(exist_ok=True)
                 make(unfinished)
                 (unfinished / "key.json").write_text(json.dumps(key, indent=2, sort_keys=True))

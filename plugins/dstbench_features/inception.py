@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from dstbench.cache import file_digest
 from dstbench.contracts import (
     READY,
     Availability,
@@ -18,7 +19,6 @@ from dstbench.contracts import (
     Workspace,
 )
 from dstbench.errors import ScoreError
-from dstbench_features.hashing import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,7 @@ class Inception(FeatureExtractor):
         path = self.settings.weights or _download(workspace)
         if not path.is_file():
             raise ScoreError(_refusal(path))
-        self._weights_hash = sha256(path)
+        self._weights_hash = file_digest(path)
         self._network = _network(path).to(workspace.device)
 
     @classmethod

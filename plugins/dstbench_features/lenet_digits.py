@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dstbench.cache import file_digest
 from dstbench.contracts import FeatureExtractor, Features, PluginSettings, Workspace
-from dstbench_features.hashing import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class LeNetDigits(FeatureExtractor):
 
     @property
     def weights_hash(self) -> str:
-        return sha256(WEIGHTS)
+        return file_digest(WEIGHTS)
 
     @property
     def resize(self) -> str:

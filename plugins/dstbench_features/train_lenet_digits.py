@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dstbench_features.hashing import sha256
+from dstbench.cache import file_digest
 from dstbench_features.lenet import SIZE, LeNet
 from dstbench_features.lenet_digits import WEIGHTS
 
@@ -94,7 +94,7 @@ def main() -> None:
     save_file(network.state_dict(), WEIGHTS)
     facts = {
         "command": "python -m dstbench_features.train_lenet_digits",
-        "sha256": sha256(WEIGHTS),
+        "sha256": file_digest(WEIGHTS),
         "parameters": sum(weights.numel() for weights in network.parameters()),
         "train_images": len(train_images),
         "held_out_images": len(held_out_images),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from pydantic import Field
 
-from dstbench.cache import digest
+from dstbench.cache import digest, file_digest
 from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
 from dstbench_images.photographs import PhotographSettings, Source, Splits, prepare
@@ -97,7 +96,7 @@ class ImageFolder(Dataset):
 
     def state(self, root: Path) -> str:
         """A hash that changes with every file."""
-        return _state(root) if root.is_dir() else _hash(root)
+        return _state(root) if root.is_dir() else file_digest(root)
 
     def splits(self, root: Path) -> Splits:
         """The image files of training and validation."""
@@ -182,8 +181,3 @@ def _state(root: Path) -> str:
     """Of names, sizes and times of change: hashing all pixels would take too long."""
     stats = {str(path): path.stat() for path in _images(root)}
     return digest({name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()})
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

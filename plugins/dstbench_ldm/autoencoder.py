@@ -67,9 +67,12 @@ def load_autoencoder(name: str, settings: AutoencoderSettings) -> Any:
 
 
 def _check_sizes(name: str, config: Any, settings: AutoencoderSettings) -> None:
-    for key in ("latent_channels", "block_out_channels"):
-        ours, theirs = getattr(settings, key), getattr(config, key)
-        if list(ours) != list(theirs) if isinstance(ours, Sequence) else ours != theirs:
+    published = {
+        "latent_channels": config.latent_channels,
+        "block_out_channels": tuple(config.block_out_channels),
+    }
+    for key, theirs in published.items():
+        if (ours := getattr(settings, key)) != theirs:
             raise ConfigError(
                 f"first_stage '{name}' has {key} = {theirs}, but the settings say {ours}: "
                 f"set autoencoder.{key} to {theirs}"

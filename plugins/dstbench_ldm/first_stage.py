@@ -67,7 +67,7 @@ def prepare_first_stage(
         else:
             autoencoder = load_autoencoder(settings.first_stage, settings.autoencoder)
     autoencoder = autoencoder.to(workspace.device).eval().requires_grad_(False)
-    return _encoded(autoencoder, data, workspace)
+    return _encoded(autoencoder, settings.latent_shape(data.train[0].shape), data, workspace)
 
 
 def _trained(settings: AutoencoderSettings, data: Data, workspace: Workspace) -> Any:
@@ -92,8 +92,10 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _encoded(autoencoder: Any, data: Data, workspace: Workspace) -> FirstStage:
-    """The autoencoder with the latents of ``data``, from the cache or made now."""
+def _encoded(
+    autoencoder: Any, shape: tuple[int, int, int], data: Data, workspace: Workspace
+) -> FirstStage:
+    """The autoencoder with the latents (C, h, w) of ``data``, from the cache or made now."""
 
     def make(folder: Path) -> None:
         for split in SPLITS:
@@ -105,9 +107,8 @@ def _encoded(autoencoder: Any, data: Data, workspace: Workspace) -> FirstStage:
     def latents(folder: Path) -> dict[Split, Tensor]:
         return {split: _mapped(folder / split, shape, len(data.split(split))) for split in SPLITS}
 
-    shape = encode(autoencoder, data, data.train[:1]).shape[1:]
     key = {"format": FORMAT, "data": data.fingerprint, "autoencoder": weights_hash(autoencoder)}
-    folder = workspace.cache.folder("ldm-latents", key, make)
+    folder = workspace.cache.folder("ldm-latents", key, make, resumable=True)
     facts = json.loads((folder / "facts.json").read_text())
     return FirstStage(
         autoencoder=autoencoder,

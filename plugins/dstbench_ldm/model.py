@@ -53,8 +53,7 @@ class LatentDiffusion(Model):
         from dstbench_ldm.denoiser import build_denoiser
 
         _check_image_size(settings, items.shape)
-        height, width = (side // settings.autoencoder.downsampling for side in items.shape[-2:])
-        inputs = _example((settings.autoencoder.latent_channels, height, width))
+        inputs = _example(settings.latent_shape(items.shape))
         return Outline(build_denoiser(settings), inputs, settings.sampling_steps)
 
     def build(self) -> nn.Module:

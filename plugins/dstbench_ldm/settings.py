@@ -84,6 +84,11 @@ class LatentDiffusionSettings(PluginSettings):
     )
     sampling_steps: int = Field(200, ge=1, description="DDIM steps per sample")
 
+    def latent_shape(self, image_shape: Sequence[int]) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of images (C, H, W)."""
+        height, width = (side // self.autoencoder.downsampling for side in image_shape[-2:])
+        return self.autoencoder.latent_channels, height, width
+
     @property
     def downsampling(self) -> int:
         """Pixels of a latent per side of the U-Net's smallest feature map's pixel."""

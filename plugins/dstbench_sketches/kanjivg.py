@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import zlib
@@ -17,6 +16,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from pydantic import Field
 
+from dstbench.cache import file_digest
 from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
 from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, Typical, prepare, split
@@ -71,8 +71,7 @@ class KanjiVG(Dataset):
 
     def load(self, workspace: Workspace) -> Data:
         archive = self._found() or _download(workspace)
-        with archive.open("rb") as file:
-            key = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        key = {"sha256": file_digest(archive)}
         data = prepare(
             self.name, key, lambda: _drawings(archive), read_svg, self.settings, workspace
         )

@@ -71,12 +71,24 @@ def test_a_half_made_folder_is_never_there(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         cache.folder("latents", {"data": "x"}, fail)
     assert not target.exists()
+    assert cache.folder("latents", {"data": "x"}, Maker("all of it")) == target
+    assert {file.name for file in target.iterdir()} == {"content", "key.json"}
+
+
+def test_a_half_made_folder_is_gone_on_with_where_that_is_asked_for(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("of it")
+        raise KeyboardInterrupt
 
     def go_on(folder: Path) -> None:
         assert (folder / "half").read_text() == "of it"
         (folder / "half").rename(folder / "whole")
 
-    assert cache.folder("latents", {"data": "x"}, go_on) == target
+    with pytest.raises(KeyboardInterrupt):
+        cache.folder("latents", {"data": "x"}, fail, resumable=True)
+    target = cache.folder("latents", {"data": "x"}, go_on, resumable=True)
     assert {file.name for file in target.iterdir()} == {"whole", "key.json"}
 
 
@@ -140,6 +152,17 @@ def test_a_cache_that_cannot_be(tmp_path: Path) -> None:
         Cache(tmp_path / "file" / "cache").folder("latents", {}, Maker("mine"))
 
 
+def test_a_process_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = start_slow_process(tmp_path, 60)
+    process.kill()
+    assert process.wait(10) != 0
+    mine = Maker("mine")
+    folder = Cache(tmp_path).folder("latents", {"data": "x"}, mine)
+    assert mine.calls == 1
+    assert (folder / "content").read_text() == "mine"
+    assert [path for path in os.listdir(tmp_path) if path.endswith(".partial")] == []
+
+
 def test_what_a_killed_process_left_is_gone_on_with(tmp_path: Path) -> None:
     process = start_slow_process(tmp_path, 60)
     process.kill()
@@ -149,7 +172,7 @@ def test_what_a_killed_process_left_is_gone_on_with(tmp_path: Path) -> None:
         with (folder / "content").open("a") as file:
             file.write(", then mine")
 
-    folder = Cache(tmp_path).folder("latents", {"data": "x"}, go_on)
+    folder = Cache(tmp_path).folder("latents", {"data": "x"}, go_on, resumable=True)
     assert (folder / "content").read_text().endswith(", then mine")
     assert [path for path in os.listdir(tmp_path) if path.endswith(".partial")] == []
 

@@ -11,12 +11,11 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch_fidelity
-from dstbench_features.hashing import sha256
 from dstbench_features.inception import WEIGHTS_URL, Inception
 from PIL import Image
 from torch import Tensor, nn
 
-from dstbench.cache import Cache
+from dstbench.cache import Cache, file_digest
 from dstbench.contracts import READY, Availability, Workspace
 from dstbench.errors import ScoreError
 from dstbench.metrics import extract, score
@@ -112,7 +111,7 @@ def test_shapes_types_and_names(extractor: Inception, weights: Path) -> None:
     assert seen.logits.shape == (2, 1008)
     assert seen.features.dtype == seen.logits.dtype == torch.float32
     assert seen.features.std() > 0
-    assert extractor.weights_hash == sha256(weights)
+    assert extractor.weights_hash == file_digest(weights)
     assert "299×299" in extractor.resize
 
 
@@ -151,7 +150,7 @@ def test_a_download_is_checked_and_cached(weights: Path, workspace: Workspace) -
         first = Inception(Inception.Settings(), workspace)
         second = Inception(Inception.Settings(), workspace)
     assert downloads.call_count == 1
-    assert first.weights_hash == second.weights_hash == sha256(weights)
+    assert first.weights_hash == second.weights_hash == file_digest(weights)
     assert Inception.availability(Inception.Settings(), workspace) == READY
 
 

@@ -5,14 +5,13 @@ import re
 
 import pytest
 import torch
-from dstbench_features.hashing import sha256
 from dstbench_features.lenet import FEATURES, as_input
 from dstbench_features.lenet_digits import WEIGHTS, LeNetDigits
 from dstbench_features.train_lenet_digits import digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from dstbench.cache import Cache
+from dstbench.cache import Cache, file_digest
 from dstbench.contracts import Features, PluginSettings, Workspace
 from dstbench.metrics import extract, score
 from dstbench.settings import EvaluationSettings
@@ -45,7 +44,7 @@ def test_held_out_accuracy_is_at_least_97_percent_and_as_recorded(extractor: LeN
 def test_the_weights_are_small_and_named_by_their_hash(extractor: LeNetDigits) -> None:
     assert WEIGHTS.stat().st_size <= 1_000_000
     assert re.fullmatch("[0-9a-f]{64}", extractor.weights_hash)
-    assert extractor.weights_hash == sha256(WEIGHTS)
+    assert extractor.weights_hash == file_digest(WEIGHTS)
     assert extractor.weights_hash == json.loads(WEIGHTS.with_suffix(".json").read_text())["sha256"]
 
 

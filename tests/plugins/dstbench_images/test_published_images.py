@@ -161,6 +161,20 @@ def test_imagenette_is_downloaded_once(workspace: Workspace, published: Path) ->
     assert Imagenette(settings).load(workspace).fingerprint == data.fingerprint
 
 
+def test_an_unpacking_that_was_stopped_is_begun_again(
+    workspace: Workspace, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(_: tarfile.TarFile, folder: Path, **__: object) -> None:
+        (Path(folder) / "imagenette2-320" / "train").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "extractall", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            Imagenette(Imagenette.Settings(image_size=8)).load(workspace)
+    assert reds(Imagenette(Imagenette.Settings(image_size=8)).load(workspace)) == [1, 2, 3]
+
+
 def test_a_download_that_is_not_what_was_published(workspace: Workspace, published: Path) -> None:
     published.write_bytes(b"something else")
     with pytest.raises(DataError, match=r"could not be downloaded .* setting 'path' of"):
