@@ -7,6 +7,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,7 @@ from pydantic import Field
 
 from dstbench.contracts import Data, PluginSettings, Workspace
 from dstbench.errors import DataError
+from dstbench.parallel import parallel_map
 
 if TYPE_CHECKING:
     import torch
@@ -127,18 +129,11 @@ def _data(folder: Path, facts: Mapping[str, Any], size: int) -> Data:
 
 def _decoded(files: Sequence[Source], size: int) -> Iterator[Pixels | str]:
     """One per file: the image, or why there is none."""
-    contents = (_content(file) for file in files)
-    if len(files) < PARALLEL_FROM:
-        yield from (_decode(content, size) for content in contents)
-        return
-
-    from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
-
-    yield from Parallel(n_jobs=-1, return_as="generator")(
-        delayed(_decode)(content, size) for content in contents
+    return parallel_map(
+        partial(_decode, size=size),
+        map(_content, files),
+        in_processes=len(files) >= PARALLEL_FROM,
     )
-    get_reusable_executor().shutdown()  # idle processes would keep their memory for minutes
 
 
 def _content(file: Source) -> bytes | str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from pydantic import Field
 from dstbench.cache import digest
 from dstbench.contracts import Data, Items, PluginSettings, Workspace
 from dstbench.errors import DataError
+from dstbench.parallel import parallel_map
 from dstbench_sketches.raster import rasterise, to_svg
 from dstbench_sketches.sketch import Item, Stroke, to_item
 
@@ -144,7 +146,9 @@ def _items(
     workspace: Workspace,
 ) -> list[Item | None]:
     """One per drawing; none of one that had to be left out."""
-    attempts = _attempts(read, drawings, form)
+    attempts = parallel_map(
+        partial(_attempt, read, form), drawings, in_processes=len(drawings) >= PARALLEL_FROM
+    )
     items: list[Item | None] = []
     left_out = []
     for attempt in attempts:
@@ -161,23 +165,8 @@ def _items(
     return items
 
 
-def _attempts(
-    read: Callable[[Any], Sequence[Stroke]], drawings: Sequence[Drawing], form: Mapping[str, Any]
-) -> Iterator[Item | str]:
-    from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
-
-    if len(drawings) < PARALLEL_FROM:
-        yield from (_attempt(read, drawing, form) for drawing in drawings)
-        return
-    yield from Parallel(n_jobs=-1, return_as="generator")(
-        delayed(_attempt)(read, drawing, form) for drawing in drawings
-    )
-    get_reusable_executor().shutdown()  # idle processes would keep their memory for minutes
-
-
 def _attempt(
-    read: Callable[[Any], Sequence[Stroke]], drawing: Drawing, form: Mapping[str, Any]
+    read: Callable[[Any], Sequence[Stroke]], form: Mapping[str, Any], drawing: Drawing
 ) -> Item | str:
     """The item, or why there is none."""
     try:
