@@ -25,9 +25,7 @@ import torch
 from dstbench_chirodiff.denoiser import Denoiser
 from dstbench_chirodiff.model import Batch, ChiroDiff
 from dstbench_chirodiff.recurrence import bidirectional_gru
-from dstbench_magran import MagRan
-from dstbench_rigl import RigL
-from dstbench_static import Static
+from methods import compare_methods
 from torch import Tensor, nn
 
 from dstbench.cache import Cache
@@ -167,43 +165,10 @@ def compare_ways(model: ChiroDiff, denoiser: Denoiser, size: int, rounds: int) -
     )
 
 
-def compare_methods(model: ChiroDiff, denoiser: Denoiser, size: int, rounds: int) -> pd.DataFrame:
-    middle = sorted(
-        model.batches(size, torch.Generator()), key=lambda b: int(model.lengths[b].sum())
-    )
-    batches = [middle[len(middle) // 2]]
-    dense = stepper(model, copy.deepcopy(denoiser), batches)
-    sparse = {"dense again": stepper(model, copy.deepcopy(denoiser), batches)}
-    sparse |= {
-        f"{kind.name} S={sparsity}": stepper(
-            model,
-            copy.deepcopy(denoiser),
-            batches,
-            kind(sparsity, total_steps=10**6, **settings),
-        )
-        for sparsity in (0.5, 0.9)
-        for kind, settings in (
-            (Static, {}),
-            (RigL, {"exploration_frequency": 2}),  # the second of two steps updates
-            (MagRan, {"exploration_frequency": 2}),
-        )
-    }
-    for step in (dense, *sparse.values()):
-        step(), step()
-    rows = []
-    for _ in range(rounds):
-        for name, step in sparse.items():
-            rows.append((name, dense(), step(), dense(), step()))
-    times = pd.DataFrame(rows, columns=["method", "dense", "masked", "dense 2", "update"])
-    base = times[["dense", "dense 2"]].mean(axis=1)
-    ratios = pd.DataFrame(
-        {
-            "method": times["method"],
-            "masked step / dense step": times["masked"] / base,
-            "topology update / dense step": (times["update"] - times["masked"]) / base,
-        }
-    )
-    return ratios.groupby("method", sort=False).median().round(3)
+def middle_batch(model: ChiroDiff, size: int) -> Tensor:
+    """The indices of a batch of middling length."""
+    batches = model.batches(size, torch.Generator())
+    return sorted(batches, key=lambda batch: int(model.lengths[batch].sum()))[len(batches) // 2]
 
 
 def main() -> None:
@@ -241,7 +206,12 @@ def main() -> None:
     )
     print(compare_ways(model, denoiser, args.batch_size, args.rounds).to_markdown())
     print()
-    print(compare_methods(model, denoiser, args.batch_size, 3 * args.rounds).to_markdown())
+    batches = [middle_batch(model, args.batch_size)]
+    table, _ = compare_methods(
+        lambda sparsifier: stepper(model, copy.deepcopy(denoiser), batches, sparsifier),
+        3 * args.rounds,
+    )
+    print(table.to_markdown())
 
 
 if __name__ == "__main__":

@@ -16,12 +16,9 @@ import resource
 import time
 from collections.abc import Callable
 
-import pandas as pd
 import torch
 from diffusers import UNet2DModel
-from dstbench_magran import MagRan
-from dstbench_rigl import RigL
-from dstbench_static import Static
+from methods import compare_methods
 from torch import Tensor, nn
 
 from dstbench.sparsity import Sparsifier
@@ -77,41 +74,15 @@ def main() -> None:
     noise = torch.randn(16, 4, 16, 16, device=args.device)
     batch = (noise, torch.randint(1000, (16,), device=args.device), torch.randn_like(noise))
 
-    dense = stepper(copy.deepcopy(model), batch, None)
-    sparse = {"dense again": stepper(copy.deepcopy(model), batch, None)}
-    sparse |= {
-        f"{kind.name} S={sparsity}": stepper(
-            copy.deepcopy(model), batch, kind(sparsity, total_steps=10**6, **settings)
-        )
-        for sparsity in (0.5, 0.9)
-        for kind, settings in (
-            (Static, {}),
-            (RigL, {"exploration_frequency": 2}),  # the second of two steps updates
-            (MagRan, {"exploration_frequency": 2}),
-        )
-    }
-    for step in (dense, *sparse.values()):
-        step(), step()
-
-    rows = []
-    for _ in range(args.rounds):
-        for name, step in sparse.items():
-            rows.append((name, dense(), step(), dense(), step()))
-    times = pd.DataFrame(rows, columns=["method", "dense", "masked", "dense 2", "update"])
-    base = times[["dense", "dense 2"]].mean(axis=1)
-    ratios = pd.DataFrame(
-        {
-            "method": times["method"],
-            "masked step / dense step": times["masked"] / base,
-            "topology update / dense step": (times["update"] - times["masked"]) / base,
-        }
+    table, dense_seconds = compare_methods(
+        lambda sparsifier: stepper(copy.deepcopy(model), batch, sparsifier), args.rounds
     )
     machine = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor()
     print(
         json.dumps(
             {
                 "parameters": sum(p.numel() for p in model.parameters()),
-                "dense_step_seconds": base.median(),
+                "dense_step_seconds": dense_seconds,
                 "torch": torch.__version__,
                 "machine": machine or platform.machine(),
                 "threads": torch.get_num_threads(),
@@ -119,7 +90,7 @@ def main() -> None:
             }
         )
     )
-    print(ratios.groupby("method", sort=False).median().round(3).to_markdown())
+    print(table.to_markdown())
 
 
 if __name__ == "__main__":
