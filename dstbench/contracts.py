@@ -1,4 +1,4 @@
-"""What a plugin provides: the base classes of models, datasets and feature extractors.
+"""What a plugin provides: the base classes of models, datasets, feature extractors and executors.
 
 Sparsifiers have theirs in :mod:`dstbench.sparsity`, because they serve outside the harness too.
 A plugin's class carries its ``name`` and a pydantic ``Settings`` class; the harness checks a
@@ -8,9 +8,9 @@ benchmark's tables against it and hands the plugin a validated instance.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from dstbench.cache import Cache
+    from dstbench.grid import Cell
 
 Split = Literal["train", "validation"]
 
@@ -96,6 +97,8 @@ class Dataset(ABC):
     """What its items are (``"images"``, ``"sketches"``, …); a model says which kind it takes."""
 
     Settings: ClassVar[type[PluginSettings]] = PluginSettings
+    trial_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
 
     def __init__(self, settings: PluginSettings) -> None:
         self.settings: Any = settings
@@ -135,6 +138,8 @@ class Model(ABC):
     """The ``kind`` of dataset it trains on."""
 
     Settings: ClassVar[type[PluginSettings]] = PluginSettings
+    trial_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
 
     def __init__(self, settings: PluginSettings, data: Data, workspace: Workspace) -> None:
         self.settings: Any = settings
@@ -230,6 +235,8 @@ class FeatureExtractor(ABC):
 
     name: ClassVar[str]
     Settings: ClassVar[type[PluginSettings]] = PluginSettings
+    trial_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
 
     def __init__(self, settings: PluginSettings, workspace: Workspace) -> None:
         self.settings: Any = settings
@@ -254,3 +261,41 @@ class FeatureExtractor(ABC):
     @abstractmethod
     def __call__(self, images: Tensor) -> Features:
         """Features of uint8 images (N, C, H, W), C = 1 or 3, as CPU tensors."""
+
+
+class RunCell(Protocol):
+    """Runs one cell and leaves its record in the results folder.
+
+    It may be pickled, and called in any process on any machine that sees the results folder.
+    """
+
+    def __call__(self, cell: Cell) -> None: ...
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A cell whose turn is over."""
+
+    cell: Cell
+    error: str | None = None
+    """Why ``run_cell`` never returned (its process died, …); ``None``: it did."""
+
+
+class Executor(ABC):
+    """An executor plugin: where cells are run, and how many at a time."""
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[PluginSettings]] = PluginSettings
+
+    def __init__(self, settings: PluginSettings) -> None:
+        self.settings: Any = settings
+
+    @abstractmethod
+    def run(self, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+        """Call ``run_cell(cell)`` for each of the cells, and tell of each when its call has ended.
+
+        A cell that loses its process is run again, and goes on from its checkpoint, where the
+        process was taken from it (a node died, the job was preempted); it has ended, with an
+        error, where it is likely to have ended the process itself. An iterator that is closed
+        early leaves no process behind.
+        """

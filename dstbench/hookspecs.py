@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from dstbench.contracts import Dataset, FeatureExtractor, Model
+    from dstbench.contracts import Dataset, Executor, FeatureExtractor, Model
     from dstbench.grid import Cell
     from dstbench.records import Record
     from dstbench.sparsity import Sparsifier
@@ -37,6 +37,11 @@ def dstbench_sparsifiers() -> list[type[Sparsifier]]:  # type: ignore[empty-body
 @hookspec
 def dstbench_feature_extractors() -> list[type[FeatureExtractor]]:  # type: ignore[empty-body]
     """Feature-extractor classes."""
+
+
+@hookspec
+def dstbench_executors() -> list[type[Executor]]:  # type: ignore[empty-body]
+    """Executor classes."""
 
 
 @hookspec

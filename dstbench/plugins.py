@@ -26,7 +26,7 @@ from dstbench.hints import did_you_mean
 GROUP = "dstbench"
 PINS = "DSTBENCH_PLUGINS"
 
-Kind = Literal["model", "dataset", "sparsifier", "feature extractor"]
+Kind = Literal["model", "dataset", "sparsifier", "feature extractor", "executor"]
 State = Literal["ok", "broken", "switched off"]
 
 _HOOKS: dict[str, Kind] = {
@@ -34,6 +34,7 @@ _HOOKS: dict[str, Kind] = {
     "dstbench_datasets": "dataset",
     "dstbench_sparsifiers": "sparsifier",
     "dstbench_feature_extractors": "feature extractor",
+    "dstbench_executors": "executor",
 }
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 

@@ -43,6 +43,9 @@ class Sparsifier:
             "do not count as sparsifiable"
         )  # fmt: skip
 
+    trial_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
+
     def __init__(self, sparsity: float, *, total_steps: int, seed: int = 0, **settings: Any):
         """
         Args:
