@@ -41,7 +41,7 @@ Only = Annotated[
     typer.Option(
         metavar="KEY=VALUE[,VALUE…]",
         help="Select the cells with such a model, dataset, sparsifier, sparsity or seed; may be "
-        "repeated.",
+        "repeated. A sparsifier that the file does not name joins its grid.",
     ),
 ]
 Skip = Annotated[
@@ -106,10 +106,10 @@ def run(
     from dstbench.config import load_benchmark
     from dstbench.grid import cells
     from dstbench.plugins import load_plugins
-    from dstbench.selection import select
+    from dstbench.selection import select, sparsifiers_named
 
     plugins = load_plugins()
-    benchmark = load_benchmark(file, plugins, preset)
+    benchmark = load_benchmark(file, plugins, preset, sparsifiers_named(only or ()))
     grid = cells(benchmark)
     selected = select(grid, only or (), skip or ())
     if dry_run:
@@ -205,10 +205,10 @@ def plan(
     from dstbench.config import load_benchmark
     from dstbench.grid import cells
     from dstbench.plugins import load_plugins
-    from dstbench.selection import select
+    from dstbench.selection import select, sparsifiers_named
 
     known = load_plugins()
-    benchmark = load_benchmark(file, known, preset)
+    benchmark = load_benchmark(file, known, preset, sparsifiers_named(only or ()))
     grid = select(cells(benchmark), only or (), skip or ())
 
     import torch

@@ -34,7 +34,7 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -81,8 +81,12 @@ class Benchmark:
     tasks: tuple[Task, ...]
 
 
-def load_benchmark(path: Path, plugins: Plugins, preset: str | None = None) -> Benchmark:
+def load_benchmark(
+    path: Path, plugins: Plugins, preset: str | None = None, also: Sequence[str] = ()
+) -> Benchmark:
     """Read and validate a benchmark file, as it is or with one of its presets.
+
+    ``also`` are sparsifiers (``--only sparsifier=…``) that join its grid if they are not in it.
 
     Raises :class:`ConfigError`, which names all that is wrong with the file, presets that were not
     chosen included; and for a preset that the file does not have.
@@ -92,7 +96,7 @@ def load_benchmark(path: Path, plugins: Plugins, preset: str | None = None) -> B
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: this is not valid TOML: {error}") from None
-    return _Reader(path, text, plugins).read(data, preset)
+    return _Reader(path, text, plugins, also).read(data, preset)
 
 
 def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -173,10 +177,11 @@ class _Table:
 class _Reader:
     """Validates one file; what is wrong with it is collected in ``problems``."""
 
-    def __init__(self, path: Path, text: str, plugins: Plugins) -> None:
+    def __init__(self, path: Path, text: str, plugins: Plugins, also: Sequence[str]) -> None:
         self.path = path
         self.lines = TomlLines(text)
         self.plugins = plugins
+        self.also = also
         self.problems: dict[str, None] = {}  # a set that keeps its order
 
     def read(self, data: dict[str, Any], preset: str | None) -> Benchmark:
@@ -188,7 +193,10 @@ class _Reader:
                 check_name(name)
             except ValueError as error:
                 self._note(("presets", name), str(error))
-        benchmarks = {name: self._benchmark(file, name) for name in (None, *file.presets)}
+        benchmarks = {
+            name: self._benchmark(file, name, self.also if name == preset else ())
+            for name in (None, *file.presets)
+        }
         self._refuse_unused((), file, benchmarks.values())
         for name, tables in file.presets.items():
             self._refuse_unused(("presets", name), tables, [benchmarks[name]])
@@ -203,14 +211,20 @@ class _Reader:
             raise ConfigError(f"{self.path}: unknown preset '{preset}'; {hint}")
         return benchmarks[preset]
 
-    def _benchmark(self, file: _File, preset: str | None) -> Benchmark:
+    def _benchmark(self, file: _File, preset: str | None, also: Sequence[str]) -> Benchmark:
         over: tuple[KeyPath, ...] = () if preset is None else (("presets", preset),)
         table = self._table(((), *over), "grid")
         grid = self._validate(_Grid, table)
         self._stop_if_wrong()
-        sparsifiers: dict[str, type[Any]] = {
-            name: self._find("sparsifier", name, table.locate(("sparsifiers", index)))
+        mentioned = {
+            name: self._place(table.locate(("sparsifiers", index)))
             for index, name in enumerate(grid.sparsifiers)
+        }
+        for name in also:
+            mentioned.setdefault(name, f"--only sparsifier={name}")
+        sparsifiers: dict[str, type[Any]] = {
+            name: self._find("sparsifier", name, where)
+            for name, where in mentioned.items()
             if name != DENSE
         }
         if sparsifiers and not grid.sparsities:
@@ -222,7 +236,7 @@ class _Reader:
             name=file.name if preset is None else f"{file.name}-{preset}",
             seeds=grid.seeds,
             sparsities=grid.sparsities,
-            sparsifiers=grid.sparsifiers,
+            sparsifiers=tuple(mentioned),
             tasks=tuple(
                 self._task(index, task, over, sparsifiers) for index, task in enumerate(file.tasks)
             ),
@@ -242,10 +256,12 @@ class _Reader:
 
         evaluation_table = table("evaluation")
         evaluation = self._validate(EvaluationSettings, evaluation_table)
-        model = self._find("model", task.model, (*at, "model"))
-        dataset = self._find("dataset", task.dataset, (*at, "dataset"))
+        model = self._find("model", task.model, self._place((*at, "model")))
+        dataset = self._find("dataset", task.dataset, self._place((*at, "dataset")))
         extractor = self._find(
-            "feature extractor", evaluation.extractor, evaluation_table.locate(("extractor",))
+            "feature extractor",
+            evaluation.extractor,
+            self._place(evaluation_table.locate(("extractor",))),
         )
         self._stop_if_wrong()
         if dataset.kind != model.accepts:
@@ -271,11 +287,11 @@ class _Reader:
             evaluation=evaluation,
         )
 
-    def _find(self, kind: Kind, name: str, mentioned_at: KeyPath) -> type[Any]:
+    def _find(self, kind: Kind, name: str, mentioned_at: str) -> type[Any]:
         try:
             return self.plugins.find(kind, name)
         except PluginError as error:
-            self._note(mentioned_at, str(error))
+            self.problems[f"{mentioned_at}: {error}"] = None
             return object
 
     def _table(self, starts: Iterable[KeyPath], *keys: str) -> _Table:
@@ -315,8 +331,11 @@ class _Reader:
     def _refuse_unused(self, at: KeyPath, tables: _Tables, benchmarks: Iterable[Benchmark]) -> None:
         """Note the tables at ``at`` of plugins that none of the benchmarks there uses."""
         used: dict[str, set[str]] = {
-            "models": set(), "datasets": set(), "sparsifiers": set(), "extractors": set()
-        }  # fmt: skip
+            "models": set(),
+            "datasets": set(),
+            "sparsifiers": set(self.also) - {DENSE},
+            "extractors": set(),
+        }
         for benchmark in benchmarks:
             used["sparsifiers"].update(set(benchmark.sparsifiers) - {DENSE})
             for task in benchmark.tasks:
@@ -340,9 +359,13 @@ class _Reader:
             return schema.model_construct()
 
     def _note(self, path: KeyPath, what: str) -> None:
+        self.problems[f"{self._place(path)}: {what}"] = None
+
+    def _place(self, path: KeyPath) -> str:
+        """File, line and key, as an error message begins."""
         line = self.lines.find(path)
-        where = [f"{self.path}:{line}" if line else f"{self.path}", dotted(path), what]
-        self.problems[": ".join(part for part in where if part)] = None
+        file = f"{self.path}:{line}" if line else f"{self.path}"
+        return f"{file}: {dotted(path)}" if path else file
 
     def _stop_if_wrong(self) -> None:
         if self.problems:

@@ -81,9 +81,8 @@ class Plugins:
         for plugin in self.listing:
             if plugin.cls is not None and (plugin.kind, plugin.name) == (kind, name):
                 return plugin.cls
-        raise PluginError(
-            f"unknown {kind} '{name}'; {did_you_mean(name, self.names(kind))}{self._missing()}"
-        )
+        known = [*self.names(kind), *([DENSE] if kind == "sparsifier" else [])]
+        raise PluginError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}{self._missing()}")
 
     def named(self, name: str) -> list[Plugin]:
         """All plugins of this name, whatever their kind or state.

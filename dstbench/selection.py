@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dstbench.errors import ConfigError
@@ -44,9 +44,25 @@ def select(cells: Sequence[Cell], only: Sequence[str], skip: Sequence[str]) -> l
     return selected
 
 
+def sparsifiers_named(only: Sequence[str]) -> list[str]:
+    """The sparsifiers that ``only`` names, which need not be those of a grid.
+
+    Raises :class:`ConfigError` for what is not ``KEY=VALUE[,VALUE…]``, and an unknown key.
+    """
+    named = (value for _, key, value in _parsed("--only", only) if key == "sparsifier")
+    return list(dict.fromkeys(named))
+
+
 def _values(cells: Sequence[Cell], option: str, criteria: Sequence[str]) -> dict[str, set[Any]]:
     """The values that the criteria name, by key."""
     named: dict[str, set[Any]] = {}
+    for criterion, key, value in _parsed(option, criteria):
+        named.setdefault(key, set()).add(_read(cells, criterion, key, value))
+    return named
+
+
+def _parsed(option: str, criteria: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Each criterion as it was given, its key, and one of its values."""
     for criterion in criteria:
         key, equals, values = criterion.partition("=")
         if not equals:
@@ -54,13 +70,12 @@ def _values(cells: Sequence[Cell], option: str, criteria: Sequence[str]) -> dict
         if key not in KEYS:
             raise ConfigError(f"{option} {criterion}: unknown key; {did_you_mean(key, KEYS)}")
         for value in values.split(","):
-            named.setdefault(key, set()).add(_read(cells, f"{option} {criterion}", key, value))
-    return named
+            yield f"{option} {criterion}", key, value.strip()
 
 
 def _read(cells: Sequence[Cell], criterion: str, key: str, text: str) -> Any:
     try:
-        value = KEYS[key](text.strip())
+        value = KEYS[key](text)
     except ValueError:
         value = None
     if not any(getattr(cell, key) == value for cell in cells):

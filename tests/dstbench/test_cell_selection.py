@@ -4,7 +4,7 @@ import pytest
 
 from dstbench.errors import ConfigError
 from dstbench.grid import Cell
-from dstbench.selection import select
+from dstbench.selection import select, sparsifiers_named
 
 METHODS = [("dense", 0.0), ("static", 0.5), ("static", 0.9), ("rigl", 0.5), ("rigl", 0.9)]
 CELLS = [
@@ -42,6 +42,14 @@ def test_a_cell_is_skipped_for_any_key() -> None:
     expected = ["chirodiff dense 0 0", "chirodiff static 0.5 0", "chirodiff rigl 0.5 0"]
     assert selected(skip=("model=ldm", "seed=1", "sparsity=0.9")) == expected
     assert selected("model=chirodiff", skip=("seed=1", "sparsity=0.9")) == expected
+
+
+def test_the_sparsifiers_that_are_named_each_once() -> None:
+    only = ["sparsifier=mine, static", "seed=0", "sparsifier=static,dense"]
+    assert sparsifiers_named(only) == ["mine", "static", "dense"]
+    assert sparsifiers_named(()) == []
+    with pytest.raises(ConfigError, match="--only mine: should be KEY=VALUE"):
+        sparsifiers_named(["mine"])
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,7 @@ def in_a_process(*arguments: str) -> Outcome:
 
 def check_refused(outcome: Outcome, message: str) -> None:
     """One message on stderr, and nothing else anywhere."""
-    assert outcome.code == 2
-    assert outcome.err == f"error: {message}\n"
-    assert outcome.out == ""
+    assert outcome == Outcome(2, "", f"error: {message}\n")
     assert not Path("results").exists()
 
 
@@ -106,7 +104,7 @@ def check_refused(outcome: Outcome, message: str) -> None:
         (
             ('"leftmost"', '"leftmots"'),
             "toys.toml:6: grid.sparsifiers[1]: unknown sparsifier 'leftmots'; did you mean "
-            "'leftmost'? (known: leftmost, magran, rigl, static)",
+            "'leftmost'? (known: dense, leftmost, magran, rigl, static)",
         ),
         (
             ("[0.5]", "[1.2]"),
@@ -292,6 +290,33 @@ def test_selected_cells_of_a_dry_run(dstbench: Dstbench) -> None:
         dstbench("run", "toys.toml", "--only", "sparsifier=dense", "--only", "sparsity=0.5"),
         "no cell is left by --only sparsifier=dense --only sparsity=0.5; there are: "
         "model toy-net; dataset toy-images; sparsifier dense, leftmost; sparsity 0, 0.5; seed 0",
+    )
+
+
+def test_a_sparsifier_that_only_the_command_line_names_joins_the_grid(
+    dstbench: Dstbench, folder: Path
+) -> None:
+    (folder / "toys.toml").write_text(BENCHMARK.replace('["dense", "leftmost"]', '["leftmost"]'))
+    only = ("--only", "sparsifier=dense, magran", "--only", "sparsifier=leftmost")
+    dry_run = dstbench("run", "toys.toml", "--dry-run", *only)
+    cells = [line.split()[3:5] for line in dry_run.out.splitlines()[1:-1]]
+    assert cells == [["dense", "0.0"], ["leftmost", "0.5"], ["magran", "0.5"]]
+    planned = json.loads(dstbench("plan", "toys.toml", "--format", "json", *only).out)
+    assert [row["sparsifier"] for row in planned] == ["dense", "leftmost", "magran"]
+
+    assert dstbench("run", "toys.toml").code == 0
+    joined = dstbench("run", "toys.toml", *only[:2])
+    assert joined.code == 0
+    assert "[2/2] toy-net on toy-images, magran S=0.5, seed 0\n" in joined.err
+    table = folder / "results" / "toys" / "leaderboard.csv"
+    assert [row["method"] for row in DictReader(table.open())] == ["dense", "leftmost", "magran"]
+
+
+def test_a_sparsifier_that_nobody_knows_joins_no_grid(dstbench: Dstbench) -> None:
+    check_refused(
+        dstbench("run", "toys.toml", "--only", "sparsifier=dense,leftmots"),
+        "--only sparsifier=leftmots: unknown sparsifier 'leftmots'; did you mean 'leftmost'? "
+        "(known: dense, leftmost, magran, rigl, static)",
     )
 
 

@@ -1,6 +1,7 @@
 """Benchmark files: what they mean, and the message for every way to get one wrong."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -110,12 +111,17 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Load a benchmark called x.toml, after replacing parts of its text."""
     monkeypatch.chdir(tmp_path)
 
-    def load(text: str, *replacements: tuple[str, str], preset: str | None = None) -> Benchmark:
+    def load(
+        text: str,
+        *replacements: tuple[str, str],
+        preset: str | None = None,
+        also: tuple[str, ...] = (),
+    ) -> Benchmark:
         for old, new in replacements:
             assert old in text
             text = text.replace(old, new)
         Path("x.toml").write_text(text, encoding="utf-8")
-        return load_benchmark(Path("x.toml"), PLUGINS, preset)
+        return load_benchmark(Path("x.toml"), PLUGINS, preset, also)
 
     return load
 
@@ -208,6 +214,62 @@ def test_dense_alone_needs_no_sparsities(load: Load) -> None:
     assert load(GOOD, ("sparsities = [0.5, 0.9]\n", ""), dense).sparsities == ()
 
 
+STATIC_ALONE = GOOD.replace('["dense", "static", "rigl"]', '["static"]')
+
+
+def test_a_sparsifier_from_outside_the_file_joins_its_grid(load: Load) -> None:
+    joined = load(STATIC_ALONE, also=("dense", "rigl", "static"))
+    assert joined.sparsifiers == ("static", "dense", "rigl")
+    assert joined.tasks[0].sparsifier_settings == {
+        "static": (PluginSettings(),),
+        "rigl": (Rigl.Settings(),),
+    }
+    with_dense = load(STATIC_ALONE, also=("dense",))
+    assert with_dense == replace(load(STATIC_ALONE), sparsifiers=("static", "dense"))
+
+
+def test_a_sparsifier_that_joins_has_the_settings_that_the_file_has_for_it(load: Load) -> None:
+    text = STATIC_ALONE + "[sparsifiers.rigl]\nprune_rate = [0.1, 0.2]\n"
+    (task,) = load(text, also=("rigl",)).tasks
+    assert task.sparsifier_settings["rigl"] == tuple(
+        Rigl.Settings(prune_rate=rate) for rate in (0.1, 0.2)
+    )
+    with pytest.raises(ConfigError, match=r"sparsifiers\.rigl: nothing uses this table"):
+        load(text)
+    with pytest.raises(ConfigError) as caught:
+        load(text, ("0.1", "2.0"), also=("rigl",))
+    assert str(caught.value) == (
+        "x.toml:15: sparsifiers.rigl.prune_rate: should be less than or equal to 1, is 2.0"
+    )
+
+
+def test_a_sparsifier_joins_the_preset_that_was_chosen_and_no_other(load: Load) -> None:
+    presets = """
+[presets.quick.sparsifiers.rigl]
+exploration_frequency = 1
+[presets.dense.grid]
+sparsifiers = ["dense"]
+sparsities = []
+"""
+    quick = load(STATIC_ALONE + presets, preset="quick", also=("rigl",))
+    assert quick.tasks[0].sparsifier_settings["rigl"] == (Rigl.Settings(exploration_frequency=1),)
+    assert load(STATIC_ALONE + presets, also=("rigl",)).sparsifiers == ("static", "rigl")
+    with pytest.raises(ConfigError) as caught:
+        load(STATIC_ALONE + presets, preset="dense", also=("rigl",))
+    assert str(caught.value) == (
+        "x.toml:19: presets.dense.grid.sparsities: is empty, but rigl would need at least one"
+    )
+
+
+def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(STATIC_ALONE, also=("rigel",))
+    assert str(caught.value) == (
+        "--only sparsifier=rigel: unknown sparsifier 'rigel'; did you mean 'rigl'? "
+        "(known: dense, rigl, static)"
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
@@ -249,7 +311,7 @@ def test_dense_alone_needs_no_sparsities(load: Load) -> None:
         ('"static", "rigl"', '"rigl", "rigl"', 'x.toml:6: grid.sparsifiers: "rigl" is given twice; '
          "once would be right"),
         ('"rigl"]', '"rigel"]', "x.toml:6: grid.sparsifiers[2]: unknown sparsifier 'rigel'; "
-         "did you mean 'rigl'? (known: rigl, static)"),
+         "did you mean 'rigl'? (known: dense, rigl, static)"),
         ('"ldm"', '"ldn"', "x.toml:9: tasks[0].model: unknown model 'ldn'; did you mean 'ldm'? "
          "(known: ldm)"),
         ('"digits"', '"faces"', "x.toml:10: tasks[0].dataset: unknown dataset 'faces'; "
@@ -433,7 +495,7 @@ def test_an_unknown_preset(load: Load) -> None:
          "but static, rigl would need at least one"),
         ("[presets.cpu.grid]\nsparsifiers = ['rigel']", "x.toml:15: "
          "presets.cpu.grid.sparsifiers[0]: unknown sparsifier 'rigel'; did you mean 'rigl'? "
-         "(known: rigl, static)"),
+         "(known: dense, rigl, static)"),
         ("[presets.cpu]\ngrid = 3", "x.toml:15: presets.cpu.grid: should be a table, is 3"),
         ("[presets]\ncpu = 3", "x.toml:15: presets.cpu: should be a table, is 3"),
         ("[presets.CPU]", "x.toml:14: presets.CPU: 'CPU' is not a name: use lower-case letters, "

@@ -121,7 +121,9 @@ def test_unknown_names_get_the_nearest_one(install: Install) -> None:
     plugins = load_plugins()
     with pytest.raises(PluginError) as caught:
         plugins.find("sparsifier", "mono")
-    assert str(caught.value) == "unknown sparsifier 'mono'; did you mean 'moon'? (known: moon, sun)"
+    assert str(caught.value) == (
+        "unknown sparsifier 'mono'; did you mean 'moon'? (known: dense, moon, sun)"
+    )
     with pytest.raises(PluginError) as caught:
         plugins.find("model", "moon")
     assert str(caught.value) == "unknown model 'moon'; there are none"
@@ -144,7 +146,7 @@ def test_a_plugin_that_fails_to_import_is_listed_with_its_traceback(install: Ins
     with pytest.raises(PluginError) as caught:
         plugins.find("sparsifier", "sad")
     assert str(caught.value) == (
-        "unknown sparsifier 'sad'; known: moon; "
+        "unknown sparsifier 'sad'; known: dense, moon; "
         "not loaded ('dstbench plugins' says why): broken: sad-plugin"
     )
 
@@ -172,7 +174,8 @@ def test_a_plugin_that_fails_to_import_is_listed_with_its_traceback(install: Ins
         (sparsifier("moon").replace("@hookimpl", ""), "no hook found: mark the plugin's functions "
          "with @dstbench.hookimpl and name them after a hook (dstbench_models, dstbench_datasets, "
          "dstbench_sparsifiers, dstbench_feature_extractors, dstbench_executors, "
-         "dstbench_cell_started, dstbench_step, dstbench_topology_updated, dstbench_cell_finished)"),
+         "dstbench_cell_started, dstbench_step, dstbench_topology_updated, "
+         "dstbench_cell_finished)"),
     ],
 )  # fmt: skip
 def test_a_plugin_without_what_the_harness_needs_is_broken(
@@ -280,7 +283,7 @@ def test_what_is_switched_off_is_a_possible_cause(
     with pytest.raises(PluginError) as caught:
         load_plugins().find("sparsifier", "moon")
     assert str(caught.value) == (
-        "unknown sparsifier 'moon'; there are none; "
+        "unknown sparsifier 'moon'; known: dense; "
         "not loaded ('dstbench plugins' says why): switched off: moon-plugin"
     )
 
