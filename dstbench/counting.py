@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dstbench.flops import Flops, FlopsByWeight, flops_by_weight, training_flops
 from dstbench.records import Counts
 from dstbench.settings import TrainingSettings
-from dstbench.sparsity import DynamicSparsifier, Sparsifier
+from dstbench.sparsity import Sparsifier
 from dstbench.sparsity.layers import matching
 
 
@@ -64,10 +64,11 @@ def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSet
     sizes = {name: prod(network.shapes[name]) for name in active}
     flops = network.flops.masked({name: active[name] / sizes[name] for name in active})
     masked = sum(sizes.values()) - sum(active.values())
-    dense_steps = 0
-    if isinstance(sparsifier, DynamicSparsifier):
-        dense_steps = sparsifier.dense_gradient_steps(training.steps)
     size, steps = training.batch_size, training.steps
+    dense_steps = sparsifier.dense_gradient_steps(steps) if sparsifier else 0
+    dense_batch = 3 * flops.dense * size
+    by_gradient = sparsifier and sparsifier.needs_initial_gradient and sparsifier.sparsity
+    before_training = dense_batch if by_gradient else 0.0
     return Counts(
         parameters=network.parameters,
         active_parameters=network.parameters - masked,
@@ -76,8 +77,8 @@ def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSet
         inference_flops=flops.masked,
         dense_inference_flops=flops.dense,
         sample_flops=flops.masked * network.calls_per_sample,
-        training_flops=training_flops(flops, size, steps, dense_steps),
-        dense_training_flops=3 * flops.dense * size * steps,
+        training_flops=before_training + training_flops(flops, size, steps, dense_steps),
+        dense_training_flops=dense_batch * steps,
     )
 
 

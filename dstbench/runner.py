@@ -205,9 +205,9 @@ class Runner:
         trainer = Trainer(model, denoiser, sparsifier, training, cell.seed)
         sparsifiable, inputs = model.sparsifiable(denoiser), model.example()
         network = measure(denoiser, sparsifiable, inputs, model.calls_per_sample)
-        counts = count(network, sparsifier, training)
         if folder.checkpoint.exists():
             trainer.load(folder.checkpoint)
+        counts = count(network, sparsifier, training)
 
         trainer.train(folder, lambda step, loss: self._tell(cell, sparsifier, step, loss))
         folder.write_denoiser(trainer.averaged.module)

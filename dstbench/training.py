@@ -57,13 +57,6 @@ class Trainer:
         )
         average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
         self.averaged = AveragedModel(denoiser, multi_avg_fn=average)
-        if sparsifier is not None:
-            sparsifier.attach(
-                denoiser,
-                self.optimizer,
-                weights=model.sparsifiable(denoiser),
-                averaged=self.averaged.module,
-            )
         self.step = 0
         self.seconds = 0.0
         """Of all steps so far, those of earlier processes included."""
@@ -75,6 +68,14 @@ class Trainer:
         """Of that epoch."""
         self._unwritten: list[tuple[float, float]] = []
         """Loss and seconds of the steps since the latest row of the history."""
+        if sparsifier is not None:
+            sparsifier.attach(
+                denoiser,
+                self.optimizer,
+                weights=model.sparsifiable(denoiser),
+                averaged=self.averaged.module,
+                backward=self._backward_without_step,
+            )
 
     def train(self, folder: CellFolder, on_step: Callable[[int, float], None]) -> None:
         """Take the steps that are left, writing history and checkpoints into the cell's folder.
@@ -185,6 +186,17 @@ class Trainer:
 
     def _step(self) -> float:
         """One optimizer step; the mean loss of its batch."""
+        loss = self._backward()
+        if self.settings.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.averaged.update_parameters(self.denoiser)
+        self.step += 1
+        return loss.item()
+
+    def _backward(self) -> Tensor:
+        """Accumulate the gradients of the next step's batch; its mean loss."""
         self.denoiser.train()
         rng = _generator(derive(self.seed, "step", self.step))
         torch.manual_seed(derive(self.seed, "dropout", self.step))
@@ -194,13 +206,21 @@ class Trainer:
             loss = self._loss(part, rng) * (len(part) / len(indices))
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        if self.settings.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.averaged.update_parameters(self.denoiser)
-        self.step += 1
-        return total.item()
+        return total
+
+    def _backward_without_step(self) -> None:
+        """Accumulate the gradients of the next step's batch, which that step sees again; what a
+        forward pass leaves in buffers is undone.
+
+        Raises:
+            DivergedError: at a loss that is not finite.
+        """
+        before = [buffer.clone() for buffer in self.denoiser.buffers()]
+        loss = self._backward().item()
+        for buffer, value in zip(self.denoiser.buffers(), before, strict=True):
+            buffer.copy_(value)
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} before the first step")
 
     def _loss(self, indices: Tensor, rng: torch.Generator) -> Tensor:
         batch = self.model.batch("train", indices)

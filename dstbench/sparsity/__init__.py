@@ -21,6 +21,7 @@ stays as it is:
 
 from dstbench.sparsity.distribution import Distribution, active_counts, densities
 from dstbench.sparsity.layers import Layer, sparsifiable_weights
+from dstbench.sparsity.schedules import Schedule
 from dstbench.sparsity.selection import largest, random_scores
 from dstbench.sparsity.sparsifier import DynamicSparsifier, Sparsifier
 
@@ -28,6 +29,7 @@ __all__ = [
     "Distribution",
     "DynamicSparsifier",
     "Layer",
+    "Schedule",
     "Sparsifier",
     "active_counts",
     "densities",

@@ -114,9 +114,9 @@ class Layer:
     """One masked weight.
 
     ``mask`` is boolean, True = active, with the weight's shape and strides; ``active`` is the
-    number of its true elements, which never changes. ``dense_gradient`` is there only in a
-    topology update of a method that asked for it: the gradient of all connections, summed over
-    micro-batches, free to be overwritten.
+    number of its true elements, which no step changes. ``dense_gradient`` is there only in a
+    topology update, or in the choice of the first mask, of a method that asked for it: the gradient
+    of all connections, summed over micro-batches, free to be overwritten.
     """
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,9 +14,10 @@ from torch.utils.hooks import RemovableHandle
 
 from dstbench.contracts import PluginSettings
 from dstbench.errors import SparsityError
+from dstbench.sparsity import schedules
 from dstbench.sparsity.distribution import Distribution, active_counts
 from dstbench.sparsity.layers import Layer, matching, sparsifiable_weights, zero_where_inactive
-from dstbench.sparsity.schedules import Schedule, prune_rate_at
+from dstbench.sparsity.schedules import Schedule
 from dstbench.sparsity.selection import largest, random_scores
 
 _MIXING_OPTIMIZERS = {"LBFGS", "Muon"}
@@ -30,9 +31,21 @@ class Sparsifier:
     autograd accumulates them, so that clipping, the optimizer's moments and its weight decay see
     zeros at inactive weights. Two sparsifiers with the same seed, sparsity and layer distribution
     start from the same mask.
+
+    A subclass may choose other masks: how many weights of each layer are active
+    (:meth:`layer_counts`), by which scores (:meth:`first_scores`, which may use the gradient of the
+    first batch: :attr:`needs_initial_gradient`), and under which structure (:meth:`complete`).
     """
 
     name: ClassVar[str]
+
+    needs_initial_gradient: ClassVar[bool] = False
+    """Whether the first mask is chosen by the gradient of the training loss at the initial weights:
+    each layer's ``dense_gradient`` is there while it is."""
+
+    exact_sparsity: ClassVar[bool] = True
+    """Whether exactly round((1 − S) · N) weights are active. ``False``: the shapes of the network's
+    weights decide how near to it they come."""
 
     class Settings(PluginSettings):
         distribution: Distribution = Field(
@@ -81,6 +94,7 @@ class Sparsifier:
         *,
         weights: Mapping[str, nn.Parameter] | None = None,
         averaged: nn.Module | None = None,
+        backward: Callable[[], None] | None = None,
     ) -> Self:
         """Mask ``model`` and keep it masked while ``optimizer`` trains it.
 
@@ -88,14 +102,25 @@ class Sparsifier:
             weights: what may be masked, by parameter name; by default what
                 :func:`sparsifiable_weights` finds.
             averaged: a copy of the model with averaged weights (EMA), kept under the same masks.
+            backward: accumulates the gradients of one training batch, as the training loop does
+                before the optimizer's step. It is called once, before anything is masked, and only
+                where the method needs it (:attr:`needs_initial_gradient`, at S > 0); the model's
+                gradients are cleared then.
 
         Raises:
             SparsityError: if a weight is frozen, not the optimizer's, given twice, missing in
-                ``averaged`` or stored in a way that cannot be masked in place, or if there is
-                nothing to mask.
+                ``averaged`` or stored in a way that cannot be masked in place, if there is
+                nothing to mask, or if the method needs ``backward`` and it is not given.
         """
         if self._handles or self.layers:
             raise SparsityError("this sparsifier is attached already; make another one")
+        if not (self.needs_initial_gradient and self.sparsity):
+            backward = None
+        elif backward is None:
+            raise SparsityError(
+                f"{type(self).__name__} chooses its first mask by the gradient of a training "
+                "batch: give attach(backward=...), which accumulates it"
+            )
         if weights is None:
             weights = sparsifiable_weights(model, self.settings.keep_dense)
         else:
@@ -105,27 +130,53 @@ class Sparsifier:
         self._optimizer = optimizer
         self._averaged = averaged
         self._rng = torch.Generator(next(iter(weights.values())).device).manual_seed(self.seed)
-        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        counts = self.layer_counts(shapes)
-        for name, weight in weights.items():
-            layer = Layer(name, weight, _full_mask(weight), counts[name])
-            self.layers.append(layer)
-            if layer.density < 1:
-                layer.mask = largest(random_scores(layer, self._rng), layer.mask, layer.active)
-                hook = partial(self._gradient_accumulated, layer)
-                handle = weight.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-                self._handles.append(handle)
+        self.layers = [
+            Layer(name, weight, _full_mask(weight), weight.numel())
+            for name, weight in weights.items()
+        ]
+        if backward is not None:
+            self._take_initial_gradient(model, backward)
+        self._choose_first_masks()
         self._apply_masks()
+        for layer in self.layers:
+            hook = partial(self._after_backward, layer)
+            handle = layer.weight.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+            self._handles.append(handle)
         self._handles.append(optimizer.register_step_post_hook(self._after_optimizer_step))
         return self
 
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """How many weights of each layer are active, of weights of these shapes that may be masked.
 
+        Where that follows from more than shapes, it is told while the sparsifier is being attached:
+        :attr:`layers` are there then, still dense, with what :attr:`needs_initial_gradient` gives.
+
         Raises:
-            SparsityError: for a shape that the layer distribution cannot be had for.
+            SparsityError: for a shape that the layer distribution cannot be had for, and before
+                the sparsifier is attached where the counts do not follow from shapes.
         """
         return active_counts(shapes, self.sparsity, self.settings.distribution)
+
+    def first_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        """Scores in the shape of ``layer.weight``; connections with the highest are the first mask.
+
+        All randomness comes from ``rng``, which is on the weight's device.
+        """
+        return random_scores(layer, rng)
+
+    def complete(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
+        """The mask of a layer: what is ``kept`` (bool; nothing, of a first mask), and the further
+        connections of highest ``scores`` that bring it to ``layer.active``.
+
+        Ties go to the lower index. A method whose masks have a structure imposes it here.
+        """
+        missing = layer.active - int(kept.count_nonzero())
+        return largest(scores, ~kept, missing).logical_or_(kept)
+
+    def dense_gradient_steps(self, steps: int) -> int:
+        """How many of the first ``steps`` optimizer steps compute the gradient of inactive
+        weights; what :attr:`needs_initial_gradient` asks for is none of them."""
+        return 0
 
     def detach(self) -> None:
         """Stop masking; the weights stay as they are."""
@@ -174,13 +225,18 @@ class Sparsifier:
         if missing := self.state_dict().keys() - state.keys():
             raise SparsityError(f"the saved state has no {', '.join(sorted(missing))}")
         masks: Mapping[str, Tensor] = state["masks"]
-        saved = {name: (mask.shape, int(mask.count_nonzero())) for name, mask in masks.items()}
-        if saved != {each.name: (each.mask.shape, each.active) for each in self.sparse_layers}:
+        shapes = {layer.name: layer.mask.shape for layer in self.layers}
+        of_this_network = all(shapes.get(name) == mask.shape for name, mask in masks.items())
+        # Counts that follow from a gradient may differ on another machine, but not their sum.
+        counts = {layer.name: layer.mask.numel() for layer in self.layers}
+        counts |= {name: int(mask.count_nonzero()) for name, mask in masks.items()}
+        if not of_this_network or sum(counts.values()) != self.active:
             raise SparsityError("the saved masks are not of this network at this sparsity")
         self.step = state["step"]
         self._rng.set_state(state["rng"].cpu())
-        for layer in self.sparse_layers:
-            layer.mask.copy_(masks[layer.name])
+        for layer in self.layers:
+            layer.active = counts[layer.name]
+            layer.mask.copy_(masks.get(layer.name, _full_mask(layer.weight)))
         self._apply_masks()
 
     @staticmethod
@@ -211,9 +267,31 @@ class Sparsifier:
                     "the model's own parameter names (AveragedModel's are in its .module)"
                 )
 
-    def _gradient_accumulated(self, layer: Layer, weight: Tensor) -> None:
-        if weight.grad is not None:
-            zero_where_inactive(weight.grad, layer.mask)
+    def _take_initial_gradient(self, model: nn.Module, backward: Callable[[], None]) -> None:
+        model.zero_grad()
+        backward()
+        for layer in self.layers:
+            gradient = layer.weight.grad
+            layer.dense_gradient = torch.zeros_like(layer.weight) if gradient is None else gradient
+        model.zero_grad()
+
+    @torch.no_grad()
+    def _choose_first_masks(self) -> None:
+        counts = self.layer_counts({each.name: tuple(each.weight.shape) for each in self.layers})
+        for layer in self.layers:
+            layer.active = counts[layer.name]
+        for layer in self.sparse_layers:
+            scores = self.first_scores(layer, self._rng)
+            layer.mask.copy_(self.complete(layer, torch.zeros_like(layer.mask), scores))
+        for layer in self.layers:
+            layer.dense_gradient = None
+
+    def _after_backward(self, layer: Layer, weight: Tensor) -> None:
+        if layer.density < 1 and weight.grad is not None:
+            self._gradient_accumulated(layer, weight.grad)
+
+    def _gradient_accumulated(self, layer: Layer, gradient: Tensor) -> None:
+        zero_where_inactive(gradient, layer.mask)
 
     @torch.no_grad()
     def _after_optimizer_step(self, *_: Any) -> None:
@@ -308,9 +386,14 @@ class DynamicSparsifier(Sparsifier, ABC):
             and step < self.settings.stop_fraction * self.total_steps
         )
 
+    def prune_rate_at(self, step: int) -> float:
+        """The fraction (0 to 1) of each layer's active weights that the update after ``step``
+        drops."""
+        progress = step / (self.settings.stop_fraction * self.total_steps)
+        initial = self.settings.prune_rate
+        return schedules.prune_rate_at(self.settings.prune_schedule, initial, progress)
+
     def dense_gradient_steps(self, steps: int) -> int:
-        """How many of the first ``steps`` optimizer steps compute the gradient of inactive
-        weights."""
         if not (self.needs_dense_gradient and self.sparsity):
             return 0
         return sum(map(self.updates_at, range(1, steps + 1)))
@@ -324,16 +407,15 @@ class DynamicSparsifier(Sparsifier, ABC):
         self.topology_updates = state["updates"]
         self.skipped_updates = state["skipped"]
 
-    def _gradient_accumulated(self, layer: Layer, weight: Tensor) -> None:
-        gradient = weight.grad
-        if gradient is not None and self.updates_at(self.step + 1):
+    def _gradient_accumulated(self, layer: Layer, gradient: Tensor) -> None:
+        if self.updates_at(self.step + 1):
             earlier, total = self._accumulated.get(layer.name, (None, 0))
             if earlier is not gradient:  # it was reset: the optimizer's step was left out
                 layer.dense_gradient, total = None, 0
             self._accumulated[layer.name] = gradient, total + gradient.sum()
             if self.needs_dense_gradient:
                 self._accumulate_dense_gradient(layer, gradient)
-        super()._gradient_accumulated(layer, weight)
+        super()._gradient_accumulated(layer, gradient)
 
     def _accumulate_dense_gradient(self, layer: Layer, gradient: Tensor) -> None:
         if layer.dense_gradient is None:
@@ -367,8 +449,12 @@ class DynamicSparsifier(Sparsifier, ABC):
         return all(bool(total.isfinite()) for total in (*sums, *norms))
 
     def _update_topology(self) -> None:
-        progress = self.step / (self.settings.stop_fraction * self.total_steps)
-        rate = prune_rate_at(self.settings.prune_schedule, self.settings.prune_rate, progress)
+        rate = self.prune_rate_at(self.step)
+        if not 0 <= rate <= 1:
+            raise SparsityError(
+                f"{type(self).__name__}.prune_rate_at({self.step}) is {rate}; a prune rate is a "
+                "fraction, from 0 to 1"
+            )
         self.connections_changed = sum(
             self._drop_and_grow(each, rate) for each in self.sparse_layers
         )
@@ -383,9 +469,9 @@ class DynamicSparsifier(Sparsifier, ABC):
         if count == 0 or frozen or untrained:
             return 0
         kept = largest(self.survival_scores(layer), layer.mask, layer.active - count)
-        grown = largest(self.growth_scores(layer, self._rng), ~kept, count)
-        new = grown.logical_and(~layer.mask)
-        layer.mask.copy_(kept.logical_or_(grown))
+        mask = self.complete(layer, kept, self.growth_scores(layer, self._rng))
+        new = mask.logical_and(~layer.mask)
+        layer.mask.copy_(mask)
         zero_where_inactive(layer.weight, layer.mask)
         for tensor in self._companions(layer):
             zero_where_inactive(tensor, layer.mask)

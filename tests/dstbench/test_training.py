@@ -304,6 +304,74 @@ def test_rows_of_steps_that_are_taken_again_are_forgotten(
     assert "9.9" not in folder.history.read_text()
 
 
+# The gradient that a first mask is chosen by
+
+
+class BySensitivity(Sparsifier):
+    """Keeps the connections of largest |gradient|, and the gradients it was shown."""
+
+    name = "sensitivity"
+    needs_initial_gradient = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.shown: dict[str, Tensor] = {}
+
+    def first_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        assert layer.dense_gradient is not None
+        self.shown[layer.name] = layer.dense_gradient.clone()
+        return layer.dense_gradient.abs()
+
+
+class NormedToyModel(ToyModel):
+    """With batch statistics, which a forward pass changes."""
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(super().build(), nn.BatchNorm2d(1))
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_the_first_mask_sees_the_gradient_of_the_first_batch(
+    make: MakeTrainer, micro_batches: int
+) -> None:
+    trainer = make(BySensitivity, 0.9, dropout=0.0, micro_batches=micro_batches)
+    dense = make(dropout=0.0, micro_batches=micro_batches)
+    dense.optimizer.step = dense.optimizer.zero_grad = lambda: None  # type: ignore[method-assign]
+    dense.take_step()
+    assert isinstance(trainer.sparsifier, BySensitivity)
+    assert len(trainer.sparsifier.shown) == 3
+    for name, gradient in trainer.sparsifier.shown.items():
+        assert torch.equal(gradient, dense.denoiser.get_parameter(name).grad)
+
+
+def test_choosing_by_gradient_leaves_no_other_trace(make: MakeTrainer) -> None:
+    trainer = make(BySensitivity, model=NormedToyModel)
+    untouched = make(model=NormedToyModel)
+    buffers = dict(untouched.denoiser.named_buffers())
+    assert len(buffers) == 3
+    for name, buffer in trainer.denoiser.named_buffers():
+        assert torch.equal(buffer, buffers[name]), name
+    assert all(parameter.grad is None for parameter in trainer.denoiser.parameters())
+    assert trainer.step == 0
+    assert trainer.optimizer.state_dict()["state"] == {}
+
+
+@pytest.mark.parametrize("changed", [{}, {"precision": "bf16"}, {"channels_last": True}])
+def test_resuming_a_method_that_chose_by_gradient(
+    make: MakeTrainer, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    check_resuming(make, tmp_path, BySensitivity, model=NormedToyModel, **EVERYTHING | changed)
+
+
+def test_a_loss_that_is_not_finite_before_the_first_step(make: MakeTrainer) -> None:
+    class Explosive(ToyModel):
+        def loss(self, *args: Any) -> Tensor:
+            return super().loss(*args) * torch.inf
+
+    with pytest.raises(DivergedError, match=r"^the loss is inf before the first step$"):
+        make(BySensitivity, model=Explosive)
+
+
 # What every method has in common (promise 12)
 
 
