@@ -332,8 +332,7 @@ def _print_plugin(plugin: Plugin) -> None:
 
     text = describe(plugin.cls) if plugin.cls else plugin.traceback
     out.print(
-        f"{plugin.name}: {plugin.kind or 'plugin'} of {plugin.distribution} {plugin.version}, "
-        f"{plugin.state}\n{text}\n",
+        f"{plugin.name}: {plugin.kind or 'plugin'} of {plugin.origin}, {plugin.state}\n{text}\n",
         markup=False,
         highlight=False,
     )

@@ -37,7 +37,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -66,6 +66,9 @@ class Task:
     extractor_settings: PluginSettings
     training: TrainingSettings
     evaluation: EvaluationSettings
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of model, dataset and feature extractor: which distribution each comes from."""
+    sparsifier_versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,13 @@ class _Table:
         return (*self.path, *location)
 
 
+class _Found(NamedTuple):
+    """A plugin that a file names."""
+
+    cls: type[Any]
+    origin: str
+
+
 class _Reader:
     """Validates one file; what is wrong with it is collected in ``problems``."""
 
@@ -222,7 +232,7 @@ class _Reader:
         }
         for name in also:
             mentioned.setdefault(name, f"--only sparsifier={name}")
-        sparsifiers: dict[str, type[Any]] = {
+        sparsifiers = {
             name: self._find("sparsifier", name, where)
             for name, where in mentioned.items()
             if name != DENSE
@@ -247,7 +257,7 @@ class _Reader:
         index: int,
         task: _Task,
         over: tuple[KeyPath, ...],
-        sparsifiers: Mapping[str, type[Any]],
+        sparsifiers: Mapping[str, _Found],
     ) -> Task:
         at: KeyPath = ("tasks", index)
 
@@ -264,35 +274,41 @@ class _Reader:
             self._place(evaluation_table.locate(("extractor",))),
         )
         self._stop_if_wrong()
-        if dataset.kind != model.accepts:
+        if dataset.cls.kind != model.cls.accepts:
             self._note(
                 (*at, "dataset"),
-                f"'{task.dataset}' is a dataset of {dataset.kind}, but model '{task.model}' "
-                f"takes {model.accepts}",
+                f"'{task.dataset}' is a dataset of {dataset.cls.kind}, but model '{task.model}' "
+                f"takes {model.cls.accepts}",
             )
 
         return Task(
             model=task.model,
             dataset=task.dataset,
-            model_settings=self._validate(model.Settings, table("models", task.model)),
-            dataset_settings=self._validate(dataset.Settings, table("datasets", task.dataset)),
+            model_settings=self._validate(model.cls.Settings, table("models", task.model)),
+            dataset_settings=self._validate(dataset.cls.Settings, table("datasets", task.dataset)),
             sparsifier_settings={
-                name: self._axes(sparsifier.Settings, table("sparsifiers", name))
+                name: self._axes(sparsifier.cls.Settings, table("sparsifiers", name))
                 for name, sparsifier in sparsifiers.items()
             },
             extractor_settings=self._validate(
-                extractor.Settings, table("extractors", evaluation.extractor)
+                extractor.cls.Settings, table("extractors", evaluation.extractor)
             ),
             training=self._validate(TrainingSettings, table("training")),
             evaluation=evaluation,
+            versions={
+                "model": model.origin,
+                "dataset": dataset.origin,
+                "feature extractor": extractor.origin,
+            },
+            sparsifier_versions={name: each.origin for name, each in sparsifiers.items()},
         )
 
-    def _find(self, kind: Kind, name: str, mentioned_at: str) -> type[Any]:
+    def _find(self, kind: Kind, name: str, mentioned_at: str) -> _Found:
         try:
-            return self.plugins.find(kind, name)
+            return _Found(self.plugins.find(kind, name), self.plugins.get(kind, name).origin)
         except PluginError as error:
             self.problems[f"{mentioned_at}: {error}"] = None
-            return object
+            return _Found(object, "")
 
     def _table(self, starts: Iterable[KeyPath], *keys: str) -> _Table:
         """What the file says under these keys from each of the starts, later ones over earlier."""

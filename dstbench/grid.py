@@ -42,6 +42,9 @@ class Cell(BaseModel):
     extractor_settings: dict[str, Any] = {}
     training: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    """Of the plugins that make the cell, by their kind: distribution and version, such as
+    ``{"model": "dstbench 0.1.0"}``. Cells of before versions were kept have none."""
 
     @property
     def task(self) -> str:
@@ -49,9 +52,12 @@ class Cell(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that determines the result: every setting but how often a run writes something down,
-        and how many images it samples and scores at a time."""
-        return self.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
+        """All that determines the result: versions of plugins, and every setting but how often a
+        run writes something down, and how many images it samples and scores at a time."""
+        identity = self.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
+        if not self.versions:
+            del identity["versions"]
+        return identity
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -84,6 +90,7 @@ def cells(benchmark: Benchmark) -> list[Cell]:
             extractor_settings=task.extractor_settings.model_dump(mode="json"),
             training=task.training.model_dump(mode="json"),
             evaluation=task.evaluation.model_dump(mode="json"),
+            versions=_versions(task, sparsifier),
         )
         for task in benchmark.tasks
         for seed in benchmark.seeds
@@ -108,9 +115,14 @@ def _methods(benchmark: Benchmark, task: Task) -> Iterator[tuple[str, dict[str, 
                 yield sparsifier, settings.model_dump(mode="json"), sparsity
 
 
+def _versions(task: Task, sparsifier: str) -> dict[str, str]:
+    of_sparsifier = task.sparsifier_versions.get(sparsifier)
+    return {**task.versions, **({"sparsifier": of_sparsifier} if of_sparsifier else {})}
+
+
 def variants(cells: Sequence[Cell]) -> dict[str, str]:
-    """By cell id: the settings that set it apart from others of its task and sparsifier, such as
-    ``"prune_rate=0.05"``; empty where there are none."""
+    """By cell id: the settings (or version) that set it apart from others of its task and
+    sparsifier, such as ``"prune_rate=0.05"``; empty where there are none."""
     alike: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         alike.setdefault((cell.task, cell.sparsifier), []).append(cell)
@@ -122,7 +134,10 @@ def variants(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def distinctions(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What sets each of several settings apart from the others: ``"prune_rate=0.05"``."""
+    """What sets each of several settings apart from the others: ``"prune_rate=0.05"``.
+
+    A version, kept under ``versions``, needs no key: ``"dstbench 0.1.0"``.
+    """
     flat = [dict(_leaves(each)) for each in settings]
     varying = [
         path
@@ -132,10 +147,14 @@ def distinctions(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         ", ".join(
             # A setting and what the protocol made of it are often the same words: say them once.
-            dict.fromkeys(f"{path[-1]}={each[path]}" for path in varying if path in each)
+            dict.fromkeys(_in_words(path, each[path]) for path in varying if path in each)
         )
         for each in flat
     ]
+
+
+def _in_words(path: tuple[str, ...], value: str) -> str:
+    return value if path[0] == "versions" else f"{path[-1]}={value}"
 
 
 def _leaves(

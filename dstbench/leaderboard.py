@@ -43,7 +43,8 @@ class Row:
     """The cells that differ in nothing but their seed."""
 
     method: str
-    """The sparsifier, with those of its settings that the benchmark varies."""
+    """The sparsifier, with those of its settings that the benchmark varies, and its version where
+    there are records of several."""
     sparsifier: str
     sparsity: float
     records: tuple[Record, ...]
@@ -220,7 +221,15 @@ def _comparable(records: Sequence[Record]) -> list[list[Record]]:
 def _conditions(cell: Cell) -> dict[str, Any]:
     """What determines a cell's result, but for what a table compares."""
     compared = {"sparsifier", "sparsity", "seed", "sparsifier_settings"}
-    return {key: value for key, value in cell.identity.items() if key not in compared}
+    conditions = {key: value for key, value in cell.identity.items() if key not in compared}
+    versions = {kind: version for kind, version in cell.versions.items() if kind != "sparsifier"}
+    return conditions | {"versions": versions}
+
+
+def _method(cell: Cell) -> dict[str, Any]:
+    """What sets a sparsifier apart from others of its name."""
+    versions = {kind: version for kind, version in cell.versions.items() if kind == "sparsifier"}
+    return {"settings": cell.sparsifier_settings, "versions": versions}
 
 
 def _circumstances(group: Sequence[Record]) -> dict[str, Any]:
@@ -236,21 +245,19 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     cells: dict[tuple[str, str, float], list[Record]] = {}
     for record in records:
         cell = record.cell
-        settings = _canonical(cell.sparsifier_settings)
-        methods.setdefault(cell.sparsifier, {})[settings] = cell.sparsifier_settings
-        cells.setdefault((cell.sparsifier, settings, cell.sparsity), []).append(record)
+        method = _canonical(_method(cell))
+        methods.setdefault(cell.sparsifier, {})[method] = _method(cell)
+        cells.setdefault((cell.sparsifier, method, cell.sparsity), []).append(record)
     return [
         Row(
             f"{sparsifier} ({distinction})" if distinction else sparsifier,
             sparsifier,
             sparsity,
-            tuple(cells[sparsifier, settings, sparsity]),
+            tuple(cells[sparsifier, method, sparsity]),
         )
         for sparsifier, variants in methods.items()
-        for settings, distinction in zip(
-            variants, distinctions(list(variants.values())), strict=True
-        )
-        for sparsity in sorted(s for name, of, s in cells if (name, of) == (sparsifier, settings))
+        for method, distinction in zip(variants, distinctions(list(variants.values())), strict=True)
+        for sparsity in sorted(s for name, of, s in cells if (name, of) == (sparsifier, method))
     ]
 
 

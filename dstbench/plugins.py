@@ -55,6 +55,11 @@ class Plugin:
     traceback: str | None = None
     cls: type[Any] | None = None
 
+    @property
+    def origin(self) -> str:
+        """Distribution and version: ``"dstbench 0.1.0"``."""
+        return f"{self.distribution} {self.version}"
+
     def as_dict(self) -> dict[str, str | None]:
         """Everything but the class, for JSON."""
         return {key: value for key, value in vars(self).items() if key != "cls"}
@@ -78,9 +83,15 @@ class Plugins:
 
     def find(self, kind: Kind, name: str) -> type[Any]:
         """The class of this kind and name. Raises :class:`PluginError` if there is none."""
+        cls = self.get(kind, name).cls
+        assert cls is not None  # its kind is known from its class
+        return cls
+
+    def get(self, kind: Kind, name: str) -> Plugin:
+        """The plugin of this kind and name. Raises :class:`PluginError` if there is none."""
         for plugin in self.listing:
-            if plugin.cls is not None and (plugin.kind, plugin.name) == (kind, name):
-                return plugin.cls
+            if (plugin.kind, plugin.name) == (kind, name):
+                return plugin
         known = [*self.names(kind), *([DENSE] if kind == "sparsifier" else [])]
         raise PluginError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}{self._missing()}")
 
@@ -158,8 +169,7 @@ class Plugins:
             if (other.kind, other.name) == (plugin.kind, plugin.name):
                 raise PluginError(
                     f"two plugins are called {plugin.kind} '{plugin.name}': one of "
-                    f"{other.distribution} {other.version}, one of {plugin.distribution} "
-                    f"{plugin.version}; uninstall one, or choose with {PINS}"
+                    f"{other.origin}, one of {plugin.origin}; uninstall one, or choose with {PINS}"
                 )
 
 

@@ -34,7 +34,7 @@ from dstbench.grid import DENSE, Cell
 from dstbench.machine import environment, peak_memory, reset_peak_memory
 from dstbench.metrics.features import require_neighbours
 from dstbench.needs import Need, needs
-from dstbench.plugins import Plugins
+from dstbench.plugins import Kind, Plugins
 from dstbench.records import Environment, Record, Scores, Times
 from dstbench.seeds import derive
 from dstbench.settings import EvaluationSettings, TrainingSettings
@@ -252,6 +252,7 @@ class Runner:
                 "such as results/quickstart/cells/…"
             )
         cell = record.cell
+        self._note_other_versions(cell)
         try:
             data = self._load(cell)
             model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
@@ -263,6 +264,16 @@ class Runner:
                 f"'{cell.model}' than is installed: {error}"
             ) from error
         return data, self._sample(model, denoiser, cell, count)
+
+    def _note_other_versions(self, cell: Cell) -> None:
+        plugins: tuple[tuple[Kind, str], ...] = ("model", cell.model), ("dataset", cell.dataset)
+        for kind, name in plugins:
+            now, then = self.plugins.get(kind, name).origin, cell.versions.get(kind)
+            if then not in (None, now):
+                self.workspace.report(
+                    f"the cell was trained with {kind} '{name}' of {then}; its samples are drawn "
+                    f"with that of {now}"
+                )
 
     def _check(self, cell: Cell) -> None:
         """Whether there are enough images to train with, and to score."""

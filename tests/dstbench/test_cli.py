@@ -320,6 +320,38 @@ def test_a_sparsifier_that_nobody_knows_joins_no_grid(dstbench: Dstbench) -> Non
     )
 
 
+def test_an_upgraded_plugin_makes_new_cells(
+    dstbench: Dstbench, folder: Path, toys_installed: Path
+) -> None:
+    (folder / "toys.toml").write_text(BENCHMARK.replace("leftmost", "magran"))
+    first = dstbench("run", "toys.toml")
+    (metadata,) = toys_installed.glob("toys-*/METADATA")
+    metadata.write_text("Name: toys\nVersion: 2.0\n")
+    second = dstbench("run", "toys.toml")
+    assert "[2/2] toy-net on toy-images, magran S=0.5, seed 0\n" in second.err
+    # A run tells of the versions that are installed, a folder of all that were ever run there.
+    assert second.out.count("\n## ") == first.out.count("\n## ") == 1
+    both = dstbench("leaderboard", "results/toys").out
+    headings = [line for line in both.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "## toy-net on toy-images (toys 1.0)",
+        "## toy-net on toy-images (toys 2.0)",
+    ]
+
+    cells = {
+        json.loads(path.read_text())["cell"]["versions"]["model"]: str(path.parent)
+        for path in folder.glob("results/toys/cells/*dense*/record.json")
+    }
+    old, new = (dstbench("sample", cells[f"toys {n}"], "--count", "1") for n in ("1.0", "2.0"))
+    assert (old.code, new.code) == (0, 0)
+    assert new.err == "written: 1 files in samples\n"
+    assert old.err.splitlines()[:-1] == [
+        f"    the cell was trained with {plugin} of toys 1.0; its samples are drawn with that of "
+        "toys 2.0"
+        for plugin in ("model 'toy-net'", "dataset 'toy-images'")
+    ]
+
+
 PRESET = """
 [presets.tiny.grid]
 seeds = [1]

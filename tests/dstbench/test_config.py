@@ -140,6 +140,8 @@ def test_a_benchmark(load: Load) -> None:
     assert task.extractor_settings == PluginSettings()
     assert task.training == TrainingSettings(steps=10)
     assert task.evaluation == EvaluationSettings()
+    assert task.versions == dict.fromkeys(("model", "dataset", "feature extractor"), "fake 1.0")
+    assert task.sparsifier_versions == {"static": "fake 1.0", "rigl": "fake 1.0"}
 
 
 def test_a_task_overrides_the_keys_that_it_repeats(load: Load) -> None:

@@ -119,6 +119,46 @@ def test_what_does_change_the_result_changes_the_id(
     assert first.id != second.id
 
 
+VERSIONS = {"model": "lab 1.0", "dataset": "dstbench 0.1", "feature extractor": "dstbench 0.1"}
+
+
+def test_a_cell_has_the_versions_of_the_plugins_that_make_it() -> None:
+    task = replace(TASK, versions=VERSIONS, sparsifier_versions={"static": "s 2", "rigl": "r 3"})
+    grid = cells(replace(BENCHMARK, seeds=(0,), sparsities=(0.5,), tasks=(task,)))
+    assert [(cell.sparsifier, cell.versions) for cell in grid] == [
+        ("dense", VERSIONS),
+        ("static", VERSIONS | {"sparsifier": "s 2"}),
+        ("rigl", VERSIONS | {"sparsifier": "r 3"}),
+        ("rigl", VERSIONS | {"sparsifier": "r 3"}),
+    ]
+
+
+@pytest.mark.parametrize("kind", VERSIONS)
+def test_another_version_of_a_plugin_is_another_cell(kind: str) -> None:
+    old, new = (
+        cells(replace(BENCHMARK, tasks=(replace(TASK, versions=versions),)))
+        for versions in (VERSIONS, VERSIONS | {kind: "lab 2.0"})
+    )
+    assert not {cell.id for cell in old} & {cell.id for cell in new}
+    assert set(variants([*old, *new]).values()) >= {"lab 2.0"}
+
+
+def test_another_version_of_a_sparsifier_makes_cells_of_its_own_alone() -> None:
+    old, new = (
+        cells(replace(BENCHMARK, tasks=(replace(TASK, sparsifier_versions={"rigl": version}),)))
+        for version in ("lab 1.0", "lab 2.0")
+    )
+    changed = [a.sparsifier for a, b in zip(old, new, strict=True) if a.id != b.id]
+    assert changed == [cell.sparsifier for cell in old if cell.sparsifier == "rigl"]
+
+
+def test_cells_of_before_versions_were_kept_keep_their_id() -> None:
+    (cell, *_) = cells(BENCHMARK)
+    before = cell.model_dump(mode="json", exclude={"versions"})
+    assert Cell.model_validate(before).id == cell.id
+    assert "versions" not in cell.identity
+
+
 def test_a_changed_extractor_setting_changes_the_id() -> None:
     other = replace(TASK, extractor_settings=Rigl())
     assert cells(BENCHMARK)[0].id != cells(replace(BENCHMARK, tasks=(other,)))[0].id

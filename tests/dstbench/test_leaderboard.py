@@ -132,6 +132,58 @@ def test_settings_without_influence_on_the_result_do_not_part_a_table(make_recor
     assert [len(row.records) for row in table.rows] == [2]
 
 
+VERSIONS = {"model": "lab 1.0", "dataset": "dstbench 0.1", "sparsifier": "mine 1.0"}
+
+
+def of(**versions):
+    return {"cell": {"versions": VERSIONS | versions}}
+
+
+def test_versions_of_a_sparsifier_are_rows_of_one_table(make_record):
+    dense = {"model": "lab 1.0", "dataset": "dstbench 0.1"}
+    (table,) = tables(
+        [
+            make_record(fid=1.0, cell={"versions": dense}),
+            make_record("mine", 0.5, 0, 3.0, **of()),
+            make_record("mine", 0.5, 1, 5.0, **of()),
+            make_record("mine", 0.5, 0, 2.0, **of(sparsifier="mine 1.1")),
+            make_record("static", 0.5, 0, 7.0, **of(sparsifier="dstbench 0.1")),
+        ]
+    )
+    assert table.heading == "ldm on digits"
+    assert rows(table.frame) == [
+        ("dense", 0),
+        ("mine (mine 1.0)", 0.5),
+        ("mine (mine 1.1)", 0.5),
+        ("static", 0.5),
+    ]
+    assert table.frame["fid_mean"].tolist() == [1, 4, 2, 7]
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset", "feature extractor"])
+def test_versions_of_what_is_trained_or_scored_with_are_tables_of_their_own(make_record, kind):
+    records = [make_record(fid=1.0, **of()), make_record(fid=2.0, **of(**{kind: "lab 1.1"}))]
+    found = tables(records)
+    assert [table.frame["fid_mean"].item() for table in found] == [1, 2]
+    assert found[1].heading == "ldm on digits (lab 1.1)"
+
+
+def test_a_version_is_said_once_however_many_kinds_of_plugins_it_provides(make_record):
+    kinds = ("model", "dataset", "feature extractor")
+    found = tables(
+        [
+            make_record(cell={"versions": dict.fromkeys(kinds, version)})
+            for version in ("dstbench 0.1", "dstbench 0.2")
+        ]
+    )
+    assert [table.variant for table in found] == ["dstbench 0.1", "dstbench 0.2"]
+
+
+def test_records_of_before_versions_were_kept_are_not_mixed_with_others(make_record):
+    found = tables([make_record(fid=1.0), make_record(fid=2.0, **of())])
+    assert [table.variant for table in found] == ["", "lab 1.0, dstbench 0.1"]
+
+
 def test_what_a_setting_and_the_protocol_both_say_is_said_once(make_record):
     found = tables(
         [
