@@ -12,17 +12,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from dstbench import __version__
-from dstbench.errors import DstbenchError, StoreError
+from dstbench.errors import ConfigError, DstbenchError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dstbench.contracts import Availability
+    from dstbench.config import Benchmark
+    from dstbench.contracts import Availability, Executor
     from dstbench.grid import Cell
     from dstbench.needs import Need
-    from dstbench.plugins import Plugin
+    from dstbench.plugins import Plugin, Plugins
     from dstbench.records import Record
-    from dstbench.store import Store
+    from dstbench.store import Claim, Store
 
 app = typer.Typer(
     name="dstbench",
@@ -50,6 +51,9 @@ Skip = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")]
+ThreadsEach = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of each process; by default divided up.")
+]
 
 out = Console(soft_wrap=True)
 notes = Console(stderr=True)
@@ -90,12 +94,20 @@ def run(
         bool, typer.Option("--yes", "-y", help="Download datasets and weights that are not there.")
     ] = False,
     results: Annotated[Path, typer.Option(help="Folder that holds all results.")] = Path("results"),
+    executor: Annotated[
+        str | None, typer.Option(help="Where cells are run; by default as the file says, or local.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cells at a time, each in a process (executor local)."),
+    ] = None,
     device: Device = "auto",
-    threads: Threads = None,
+    threads: ThreadsEach = None,
 ) -> None:
     """Train, sample and score every cell of a benchmark that has no result yet.
 
-    Cells whose data is not there are skipped, and tried again by the next run.
+    Cells whose data is not there are skipped, and tried again by the next run. Several runs of one
+    benchmark, on machines that share the results folder, share the work.
 
     Exit codes:
     0: all cells have a result;
@@ -115,6 +127,7 @@ def run(
     if dry_run:
         _print_cells(selected)
         return
+    where = _executor(benchmark, plugins, executor, jobs)
 
     import torch
 
@@ -131,13 +144,18 @@ def run(
     store = Store(results / benchmark.name)
     runner = Runner(plugins, store, Workspace(choose_device(device), Cache(), _note))
     _print_availability(runner.availability(selected), yes)
-    with watching(notes, selected) as listener:
-        plugins.manager.register(listener)
-        try:
-            ran = runner.run_grid(selected, download=yes)
-        except KeyboardInterrupt:
-            notes.print("stopped; the same command goes on from the latest checkpoint")
-            raise typer.Exit(130) from None
+    try:
+        with watching(notes, store, selected):
+            ran = runner.run_grid(
+                selected,
+                download=yes,
+                executor=where,
+                minutes=benchmark.execution.minutes_per_cell,
+                threads=threads,
+            )
+    except KeyboardInterrupt:
+        notes.print("stopped; the same command goes on from the latest checkpoint")
+        raise typer.Exit(130) from None
     order = [cell.id for cell in grid]
     chosen = {cell.id for cell in selected}
     earlier = _records(store, [cell for cell in grid if cell.id not in chosen])
@@ -157,6 +175,20 @@ def run(
         notes.print(f"{skipped} of {len(selected)} cells were skipped: their data is not there")
     if unfinished or skipped:
         raise typer.Exit(1 if unfinished else 3)
+
+
+def _executor(
+    benchmark: Benchmark, plugins: Plugins, name: str | None, jobs: int | None
+) -> Executor:
+    """The executor that is asked for; ``jobs`` goes over what the file says."""
+    name = name or benchmark.execution.executor
+    cls: type[Executor] = plugins.find("executor", name)
+    settings = benchmark.executors.get(name) or cls.Settings()
+    if jobs is not None:
+        if name != "local":
+            raise ConfigError(f"--jobs is of executor 'local', not of '{name}'")
+        settings = settings.model_copy(update={"jobs": jobs})
+    return cls(settings)
 
 
 def _print_availability(found: list[tuple[Need, Availability]], download: bool) -> None:
@@ -223,6 +255,32 @@ def plan(
     plans = plan_cells(grid, known, where)
     machine = environment(where).machine if where else None
     print(render_plan(plans, format, benchmark.name, machine), end="")
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="A benchmark's results, e.g. results/quickstart.")],
+) -> None:
+    """Say which cells are done, running (where, since when), failed or waiting."""
+    from collections import Counter
+
+    from dstbench.status import statuses
+    from dstbench.store import Store
+
+    found = statuses(Store(folder))
+    rows = [
+        (each.cell.id, each.state, *_whereabouts(each.claim, each.cell), each.detail)
+        for each in found
+    ]
+    _print_rows(["cell", "state", "where", "since", "step", "detail"], rows)
+    counts = Counter(each.state for each in found)
+    print(f"{len(found)} cells: {', '.join(f'{n} {state}' for state, n in counts.items())}")
+
+
+def _whereabouts(claim: Claim | None, cell: Cell) -> tuple[str, str, str]:
+    if claim is None:
+        return "", "", ""
+    return f"{claim.host}:{claim.pid}", claim.since, f"{claim.step}/{cell.training['steps']}"
 
 
 @app.command()

@@ -19,11 +19,14 @@ Every error names the file, the line, the key, what is wrong and what would be r
     [training]
     steps = 2000
 
+Where cells are run is said by ``[execution]`` (see
+:class:`~dstbench.settings.ExecutionSettings`) and, by an executor's name, ``[executors.NAME]``.
+
 A task may repeat any of the tables ``models``, ``datasets``, ``sparsifiers``, ``extractors``
 (each by a plugin's name), ``training`` and ``evaluation``; its keys win over the file's.
 
-So may a preset, which may repeat ``grid`` too; where it is chosen, its keys win over the file's and
-over those of every task, and results go to a folder of their own, ``NAME-PRESET``::
+So may a preset, which may repeat all the others too; where it is chosen, its keys win over the
+file's and over those of every task, and results go to a folder of their own, ``NAME-PRESET``::
 
     [presets.cpu.training]
     steps = 200
@@ -47,7 +50,7 @@ from dstbench.errors import ConfigError, PluginError
 from dstbench.grid import DENSE
 from dstbench.hints import did_you_mean
 from dstbench.plugins import Kind, Plugins, check_name
-from dstbench.settings import EvaluationSettings, TrainingSettings
+from dstbench.settings import EvaluationSettings, ExecutionSettings, TrainingSettings
 from dstbench.toml_lines import KeyPath, TomlLines, dotted
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -82,6 +85,9 @@ class Benchmark:
     sparsifiers: tuple[str, ...]
     """As named in the file; ``dense`` is the reference."""
     tasks: tuple[Task, ...]
+    execution: ExecutionSettings
+    executors: Mapping[str, PluginSettings]
+    """Settings of executors, by name: of the one to be used, and of those with a table."""
 
 
 def load_benchmark(
@@ -147,11 +153,16 @@ class _Task(_Tables):
     dataset: str = Field(description="name a dataset plugin")
 
 
-class _Preset(_Tables):
+class _Run(_Tables):
+    execution: dict[str, Any] = Field(default_factory=dict)
+    executors: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class _Preset(_Run):
     grid: dict[str, Any] = Field(default_factory=dict)
 
 
-class _File(_Tables):
+class _File(_Run):
     name: Annotated[str, AfterValidator(check_name)] = Field(
         description="results are kept in a folder of this name"
     )
@@ -242,6 +253,7 @@ class _Reader:
             self._note(
                 table.locate(("sparsities",)), f"is empty, but {names} would need at least one"
             )
+        execution, executors = self._execution(over)
         return Benchmark(
             name=file.name if preset is None else f"{file.name}-{preset}",
             seeds=grid.seeds,
@@ -250,7 +262,25 @@ class _Reader:
             tasks=tuple(
                 self._task(index, task, over, sparsifiers) for index, task in enumerate(file.tasks)
             ),
+            execution=execution,
+            executors=executors,
         )
+
+    def _execution(
+        self, over: tuple[KeyPath, ...]
+    ) -> tuple[ExecutionSettings, dict[str, PluginSettings]]:
+        starts = ((), *over)
+        table = self._table(starts, "execution")
+        execution = self._validate(ExecutionSettings, table)
+        self._stop_if_wrong()
+        named = {execution.executor: table.locate(("executor",))}
+        named |= {name: ("executors", name) for name in self._table(starts, "executors").values}
+        found = {name: self._find("executor", name, path) for name, path in named.items()}
+        self._stop_if_wrong()
+        return execution, {
+            name: self._validate(executor.Settings, self._table(starts, "executors", name))
+            for name, executor in found.items()
+        }
 
     def _task(
         self,

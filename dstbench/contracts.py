@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -266,10 +267,32 @@ class FeatureExtractor(ABC):
 class RunCell(Protocol):
     """Runs one cell and leaves its record in the results folder.
 
-    It may be pickled, and called in any process on any machine that sees the results folder.
+    It may be pickled, and called in any process on any machine that sees the results folder. Of a
+    cell that another process is running, or has run meanwhile, it leaves everything as it is.
     """
 
+    @property
+    def results(self) -> Path:
+        """The benchmark's results folder."""
+
+    @property
+    def device(self) -> str:
+        """``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
+
+    @property
+    def minutes(self) -> float | None:
+        """Time limit of a cell. It ends the process in which the cell hangs, so that a cell with a
+        limit needs another process than the harness's; the next call for this cell, in any
+        process, records it as failed."""
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads that it takes in another process; ``None``: left to the executor."""
+
     def __call__(self, cell: Cell) -> None: ...
+
+    def into(self, results: Path) -> RunCell:
+        """The same, with the results in another folder."""
 
 
 @dataclass(frozen=True)

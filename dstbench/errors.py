@@ -39,3 +39,7 @@ class ScoreError(DstbenchError):
 
 class StoreError(DstbenchError):
     """What is on disk is in use by another process, or is not what dstbench wrote."""
+
+
+class HeldError(StoreError):
+    """A cell is being run by another process."""

@@ -1,13 +1,12 @@
-"""From cells to records: :func:`run_cell` is the way of one cell, :func:`run_grid` of all."""
+"""From cells to records: :meth:`Runner.run_cell` is the way of one, ``run_grid`` of all."""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -23,13 +22,15 @@ from dstbench.contracts import (
     Availability,
     Data,
     Dataset,
+    Executor,
     FeatureExtractor,
     Features,
     Model,
     Workspace,
 )
 from dstbench.counting import count, measure
-from dstbench.errors import DataError, DivergedError, ScoreError, StoreError
+from dstbench.errors import DataError, DivergedError, HeldError, ScoreError, StoreError
+from dstbench.execution import CellRunner, in_this_process, run_all, time_limit
 from dstbench.grid import DENSE, Cell
 from dstbench.machine import environment, peak_memory, reset_peak_memory
 from dstbench.metrics.features import require_neighbours
@@ -39,7 +40,7 @@ from dstbench.records import Environment, Record, Scores, Times
 from dstbench.seeds import derive
 from dstbench.settings import EvaluationSettings, TrainingSettings
 from dstbench.sparsity import DynamicSparsifier, Sparsifier
-from dstbench.store import CellFolder, Store
+from dstbench.store import CellFolder, RecordVersion, Store, now
 from dstbench.training import Trainer, check_size
 
 KEPT_SAMPLES = 64
@@ -62,38 +63,61 @@ class Runner:
             for need in needs([cell for cell in cells if self._is_open(cell)])
         ]
 
-    def run_grid(self, cells: Sequence[Cell], *, download: bool = False) -> list[Record]:
+    def run_grid(
+        self,
+        cells: Sequence[Cell],
+        *,
+        download: bool = False,
+        executor: Executor | None = None,
+        minutes: float | None = None,
+        threads: int | None = None,
+    ) -> list[Record]:
         """The record of every cell; those that have a result already are not run again.
 
         A cell whose data is not there is recorded as skipped, one that fails as failed, and the
         others go on; both are tried again on the next run. What can be downloaded is not there
         unless ``download`` is asked for, which is then done before anything is trained.
-        A cell that another process is running is left to it; its record is among these if that
-        process is done with it by the time this one is through.
+        A cell that another process is running is waited for, and taken over if that process ends
+        without a record.
+
+        Args:
+            executor: where the cells are run; by default in this process, one after another.
+            minutes: after which a cell is stopped, and recorded as failed. It is stopped by ending
+                its process, so that it takes an executor that runs cells in others.
+            threads: CPU threads of each process that the executor starts.
 
         Raises:
             DataError: before anything is trained, if a dataset cannot be loaded or is too small.
             ScoreError: before anything is trained, if there will be too few images to score.
         """
         lacking = self._lacking(cells, download)
+        to_run = [cell for cell in cells if self._is_open(cell) and cell.id not in lacking]
+        for cell in to_run:
+            self._check(cell)
         for cell in cells:
-            if self._is_open(cell) and cell.id not in lacking:
-                self._check(cell)
-        records: dict[str, Record] = {}
-        for cell in cells:
-            try:
-                records[cell.id] = self._finished(cell) or (
-                    self._skip(cell, lacking[cell.id])
-                    if cell.id in lacking
-                    else self._run_locked(cell)
-                )
-            except StoreError as error:
-                self.workspace.report(str(error))
-        for cell in cells:
-            with suppress(StoreError):
-                if cell.id not in records and (record := self._finished(cell)):
-                    records[cell.id] = record
-        return [records[cell.id] for cell in cells if cell.id in records]
+            if cell.id in lacking:
+                self.attempt(self._skip, cell, lacking[cell.id])
+        versions = {cell.id: self.store.cell(cell).version() for cell in to_run}
+        run = in_this_process if executor is None else executor.run
+        run_all(to_run, run, CellRunner(self, versions, minutes, threads))
+        return [record for cell in cells if (record := self._readable(cell))]
+
+    def attempt(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Whether it could be done in the store; reported, if not."""
+        try:
+            function(*arguments)
+        except StoreError as error:
+            self.workspace.report(str(error))
+            return False
+        return True
+
+    def _readable(self, cell: Cell) -> Record | None:
+        """Its record, if there is one; reported, if it cannot be read."""
+        try:
+            return self.store.cell(cell).record()
+        except StoreError as error:
+            self.workspace.report(str(error))
+            return None
 
     def _finished(self, cell: Cell) -> Record | None:
         record = self.store.cell(cell).record()
@@ -136,33 +160,41 @@ class Runner:
         else:
             self._extractor(need.cells[0])
 
-    def _skip(self, cell: Cell, reason: str) -> Record:
-        """Its record; a checkpoint of the cell stays."""
+    def _skip(self, cell: Cell, reason: str) -> None:
+        """Record what the cell lacks; a checkpoint of it stays."""
         record = Record(
             cell=cell,
             status="skipped",
             error=reason,
-            started=_now(),
+            started=now(),
             environment=self._environment,
         )
         folder = self.store.cell(cell)
         with folder.locked():
-            if finished := self._finished(cell):
-                return finished
-            folder.write_record(record)
-        return record
+            if not self._finished(cell):
+                folder.write_record(record)
 
     @cached_property
     def _environment(self) -> Environment:
         """For the many cells that may be skipped: finding it out takes a moment."""
         return environment(self.workspace.device)
 
-    def _run_locked(self, cell: Cell) -> Record:
+    def run(self, cell: Cell, version: RecordVersion | None, minutes: float | None = None) -> None:
+        """Run a cell, unless its record is no longer of that version: another process was quicker.
+
+        Raises:
+            HeldError: if another process is running it.
+            StoreError: if nothing can be written there.
+        """
         folder = self.store.cell(cell)
         with folder.locked():
-            if record := self._finished(cell):  # by another process, while this one was waiting
-                return record
-            record = self._run(cell, folder)
+            if folder.version() != version:
+                return
+            if folder.last_words():
+                record = self._stopped(cell, folder)
+            else:
+                with time_limit(minutes, folder.stuck):
+                    record = self._run(cell, folder)
             folder.write_record(record)
             if record.status in ("done", "diverged"):
                 folder.checkpoint.unlink(missing_ok=True)
@@ -170,10 +202,34 @@ class Runner:
             self.plugins.manager.hook.dstbench_cell_finished(cell=cell, record=record)
         except Exception:  # of a listener's; the cell is well
             self.workspace.report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
-        return record
+
+    def bury(self, cell: Cell, version: RecordVersion | None, error: str) -> None:
+        """Record a cell as failed whose process died, unless another process has it by now."""
+        folder = self.store.cell(cell)
+        with suppress(HeldError), folder.locked():
+            if folder.version() == version:
+                stopped = folder.last_words()
+                folder.write_record(
+                    self._stopped(cell, folder) if stopped else self._failed(cell, error)
+                )
+
+    def _stopped(self, cell: Cell, folder: CellFolder) -> Record:
+        """The record of a cell whose time limit ended its process."""
+        where = folder.last_words()
+        folder.stuck.unlink()
+        return self._failed(
+            cell,
+            f"{where}\nstopped by the benchmark's time limit, where the traceback says; the next "
+            "run goes on from its checkpoint",
+        )
+
+    def _failed(self, cell: Cell, error: str) -> Record:
+        return Record(
+            cell=cell, status="failed", error=error, started=now(), environment=self._environment
+        )
 
     def _run(self, cell: Cell, folder: CellFolder) -> Record:
-        started = _now()
+        started = now()
         outcome: dict[str, Any]
         measurable = reset_peak_memory(self.workspace.device)
         try:
@@ -209,7 +265,7 @@ class Runner:
             trainer.load(folder.checkpoint)
         counts = count(network, sparsifier, training)
 
-        trainer.train(folder, lambda step, loss: self._tell(cell, sparsifier, step, loss))
+        trainer.train(folder, lambda step, loss: self._tell(cell, folder, sparsifier, step, loss))
         folder.write_denoiser(trainer.averaged.module)
 
         start = time.perf_counter()
@@ -317,7 +373,10 @@ class Runner:
         seed = derive(cell.seed, "masks")
         return cls(cell.sparsity, total_steps=training.steps, seed=seed, **cell.sparsifier_settings)
 
-    def _tell(self, cell: Cell, sparsifier: Sparsifier | None, step: int, loss: float) -> None:
+    def _tell(
+        self, cell: Cell, folder: CellFolder, sparsifier: Sparsifier | None, step: int, loss: float
+    ) -> None:
+        folder.tell(step, loss)
         hook = self.plugins.manager.hook
         hook.dstbench_step(cell=cell, step=step, loss=loss)
         if isinstance(sparsifier, DynamicSparsifier) and sparsifier.updated_at == step:
@@ -345,11 +404,6 @@ class Runner:
             return None
         samples = self._sample(model, self._build(model, cell), cell, evaluation.samples)
         return metrics.score(model.data.to_images(samples), real, extractor, evaluation)
-
-
-def _now() -> str:
-    """ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _as_array(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -1,4 +1,4 @@
-"""The settings of training and evaluation: a benchmark's ``[training]`` and ``[evaluation]``."""
+"""A benchmark's ``[training]``, ``[evaluation]`` and ``[execution]``."""
 
 from __future__ import annotations
 
@@ -53,4 +53,13 @@ class EvaluationSettings(PluginSettings):
     neighbours: int = Field(3, ge=1, description="k of the k-NN manifolds of precision and recall")
     untrained: bool = Field(
         False, description="also score each dense cell's samples before its first step"
+    )
+
+
+class ExecutionSettings(PluginSettings):
+    """Where cells are run; it changes no result."""
+
+    executor: str = Field("local", description="executor, by its plugin's name")
+    minutes_per_cell: float | None = Field(
+        None, gt=0, description="after which a cell is stopped and has failed; none: never"
     )

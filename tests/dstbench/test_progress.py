@@ -1,15 +1,28 @@
 """What a run tells: lines on a pipe, bars on a terminal."""
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress, TextColumn
 
-from dstbench import progress
+from dstbench import progress, store
 from dstbench.grid import Cell
-from dstbench.progress import Bars, Lines, descriptions, outcome, watching
+from dstbench.progress import (
+    Bars,
+    Follower,
+    Lines,
+    Listener,
+    descriptions,
+    outcome,
+    watching,
+)
 from dstbench.records import Record
+from dstbench.store import Store
 
 MakeRecord = Callable[..., Record]
 MakeCell = Callable[..., Cell]
@@ -63,78 +76,152 @@ def test_a_record_in_a_few_words(make_record: MakeRecord) -> None:
     assert outcome(make_record(status="failed")) == "failed: no reason given"
 
 
+HERE = socket.gethostname()
+
+
 def test_lines(clock: Clock, make_cell: MakeCell, make_record: MakeRecord) -> None:
     cells = [make_cell(), make_cell("static", 0.5, training={"steps": 1000})]
     pipe = console(terminal=False)
-    with watching(pipe, cells) as listener:
-        assert isinstance(listener, Lines)
-        listener.dstbench_cell_started(cells[1])
-        clock.now += 60  # a first stage was trained
-        for step in range(1, 130):
-            listener.dstbench_step(cells[1], step, loss=0.123456)
-            clock.now += 0.25
-        error = "[bold]brackets are no markup[/]"
-        listener.dstbench_cell_finished(cells[1], make_record(status="failed", error=error))
+    lines = Lines(pipe, cells)
+    lines.started(cells[1], HERE)
+    lines.started(cells[0], "node-7")
+    clock.now += 60  # a first stage was trained
+    for step in range(1, 130, 2):
+        lines.progressed(cells[1], step, loss=0.123456)
+        clock.now += 0.5
+    error = "[bold]brackets are no markup[/]"
+    lines.ended(cells[1], make_record(status="failed", error=error))
     assert text(pipe).splitlines() == [
         "[2/2] toy-net on toy-images, static S=0.5, seed 0",
-        "    step 61/1000, loss 0.1235, 4.0 steps/s, 235 s of training left",
-        "    step 121/1000, loss 0.1235, 4.0 steps/s, 220 s of training left",
-        "    failed: [bold]brackets are no markup[/]",
+        "[1/2] toy-net on toy-images, dense S=0, seed 0, on node-7",
+        "[2/2] step 61/1000, loss 0.1235, 4.0 steps/s, 235 s of training left",
+        "[2/2] step 121/1000, loss 0.1235, 4.0 steps/s, 220 s of training left",
+        "[2/2] failed: [bold]brackets are no markup[/]",
     ]
 
 
-def test_the_speed_of_a_resumed_cell_is_that_of_this_process(
+def test_the_speed_of_a_resumed_cell_is_of_the_steps_that_were_seen(
     clock: Clock, make_cell: MakeCell
 ) -> None:
     cell = make_cell(training={"steps": 1000})
     pipe = console(terminal=False)
     lines = Lines(pipe, [cell])
-    lines.dstbench_cell_started(cell)
     for step in range(901, 940):
-        lines.dstbench_step(cell, step, loss=1.0)
+        lines.progressed(cell, step, loss=1.0)
         clock.now += 0.5
-    assert text(pipe).splitlines()[1:] == [
-        "    step 931/1000, loss 1.0000, 2.0 steps/s, 34 s of training left"
+    assert text(pipe).splitlines() == [
+        "[1/1] step 931/1000, loss 1.0000, 2.0 steps/s, 34 s of training left"
     ]
 
 
 def test_bars(clock: Clock, make_cell: MakeCell, make_record: MakeRecord) -> None:
     cells = [make_cell(), make_cell("static", 0.5), make_cell("static", 0.9)]
     terminal = console(terminal=True)
-    with watching(terminal, cells) as listener:
-        assert isinstance(listener, Bars)
-        tasks = listener.progress.tasks
+    with Progress(
+        TextColumn("{task.description}"), TextColumn("{task.fields[detail]}"), console=terminal
+    ) as progress:
+        bars = Bars(progress, cells, done=1)
 
         def shown() -> list[tuple[str, float, float | None, str]]:
-            tasks = listener.progress.tasks
-            return [(t.description, t.completed, t.total, t.fields["detail"]) for t in tasks]
+            return [
+                (t.description, t.completed, t.total, t.fields["detail"]) for t in progress.tasks
+            ]
 
-        assert shown() == [("grid", 0, 3, "cells")]
-        listener.dstbench_cell_started(cells[1])  # the first has a record already
+        assert shown() == [("grid", 1, 3, "cells")]
+        bars.started(cells[1], HERE)
         name = "toy-net on toy-images, static S=0.5, seed 0"
         assert shown() == [("grid", 1, 3, "cells"), (name, 0, 12, "preparing")]
-        listener.dstbench_step(cells[1], 1, loss=0.5)
-        assert shown()[1] == (name, 1, 12, "loss 0.5000  ")
+        bars.progressed(cells[1], 1, loss=0.5)
+        assert shown()[1] == (name, 1, 12, "loss 0.5000")
         clock.now += 2
-        listener.dstbench_step(cells[1], 11, loss=0.25)
+        bars.progressed(cells[1], 11, loss=0.25)
         assert shown()[1] == (name, 11, 12, "loss 0.2500  5.0 steps/s")
-        listener.dstbench_step(cells[1], 12, loss=0.25)
-        assert shown()[1] == (name, 12, 12, "sampling and scoring")
-        listener.dstbench_cell_finished(cells[1], make_record(fid=3.5))
-        assert shown() == [("grid", 2, 3, "cells")]
-        listener.dstbench_cell_started(cells[2])
-        listener.progress.refresh()
-        assert len(tasks) == 1
+        bars.started(cells[2], "node-7")
+        other = "toy-net on toy-images, static S=0.9, seed 0, on node-7"
+        bars.progressed(cells[1], 12, loss=0.25)
+        assert shown()[1:] == [
+            (name, 12, 12, "sampling and scoring"), (other, 0, 12, "preparing")
+        ]  # fmt: skip
+        bars.ended(cells[1], make_record(fid=3.5))
+        assert shown() == [("grid", 2, 3, "cells"), (other, 0, 12, "preparing")]
+        bars.started(cells[2], "node-8")
+        assert [row[0] for row in shown()] == ["grid", other.replace("7", "8")]
     assert f"{name}: FID 3.5, trained in 5 s" in text(terminal)
-    assert "static S=0.9" in text(terminal)
+
+
+@dataclass
+class Ear(Listener):
+    cells: Sequence[Cell]
+    heard: list[tuple[object, ...]] = field(default_factory=list)
+
+    def started(self, cell: Cell, host: str) -> None:
+        self.heard.append(("started", cell.sparsifier))
+
+    def progressed(self, cell: Cell, step: int, loss: float) -> None:
+        self.heard.append(("progressed", cell.sparsifier, step, loss))
+
+    def ended(self, cell: Cell, record: Record) -> None:
+        self.heard.append(("ended", cell.sparsifier, record.status))
+
+
+def test_what_is_told_is_what_the_folder_says(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_cell: MakeCell,
+    make_record: MakeRecord,
+) -> None:
+    monkeypatch.setattr(store, "SECONDS_BETWEEN_CLAIMS", 0)
+    cells = [
+        make_cell(),
+        make_cell("static", 0.5),
+        make_cell("rigl", 0.5),
+        make_cell("magran", 0.5),
+    ]
+    place = Store(tmp_path)
+    dense, static, rigl, magran = map(place.cell, cells)
+    for folder in (dense, static, rigl, magran):
+        folder.path.mkdir(parents=True)
+    static.write_record(make_record(status="failed"))
+    (rigl.path / "running.json").write_text('{"host": "x", "pid": 1, "since": "long ago"}')
+    follower = Follower(place, cells, ear := Ear(cells))
+    follower.look()
+    assert ear.heard == []  # of an earlier run, and of a process that is dead
+
+    with rigl.locked():
+        follower.look()
+        rigl.tell(7, 0.5)
+        follower.look()
+        follower.look()
+        rigl.write_record(make_record())
+    dense.write_record(make_record(status="diverged"))
+    magran.write_record(make_record(status="skipped"))
+    follower.look()
+    assert ear.heard == [
+        ("started", "rigl"),
+        ("progressed", "rigl", 7, 0.5),
+        ("started", "dense"),
+        ("ended", "dense", "diverged"),
+        ("ended", "rigl", "done"),
+    ]
+    static.write_record(make_record())  # tried again
+    follower.look()
+    assert ear.heard[5:] == [("started", "static"), ("ended", "static", "done")]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_watching_sees_the_end_of_the_last_cell(
+    tmp_path: Path, make_cell: MakeCell, make_record: MakeRecord, terminal: bool
+) -> None:
+    cell, place, shown = make_cell(), Store(tmp_path), console(terminal)
+    with watching(shown, place, [cell]):
+        place.cell(cell).ask(cell)
+        place.cell(cell).write_record(make_record(fid=3.5))
+    assert "FID 3.5, trained in 5 s" in text(shown)
 
 
 def test_steps_in_no_time_at_all(clock: Clock, make_cell: MakeCell) -> None:
     """As a coarse clock sees them."""
     cell = make_cell()
-    for terminal in (False, True):
-        with watching(console(terminal), [cell]) as listener:
-            listener.dstbench_cell_started(cell)
-            clock.now += 60
-            for step in (1, 2, 3):
-                listener.dstbench_step(cell, step, loss=0.5)
+    lines = Lines(console(terminal=False), [cell])
+    for step in (1, 2, 3):
+        lines.progressed(cell, step, loss=0.5)

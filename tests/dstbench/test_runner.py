@@ -69,9 +69,12 @@ def listener(plugins: Plugins) -> Listener:
 @dataclass
 class Messages:
     texts: list[str] = field(default_factory=list)
+    answers: dict[str, Callable[[], object]] = field(default_factory=dict)
+    """What happens when a text is heard."""
 
     def __call__(self, text: str) -> None:
         self.texts.append(text)
+        self.answers.get(text, lambda: None)()
 
 
 @pytest.fixture
@@ -134,7 +137,8 @@ def test_a_cell_leaves_a_whole_record(runner: Runner, make_cell: MakeCell) -> No
     assert (record.topology_updates, record.skipped_topology_updates) == (2, 0)
     assert record.facts == {"size": 4}
     assert {path.name for path in folder.path.iterdir()} - {"lock"} == {
-        "record.json", "history.csv", "denoiser.safetensors", "samples.npy", "samples.png",
+        "cell.json", "record.json", "history.csv", "denoiser.safetensors", "samples.npy",
+        "samples.png",
     }  # fmt: skip
     assert np.load(folder.samples, allow_pickle=False).shape == (9, 4, 4, 1)
     weights = load_file(folder.denoiser)
@@ -278,19 +282,20 @@ def test_a_listener_that_fails_takes_down_its_cell_alone(
     assert "the log is full" in failed.error
 
 
-def test_a_cell_that_another_process_is_running_is_left_to_it(
+def test_a_cell_is_waited_for_that_another_process_is_running_and_taken_over_if_it_dies(
     runner: Runner, listener: Listener, messages: Messages, make_cell: MakeCell
 ) -> None:
     taken, free = make_cell("static", 0.5), make_cell()
     path = runner.store.cell(taken).path
     path.mkdir(parents=True)
-    with FileLock(path / "lock"):
-        records = runner.run_grid([taken, free])
-    assert [record.cell for record in records] == [free]
-    assert {event[1].id for event in listener.heard} == {free.id}
-    assert f"cell {taken.id} is being run by another process" in messages.texts
-    assert runner.store.cell(taken).record() is None
+    lock = FileLock(path / "lock", thread_local=False)
+    lock.acquire()
+    waits = "waiting for other processes, which are running 1 cells"
+    messages.answers[waits] = lock.release
     assert [record.cell for record in runner.run_grid([taken, free])] == [taken, free]
+    started = [event[1] for event in listener.heard if event[0] == "started"]
+    assert started == [free, taken]
+    assert messages.texts.count(waits) == 1
 
 
 def test_what_another_process_has_finished_meanwhile_is_among_the_records(
@@ -336,7 +341,7 @@ def test_a_record_that_cannot_be_read_does_not_stop_the_others(
     path.mkdir(parents=True)
     (path / "record.json").write_text("{}")
     assert [record.cell for record in runner.run_grid([odd, good])] == [good]
-    assert "record.json: not a record of this version" in messages.texts[0]
+    assert "record.json: not a record of this version" in messages.texts[-1]
     assert (path / "record.json").read_text() == "{}"
 
 

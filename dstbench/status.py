@@ -1,0 +1,53 @@
+"""What has become of the cells of a results folder, as any machine that sees it can tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dstbench.errors import StoreError
+from dstbench.grid import Cell
+from dstbench.store import CellFolder, Claim, Store
+
+State = Literal["done", "running", "failed", "diverged", "skipped", "waiting"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """Of one cell."""
+
+    cell: Cell
+    state: State
+    claim: Claim | None = None
+    """Of the process that runs it, if it is running."""
+    detail: str = ""
+    """Why it failed, diverged or was skipped: the last line."""
+
+
+def statuses(store: Store) -> list[Status]:
+    """Of every cell that was ever asked for, by its id.
+
+    A cell is waiting if it was asked for and has no record, and no living process runs it.
+
+    Raises :class:`StoreError` if there are no cells.
+    """
+    found = [status for folder in store.cells() if (status := _status(folder))]
+    if not found:
+        raise StoreError(
+            f"{store.folder}: no cells here; name the folder of a benchmark that was run, such as "
+            "results/quickstart"
+        )
+    return found
+
+
+def _status(folder: CellFolder) -> Status | None:
+    record = folder.record()
+    cell = record.cell if record else folder.asked()
+    if cell is None:
+        return None
+    if folder.is_held():
+        return Status(cell, "running", folder.claim())
+    if record is None:
+        return Status(cell, "waiting")
+    reason = (record.error or "").strip().splitlines()
+    return Status(cell, record.status, detail=reason[-1] if reason else "")

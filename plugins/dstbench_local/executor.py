@@ -1,0 +1,162 @@
+"""A few worker processes, each with its share of threads, or a GPU of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Iterator, Sequence
+from itertools import chain, zip_longest
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from threading import Thread
+
+from pydantic import Field
+
+from dstbench.contracts import Ended, Executor, PluginSettings, RunCell
+from dstbench.execution import in_this_process
+from dstbench.grid import Cell
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+class Local(Executor):
+    """Processes of this machine (one per GPU, or this one alone), to which cells are dealt out.
+
+    The CPU's threads are divided among them. A cell whose process dies has failed; a new process
+    goes on with the others.
+    """
+
+    name = "local"
+
+    class Settings(PluginSettings):
+        jobs: int | None = Field(
+            None,
+            ge=1,
+            description="cells at a time, each in a process; none: one per GPU, without GPUs one",
+        )
+
+    def run(self, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+        gpus = _gpus() if run_cell.device == "cuda" else []
+        jobs = min(self.settings.jobs or len(gpus) or 1, len(cells))
+        if jobs == 1 and run_cell.minutes is None:
+            yield from in_this_process(run_cell, cells)
+            return
+        threads = run_cell.threads or _threads(jobs)
+        workers = [
+            _Worker(run_cell, threads, gpus[job % len(gpus)] if gpus else None)
+            for job in range(jobs)
+        ]
+        idle = list(workers)
+        busy: dict[Connection, tuple[_Worker, Cell]] = {}
+        left = _by_turns(cells) if jobs > 1 else list(cells)
+        try:
+            while left or busy:
+                while left and idle:
+                    worker, cell = idle.pop(), left.pop(0)
+                    busy[worker.start(cell)] = worker, cell
+                ready = wait(list(busy))
+                for connection in [each for each in busy if each in ready]:
+                    worker, cell = busy.pop(connection)
+                    yield Ended(cell, worker.outcome())
+                    idle.append(worker)
+        finally:
+            for worker in workers:
+                worker.kill()
+
+
+class _Worker:
+    """A process that runs one cell after another, and another process after that has died."""
+
+    def __init__(self, run_cell: RunCell, threads: int, gpu: str | None) -> None:
+        self.run_cell = run_cell
+        self.threads = threads
+        self.gpu = gpu
+        self.process: SpawnProcess | None = None
+        self.connection: Connection
+
+    def start(self, cell: Cell) -> Connection:
+        """Run a cell; there is something to receive when :meth:`outcome` is known."""
+        if self.process is None or not self.process.is_alive():
+            context = get_context("spawn")  # CUDA does not survive a fork
+            self.connection, theirs = context.Pipe()
+            self.process = context.Process(target=_serve, args=(theirs, self.threads, self.gpu))
+            self.process.start()
+            theirs.close()
+            self.connection.send(self.run_cell)
+        self.connection.send(cell)
+        return self.connection
+
+    def outcome(self) -> str | None:
+        """Why the cell could not be brought to its end; ``None``: it was."""
+        assert self.process is not None
+        try:
+            error: str | None = self.connection.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            return f"its process died: {_cause(self.process.exitcode or 0)}"
+        return error
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+
+
+def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
+    """Run every cell that is received; the life of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which kills this one
+    Thread(target=_die_with_parent, daemon=True).start()
+    if gpu is not None:
+        os.environ[VISIBLE] = gpu  # before anything looks for GPUs
+
+    import torch
+
+    torch.set_num_threads(threads)
+    run_cell: RunCell = connection.recv()
+    while True:
+        cell: Cell = connection.recv()
+        try:
+            run_cell(cell)
+        except Exception:
+            connection.send(traceback.format_exc())
+        else:
+            connection.send(None)
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _cause(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+
+
+def _by_turns(cells: Sequence[Cell]) -> list[Cell]:
+    """One cell of each task, then the next of each: cells of one task would wait for each other
+    while the first of them prepares what they share."""
+    tasks: dict[str, list[Cell]] = {}
+    for cell in cells:
+        tasks.setdefault(cell.task, []).append(cell)
+    return [cell for cell in chain.from_iterable(zip_longest(*tasks.values())) if cell]
+
+
+def _threads(jobs: int) -> int:
+    import torch
+
+    return max(1, torch.get_num_threads() // jobs)
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process sees, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch
+
+    visible = os.environ.get(VISIBLE)
+    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]

@@ -1,0 +1,299 @@
+"""Running cells wherever there is room, with the toys."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from dstbench.contracts import Ended, RunCell, Workspace
+from dstbench.execution import TRIES, CellRunner, in_this_process, run_all
+from dstbench.grid import Cell
+from dstbench.plugins import Plugins
+from dstbench.runner import Runner
+from dstbench.store import Store
+
+MakeCell = Callable[..., Cell]
+
+
+@pytest.fixture
+def texts() -> list[str]:
+    """What was reported."""
+    return []
+
+
+@pytest.fixture
+def runner(plugins: Plugins, workspace: Workspace, tmp_path: Path, texts: list[str]) -> Runner:
+    place = Workspace(workspace.device, workspace.cache, texts.append)
+    return Runner(plugins, Store(tmp_path / "results" / "toys"), place)
+
+
+def run(runner: Runner, cells: Sequence[Cell], minutes: float | None = None) -> CellRunner:
+    """What an executor would be given for the cells."""
+    versions = {cell.id: runner.store.cell(cell).version() for cell in cells}
+    return CellRunner(runner, versions, minutes, threads=1)
+
+
+def test_pickled_it_runs_the_cell_in_the_same_folder(runner: Runner, make_cell: MakeCell) -> None:
+    cell = make_cell()
+    other = pickle.loads(pickle.dumps(run(runner, [cell], minutes=60)))
+    assert other.runner is not runner
+    assert (other.results, other.device) == (runner.store.folder, "cpu")
+    assert (other.minutes, other.threads) == (60, 1)
+    other(cell)
+    record = runner.store.cell(cell).record()
+    assert record is not None
+    assert record.status == "done"
+
+
+def test_a_process_loads_its_plugins_once(runner: Runner, make_cell: MakeCell) -> None:
+    first, second = (pickle.loads(pickle.dumps(run(runner, [make_cell()]))) for _ in range(2))
+    assert first.runner is second.runner
+
+
+def test_into_another_folder(runner: Runner, make_cell: MakeCell, tmp_path: Path) -> None:
+    cell = make_cell()
+    run(runner, [cell]).into(tmp_path / "elsewhere")(cell)
+    assert Store(tmp_path / "elsewhere").cell(cell).record() is not None
+    assert runner.store.cell(cell).record() is None
+
+
+def test_a_cell_that_was_run_meanwhile_is_left_as_it_is(
+    runner: Runner, make_cell: MakeCell
+) -> None:
+    cell = make_cell(training={"batch_size": 4, "steps": 2})
+    late = run(runner, [cell])
+    run(runner, [cell])(cell)
+    version = runner.store.cell(cell).version()
+    late(cell)
+    assert runner.store.cell(cell).version() == version is not None
+
+
+def test_a_cell_whose_process_died_has_failed(runner: Runner, make_cell: MakeCell) -> None:
+    def dies(run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+        for cell in cells:
+            yield Ended(cell, "its process died: SIGSEGV")
+
+    cell = make_cell()
+    run_all([cell], dies, run(runner, [cell]))
+    record = runner.store.cell(cell).record()
+    assert record is not None
+    assert (record.status, record.error) == ("failed", "its process died: SIGSEGV")
+
+
+def test_a_dead_cell_that_another_process_has_is_not_touched(
+    runner: Runner, make_cell: MakeCell
+) -> None:
+    cell = make_cell()
+    with runner.store.cell(cell).locked():
+        runner.bury(cell, None, "its process died")
+    run(runner, [cell])(cell)
+    runner.bury(cell, None, "its process died")  # by then the other one was done
+    record = runner.store.cell(cell).record()
+    assert record is not None
+    assert record.status == "done"
+
+
+def test_a_cell_that_never_leaves_a_record_is_given_up(
+    runner: Runner, make_cell: MakeCell, texts: list[str]
+) -> None:
+    calls = []
+
+    def forgets(run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+        calls.append(list(cells))
+        yield from map(Ended, cells)
+
+    cell = make_cell()
+    run_all([cell], forgets, run(runner, [cell]))
+    assert calls == [[cell]] * TRIES
+    assert texts == [f"cell {cell.id} was run {TRIES} times without a record"]
+
+
+def test_who_cannot_write_goes_on(runner: Runner, make_cell: MakeCell) -> None:
+    cells = [make_cell(), make_cell("static", 0.5)]
+    path = runner.store.cell(cells[0]).path
+    path.parent.mkdir(parents=True)
+    path.write_text("in the way")
+    first, second = in_this_process(run(runner, cells), cells)
+    assert "cannot be written to" in (first.error or "")
+    assert second == Ended(cells[1])
+
+
+HANGS = """
+import time
+import torch
+from dstbench import hookimpl
+from dstbench.sparsity import Sparsifier
+
+class Hangs(Sparsifier):
+    '''Never comes back.'''
+    name = "hangs"
+    def attach(self, *args, **kwargs):
+        time.sleep(600)
+
+class Crashes(Sparsifier):
+    '''Takes its process with it.'''
+    name = "crashes"
+    def attach(self, *args, **kwargs):
+        import os
+        os._exit(11)
+
+@hookimpl
+def dstbench_sparsifiers():
+    return [Hangs, Crashes]
+"""
+
+BENCHMARK = """
+name = "toys"
+[grid]
+seeds = [0, 1]
+sparsities = [0.5]
+sparsifiers = ["dense", "static", "rigl"]
+[[tasks]]
+model = "toy-net"
+dataset = "toy-images"
+[sparsifiers.rigl]
+exploration_frequency = 3
+[training]
+steps = 30
+batch_size = 6
+[evaluation]
+extractor = "toy-features"
+samples = 9
+kid_subsets = 2
+"""
+
+
+@pytest.fixture
+def folder(toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with toys.toml in it."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "toys.toml").write_text(BENCHMARK)
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from dstbench.cli import main; main()", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def scores(results: Path) -> dict[str, dict[str, object]]:
+    """By cell id: all in its record that is the same however often and wherever it is run."""
+    same = ("status", "scores", "counts", "validation_loss", "topology_updates")
+    records = {
+        path.parent.name: json.loads(path.read_text())
+        for path in results.glob("cells/*/record.json")
+    }
+    return {name: {key: record[key] for key in same} for name, record in records.items()}
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What it said on stderr, after it ended well."""
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "# toys" in out
+    return err
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_folder_share_the_work(folder: Path) -> None:
+    """Two runs at once, one of them with two processes, and a third that runs alone elsewhere."""
+    alone = start("run", "toys.toml", "--results", "alone")
+    finish(alone)
+    first, second = start("run", "toys.toml", "--jobs", "2"), start("run", "toys.toml")
+    finish(first)
+    finish(second)
+    results = folder / "results" / "toys"
+    assert len(scores(results)) == 6
+    assert scores(results) == scores(folder / "alone" / "toys")
+    for history in results.glob("cells/*/history.csv"):
+        steps = [line.split(",")[0] for line in history.read_text().splitlines()[1:]]
+        assert steps == ["30"]
+    status = start("status", "results/toys")
+    out, _ = status.communicate(timeout=60)
+    assert out.splitlines()[-1] == "6 cells: 6 done"
+
+
+@pytest.mark.slow
+def test_a_cell_of_a_killed_process_is_taken_over_from_its_checkpoint(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = BENCHMARK.replace("steps = 30", "steps = 30\ncheckpoint_every = 5")
+    (folder / "toys.toml").write_text(text)
+    finish(start("run", "toys.toml", "--results", "alone"))
+    with monkeypatch.context() as patch:
+        patch.setenv("TOYS_STOP", "SIGKILL:17")
+        killed = start("run", "toys.toml", "--only", "sparsifier=rigl", "--only", "seed=0")
+        killed.communicate(timeout=100)
+    assert killed.returncode == -signal.SIGKILL
+    out, _ = start("status", "results/toys").communicate(timeout=60)
+    assert out.splitlines()[-1] == "1 cells: 1 waiting"
+    finish(start("run", "toys.toml"))
+    assert scores(folder / "results" / "toys") == scores(folder / "alone" / "toys")
+
+
+@pytest.mark.slow
+def test_a_cell_that_hangs_or_kills_its_process_fails_alone(
+    folder: Path, toys_installed: Path
+) -> None:
+    info = toys_installed / "ill-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: ill\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dstbench]\nill = ill\n")
+    (toys_installed / "ill.py").write_text(HANGS)
+    text = BENCHMARK.replace('"static", "rigl"', '"static", "hangs", "crashes"')
+    text = text.replace("seeds = [0, 1]", "seeds = [0]")
+    text = text.replace("[sparsifiers.rigl]\nexploration_frequency = 3\n", "")
+    (folder / "toys.toml").write_text(text + "[execution]\nminutes_per_cell = 0.1\n")
+    process = start("run", "toys.toml")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 1, err
+    assert "2 of 4 cells have no result" in err
+    records = [json.loads(p.read_text()) for p in folder.glob("results/toys/cells/*/record.json")]
+    found = {record["cell"]["sparsifier"]: record for record in records}
+    assert {name: record["status"] for name, record in found.items()} == {
+        "dense": "done", "static": "done", "hangs": "failed", "crashes": "failed",
+    }  # fmt: skip
+    assert found["crashes"]["error"] == "its process died: exit code 11"
+    stopped = found["hangs"]["error"]
+    assert "stopped by the benchmark's time limit" in stopped
+    assert "ill.py" in stopped
+    assert "in attach" in stopped
+    assert "hangs" in out
+
+
+@pytest.mark.slow
+def test_status_while_it_runs(folder: Path) -> None:
+    text = BENCHMARK.replace("steps = 30", "steps = 1_000_000")
+    (folder / "toys.toml").write_text(text)
+    process = start("run", "toys.toml", "--jobs", "2")
+    try:
+        for _ in range(100):
+            time.sleep(0.5)
+            claims = list(folder.glob("results/toys/cells/*/running.json"))
+            if len(claims) == 2 and all(json.loads(c.read_text())["step"] for c in claims):
+                break
+        out, _ = start("status", "results/toys").communicate(timeout=60)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    assert out.splitlines()[-1] in (
+        "6 cells: 2 running, 4 waiting",
+        "6 cells: 4 waiting, 2 running",
+    )
+    running = [line for line in out.splitlines() if " running " in line]
+    assert all(f"{os.uname().nodename}:" in line and "/1000000" in line for line in running)
+    # The workers die with their parent, and hold nothing any longer.
+    for _ in range(50):
+        out, _ = start("status", "results/toys").communicate(timeout=60)
+        if out.splitlines()[-1] == "6 cells: 6 waiting":
+            break
+        time.sleep(0.2)
+    assert out.splitlines()[-1] == "6 cells: 6 waiting"
