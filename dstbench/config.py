@@ -85,8 +85,8 @@ class Benchmark:
     sparsifiers: tuple[str, ...]
     """As named in the file; ``dense`` is the reference."""
     tasks: tuple[Task, ...]
-    execution: ExecutionSettings
-    executors: Mapping[str, PluginSettings]
+    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+    executors: Mapping[str, PluginSettings] = field(default_factory=dict)
     """Settings of executors, by name: of the one to be used, and of those with a table."""
 
 
@@ -273,12 +273,14 @@ class _Reader:
         table = self._table(starts, "execution")
         execution = self._validate(ExecutionSettings, table)
         self._stop_if_wrong()
-        named = {execution.executor: table.locate(("executor",))}
+        named = {execution.executor: table.locate(("executor",))} if execution.executor else {}
         named |= {name: ("executors", name) for name in self._table(starts, "executors").values}
-        found = {name: self._find("executor", name, path) for name, path in named.items()}
+        found = {
+            name: self._find("executor", name, self._place(path)) for name, path in named.items()
+        }
         self._stop_if_wrong()
         return execution, {
-            name: self._validate(executor.Settings, self._table(starts, "executors", name))
+            name: self._validate(executor.cls.Settings, self._table(starts, "executors", name))
             for name, executor in found.items()
         }
 

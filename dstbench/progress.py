@@ -25,7 +25,7 @@ from dstbench.records import Record
 from dstbench.store import CellFolder, Claim, Store
 
 SECONDS_BETWEEN_LINES = 15
-SECONDS_BETWEEN_LOOKS = 1
+SECONDS_BETWEEN_LOOKS = 0.5
 """At the results folder."""
 
 

@@ -59,7 +59,7 @@ class EvaluationSettings(PluginSettings):
 class ExecutionSettings(PluginSettings):
     """Where cells are run; it changes no result."""
 
-    executor: str = Field("local", description="executor, by its plugin's name")
+    executor: str | None = Field(None, description="executor, by its plugin's name; none: local")
     minutes_per_cell: float | None = Field(
         None, gt=0, description="after which a cell is stopped and has failed; none: never"
     )

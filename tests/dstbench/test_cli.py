@@ -452,7 +452,7 @@ def test_a_failed_cell_is_told_and_exits_with_one(
         patch.setattr(toys.Leftmost, "growth_scores", explode)
         outcome = dstbench("run", "toys.toml")
     assert outcome.code == 1
-    assert "    failed: ZeroDivisionError: not today\n" in outcome.err
+    assert "[2/2] failed: ZeroDivisionError: not today\n" in outcome.err
     assert outcome.err.endswith("1 of 2 cells have no result\n")
     assert "Traceback" not in outcome.err
     assert dstbench("run", "toys.toml").code == 0
@@ -535,11 +535,38 @@ def test_ctrl_c_says_how_to_go_on(
     assert stopped.code == 130
     assert stopped.err.endswith("stopped; the same command goes on from the latest checkpoint\n")
     assert "Traceback" not in stopped.err
-    (cell,) = (folder / "results" / "toys" / "cells").iterdir()
-    assert (cell / "checkpoint.pt").exists()
+    (checkpoint,) = (folder / "results" / "toys" / "cells").glob("*/checkpoint.pt")
+    assert dstbench("status", "results/toys").out.endswith("2 cells: 2 waiting\n")
     monkeypatch.delenv("TOYS_STOP")
     assert dstbench("run", "toys.toml").code == 0
-    assert not (cell / "checkpoint.pt").exists()
+    assert not checkpoint.exists()
+
+
+def test_the_status_of_every_cell(dstbench: Dstbench, folder: Path) -> None:
+    dstbench("run", "toys.toml")
+    header, dense, sparse, count = dstbench("status", "results/toys").out.splitlines()
+    assert header.split() == ["cell", "state", "where", "since", "step", "detail"]
+    assert dense.split()[0].startswith("toy-net-toy-images-dense-0-0-")
+    assert dense.split()[1:] == sparse.split()[1:] == ["done"]
+    assert count == "2 cells: 2 done"
+    assert dstbench("status", "results") == Outcome(
+        2, "", "error: results: no cells here; name the folder of a benchmark that was run, such "
+        "as results/quickstart\n"
+    )  # fmt: skip
+
+
+def test_executors_that_are_asked_for(dstbench: Dstbench, folder: Path) -> None:
+    outcome = dstbench("run", "toys.toml", "--executor", "locl")
+    assert outcome.err.startswith("error: unknown executor 'locl'; did you mean 'local'? (")
+    assert dstbench("run", "toys.toml", "--executor", "local").code == 0
+    text = BENCHMARK + '[execution]\nexecutor = "here"\n'
+    (folder / "toys.toml").write_text(text)
+    outcome = dstbench("run", "toys.toml", "--jobs", "2")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "error: --jobs is of executor 'local', not of 'here'\n"
+    outcome = dstbench("run", "toys.toml", "--results", "elsewhere")
+    assert outcome.code == 0
+    assert len(list(folder.glob("elsewhere/toys/cells/*/record.json"))) == 2
 
 
 # Killed (promise 15)
@@ -599,7 +626,9 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     monkeypatch.setenv("TOYS_STOP", "SIGKILL:7")
     assert in_a_process("run", "digits.toml").code == -signal.SIGKILL
     (cell,) = cells.iterdir()
-    assert {path.name for path in cell.iterdir()} - {"lock"} == {"history.csv", "checkpoint.pt"}
+    assert {path.name for path in cell.iterdir()} - {"lock"} == {
+        "cell.json", "running.json", "history.csv", "checkpoint.pt"
+    }  # fmt: skip
 
     monkeypatch.setenv("TOYS_STOP", "SIGKILL:11")  # and once more
     assert in_a_process("run", "digits.toml").code == -signal.SIGKILL

@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 from dstbench.config import Benchmark, load_benchmark
 from dstbench.contracts import PluginSettings
 from dstbench.errors import ConfigError
+from dstbench.grid import cells
 from dstbench.plugins import Kind, Plugin, Plugins
-from dstbench.settings import EvaluationSettings, TrainingSettings
+from dstbench.settings import EvaluationSettings, ExecutionSettings, TrainingSettings
 
 
 class Ldm:
@@ -74,11 +75,24 @@ class Inception:
     Settings: ClassVar[type[PluginSettings]] = PluginSettings
 
 
+class Farm:
+    name = "farm"
+
+    class Settings(PluginSettings):
+        acres: int = 1
+
+
+class Barn:
+    name = "barn"
+    Settings = PluginSettings
+
+
 CLASSES: dict[Kind, tuple[type[Any], ...]] = {
     "model": (Ldm,),
     "dataset": (Digits, Sketches),
     "sparsifier": (Static, Rigl),
     "feature extractor": (Lenet, Inception),
+    "executor": (Farm, Barn),
 }
 PLUGINS = Plugins()
 PLUGINS.listing = [
@@ -281,7 +295,8 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
          "name"),
         ('name = "small"', 'nam = "small"', "x.toml: name: is missing; results are kept in a "
          "folder of this name\nx.toml:1: nam: unknown key; did you mean 'name'? "
-         "(known: datasets, evaluation, extractors, grid, models, name, presets, sparsifiers, "
+         "(known: datasets, evaluation, execution, executors, extractors, grid, models, name, "
+         "presets, sparsifiers, "
          "tasks, training)"),
         ("seeds = [0, 1]", "seedz = [0, 1]", "x.toml:3: grid.seeds: is missing; at least one "
          "integer, such as [0, 1, 2]\n"
@@ -470,6 +485,45 @@ def test_a_table_that_only_a_preset_uses(load: Load) -> None:
     assert load(text, preset="cpu").tasks[0].extractor_settings == Lenet.Settings(width=4)
 
 
+EXECUTION = """
+[execution]
+executor = "farm"
+minutes_per_cell = 5
+[executors.farm]
+acres = 3
+[executors.barn]
+"""
+
+
+def test_where_cells_are_run(load: Load) -> None:
+    benchmark = load(GOOD + EXECUTION)
+    assert benchmark.execution == ExecutionSettings(executor="farm", minutes_per_cell=5)
+    assert {name: vars(settings) for name, settings in benchmark.executors.items()} == {
+        "farm": {"acres": 3}, "barn": {},
+    }  # fmt: skip
+    assert cells(benchmark) == cells(load(GOOD))
+    preset = load(GOOD + EXECUTION + "[presets.big.executors.farm]\nacres = 4\n", preset="big")
+    assert vars(preset.executors["farm"]) == {"acres": 4}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"farm"', '"fram"', "x.toml:16: execution.executor: unknown executor 'fram'; did you mean "
+         "'farm'? (known: barn, farm)"),
+        ("acres", "akres", "x.toml:19: executors.farm.akres: unknown key; did you mean 'acres'? "
+         "(known: acres)"),
+        (".barn", ".bran", "x.toml:20: executors.bran: unknown executor 'bran'; did you mean "
+         "'barn'? (known: barn, farm)"),
+        ("= 5", "= 0", "x.toml:17: execution.minutes_per_cell: should be greater than 0, is 0"),
+    ],
+)  # fmt: skip
+def test_an_execution_that_is_wrong(load: Load, old: str, new: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD + EXECUTION, (old, new))
+    assert str(caught.value) == problem
+
+
 def test_an_unknown_preset(load: Load) -> None:
     with pytest.raises(ConfigError) as caught:
         load(PRESETS, preset="cpuu")
@@ -489,7 +543,8 @@ def test_an_unknown_preset(load: Load) -> None:
          "checkpoint_minutes, ema_decay, gradient_clip, learning_rate, log_every, micro_batches, "
          "precision, steps, weight_decay)"),
         ("[presets.cpu.trainin]\nsteps = 1", "x.toml:14: presets.cpu.trainin: unknown key; did you "
-         "mean 'training'? (known: datasets, evaluation, extractors, grid, models, sparsifiers, "
+         "mean 'training'? (known: datasets, evaluation, execution, executors, extractors, grid, "
+         "models, sparsifiers, "
          "training)"),
         ("[presets.cpu.grid]\nseedz = [1]", "x.toml:15: presets.cpu.grid.seedz: unknown key; did "
          "you mean 'seeds'? (known: seeds, sparsifiers, sparsities)"),

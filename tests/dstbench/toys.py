@@ -6,6 +6,7 @@ The environment variable ``TOYS_STOP`` stops a run at a step of every cell that 
 
 import os
 import signal
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,14 +18,18 @@ from dstbench.contracts import (
     Availability,
     Data,
     Dataset,
+    Ended,
+    Executor,
     FeatureExtractor,
     Features,
     Model,
     PluginSettings,
+    RunCell,
     Split,
     Workspace,
 )
 from dstbench.errors import DataError
+from dstbench.grid import Cell
 from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier
 
 SIZE = 4
@@ -169,6 +174,22 @@ def dstbench_sparsifiers() -> list[type[Sparsifier]]:
 @hookimpl
 def dstbench_feature_extractors() -> list[type[FeatureExtractor]]:
     return [ToyFeatures]
+
+
+class Here(Executor):
+    """In this process, one after another."""
+
+    name = "here"
+
+    def run(self, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+        for cell in cells:
+            run_cell(cell)
+            yield Ended(cell)
+
+
+@hookimpl
+def dstbench_executors() -> list[type[Executor]]:
+    return [Here]
 
 
 @hookimpl
