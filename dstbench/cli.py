@@ -348,6 +348,49 @@ def plugins(
             _print_plugin(plugin)
 
 
+@app.command()
+def check(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Plugins, by name.")],
+    kind: Annotated[
+        str | None, typer.Option(help='Where a name has several: "model", "dataset", …')
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the plugin, in TOML; may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Check whether plugins keep the promises of their kind.
+
+    Exit codes:
+    0: all promises that could be checked are kept;
+    1: some are broken;
+    2: asked wrongly, or a plugin cannot be loaded.
+    """
+    from dstbench.plugins import load_plugins
+
+    known = load_plugins()
+
+    from dstbench.testing import checks
+    from dstbench.testing.running import find, line, parse_settings, report, run
+
+    given = parse_settings(settings or ())
+    chosen = [find(known, name, kind) for name in names]
+    todo = [(plugin, checks(plugin.cls, given)) for plugin in chosen if plugin.cls]
+    broken = False
+    for plugin, promises in todo:
+        print(f"{plugin.kind} {plugin.name}, of {plugin.distribution} {plugin.version}")
+        outcomes = []
+        for outcome in run(promises):
+            outcomes.append(outcome)
+            print(line(outcome), flush=True)
+        print(f"\n{report(outcomes)}\n")
+        broken = broken or any(outcome.failure for outcome in outcomes)
+    if broken:
+        raise typer.Exit(1)
+
+
 def _note(message: str) -> None:
     notes.print(f"    {message}", markup=False, soft_wrap=True)
 

@@ -403,7 +403,7 @@ class _Reader:
             return schema.model_validate_json(json.dumps(table.values, default=str), strict=True)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                self._note(table.locate(detail["loc"]), _explain(detail, schema))
+                self._note(table.locate(detail["loc"]), explain(detail, schema))
             return schema.model_construct()
 
     def _note(self, path: KeyPath, what: str) -> None:
@@ -458,7 +458,7 @@ def _is_scalar(schema: type[PluginSettings], key: str) -> bool:
     return not any(option.get("type") == "array" for option in options)
 
 
-def _explain(detail: ErrorDetails, schema: type[BaseModel]) -> str:
+def explain(detail: ErrorDetails, schema: type[BaseModel]) -> str:
     """What pydantic found wrong, in our words."""
     location, given = detail["loc"], json.dumps(detail["input"], ensure_ascii=False)
     owner = _model_at(schema, location[:-1])

@@ -1,0 +1,51 @@
+"""The checks of each kind of plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from dstbench.config import explain
+from dstbench.errors import ConfigError
+from dstbench.sparsity import Sparsifier
+from dstbench.testing import settings as of_settings
+from dstbench.testing import sparsifiers
+from dstbench.testing.checking import Check, Subject, make_check
+
+_KINDS: dict[type[Any], tuple[type[Any], tuple[Callable[[Any], None], ...]]] = {
+    Sparsifier: (sparsifiers.SparsifierSubject, sparsifiers.CHECKS),
+    object: (Subject, of_settings.CHECKS),
+}
+"""By base class: what is checked, and the functions that check it."""
+
+
+def checks(cls: type[Any], settings: Mapping[str, Any] | None = None) -> list[Check]:
+    """All checks of a plugin's class, whose base class tells its kind.
+
+    Args:
+        settings: put over the class's ``trial_settings``.
+
+    Raises:
+        ConfigError: for settings that the class refuses, and where it needs one that is not given.
+    """
+    given = settings or {}
+    kind, functions = next(found for base, found in _KINDS.items() if issubclass(cls, base))
+    subject = kind(cls, given)
+    _refuse_wrong_settings(subject)
+    return [make_check(function, subject) for function in functions]
+
+
+def _refuse_wrong_settings(subject: Subject) -> None:
+    """Those that were given, or not: what is wrong with the class's own is for a check to tell."""
+    try:
+        _ = subject.settings
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            location = detail["loc"]
+            if detail["type"] == "missing" or (subject.given and location[:1] <= (*subject.given,)):
+                raise ConfigError(
+                    f"{subject.cls.name}: {'.'.join(map(str, location))}: "
+                    f"{explain(detail, subject.cls.Settings)}"
+                ) from None
