@@ -39,9 +39,7 @@ class ByFirstGradient(Sparsifier):
         chosen = torch.zeros_like(scores, dtype=torch.bool)
         chosen[scores.topk(count).indices] = True
         parts = chosen.split([layer.weight.numel() for layer in self.layers])
-        return {
-            layer.name: int(part.sum()) for layer, part in zip(self.layers, parts, strict=True)
-        }
+        return {layer.name: int(part.sum()) for layer, part in zip(self.layers, parts, strict=True)}
 
     def first_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
         assert layer.dense_gradient is not None
