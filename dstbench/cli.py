@@ -391,6 +391,32 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
+def new(
+    kind: Annotated[
+        Literal["sparsifier", "model", "dataset", "extractor"],
+        typer.Argument(help="What to begin."),
+    ],
+    name: Annotated[str, typer.Argument(help="What benchmarks will call it, such as my-idea.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to make; by default, of the plugin's name.")
+    ] = None,
+) -> None:
+    """Write a small installable package with a plugin that works, to be changed into yours."""
+    from dstbench.plugins import load_plugins
+    from dstbench.scaffold import next_commands, write_package
+
+    folder = to or Path(name)
+    write_package(kind, name, folder, load_plugins())
+    commands = "\n".join(f"    {command}" for command in next_commands(name, folder))
+    out.print(
+        f"written: {folder}\n\nIt works as it stands: change what is marked CHANGE THIS. Next:\n\n"
+        f"{commands}",
+        markup=False,
+        highlight=False,
+    )
+
+
 def _note(message: str) -> None:
     notes.print(f"    {message}", markup=False, soft_wrap=True)
 

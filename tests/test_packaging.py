@@ -67,5 +67,5 @@ def test_the_wheel_holds_everything(tmp_path):
     shipped = set(zipfile.ZipFile(wheel).namelist())
     for folder in (ROOT, ROOT / "plugins"):
         for path in folder.glob("dstbench*/**/*"):
-            if path.suffix in {".py", ".typed", ".json", ".safetensors"}:
+            if path.suffix in {".py", ".typed", ".json", ".safetensors", ".toml", ".md"}:
                 assert path.relative_to(folder).as_posix() in shipped
