@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-SOURCES = dstbench plugins tests benchmarks
+SOURCES = dstbench plugins examples tests benchmarks
 
 .PHONY: quickstart test lint install clean
 
