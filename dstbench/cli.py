@@ -144,6 +144,7 @@ def run(
     store = Store(results / benchmark.name)
     runner = Runner(plugins, store, Workspace(choose_device(device), Cache(), _note))
     _print_availability(runner.availability(selected), yes)
+    store.forget_others(grid)
     try:
         with watching(notes, store, selected):
             ran = runner.run_grid(

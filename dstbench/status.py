@@ -9,7 +9,7 @@ from dstbench.errors import StoreError
 from dstbench.grid import Cell
 from dstbench.store import CellFolder, Claim, Store
 
-State = Literal["done", "running", "failed", "diverged", "skipped", "waiting"]
+State = Literal["done", "running", "failed", "diverged", "skipped", "waiting", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Status:
     claim: Claim | None = None
     """Of the process that runs it, if it is running."""
     detail: str = ""
-    """Why it failed, diverged or was skipped: the last line."""
+    """Why it failed, diverged, was skipped or cannot be read: the last line."""
 
 
 def statuses(store: Store) -> list[Status]:
@@ -41,8 +41,12 @@ def statuses(store: Store) -> list[Status]:
 
 
 def _status(folder: CellFolder) -> Status | None:
-    record = folder.record()
-    cell = record.cell if record else folder.asked()
+    cell = folder.asked()
+    try:
+        record = folder.record()
+    except StoreError as error:
+        return Status(cell, "unreadable", detail=str(error)) if cell else None
+    cell = record.cell if record else cell
     if cell is None:
         return None
     if folder.is_held():

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,6 +166,13 @@ class CellFolder:
             return Cell.model_validate_json(self._asked.read_bytes())
         return None
 
+    def forget_if_unbegun(self) -> None:
+        """Remove the folder if there is nothing in it but the cell that was asked for."""
+        with suppress(OSError):
+            if [path.name for path in self.path.iterdir()] == [self._asked.name]:
+                self._asked.unlink()
+                self.path.rmdir()
+
     def version(self) -> RecordVersion | None:
         """Of the cell's record; ``None``: there is none."""
         with suppress(OSError):
@@ -240,6 +247,14 @@ class Store:
     def cells(self) -> list[CellFolder]:
         """The folders of all cells that were ever asked for, by their names."""
         return [CellFolder(path) for path in sorted((self.folder / "cells").glob("*/"))]
+
+    def forget_others(self, cells: Sequence[Cell]) -> None:
+        """Forget which cells were asked for beside these and never begun, of an earlier benchmark
+        file perhaps."""
+        ids = {cell.id for cell in cells}
+        for folder in self.cells():
+            if folder.path.name not in ids:
+                folder.forget_if_unbegun()
 
     def records(self) -> list[Record]:
         """The records of all ended cells, in the order in which they were run.

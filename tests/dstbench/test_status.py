@@ -62,6 +62,27 @@ def test_a_cell_whose_process_was_killed_is_waiting(place: Store, make_cell: Mak
     assert [each.state for each in statuses(place)] == ["waiting"]
 
 
+def test_a_record_that_cannot_be_read(place: Store, make_cell: MakeCell) -> None:
+    folder = asked(place, make_cell())
+    (folder.path / "record.json").write_text("{}")
+    (status,) = statuses(place)
+    assert status.state == "unreadable"
+    assert "not a record of this version" in status.detail
+
+
+def test_cells_of_an_earlier_file_that_were_never_begun_are_forgotten(
+    place: Store, make_cell: MakeCell, make_record: MakeRecord
+) -> None:
+    wanted, unbegun, done, begun = (make_cell(seed=seed) for seed in range(4))
+    for cell in (wanted, unbegun, done, begun):
+        asked(place, cell)
+    place.cell(done).write_record(make_record().model_copy(update={"cell": done}))
+    place.cell(begun).checkpoint.touch()
+    place.forget_others([wanted])
+    assert {each.cell.seed for each in statuses(place)} == {0, 2, 3}
+    assert not place.cell(unbegun).path.exists()
+
+
 def test_a_folder_without_cells(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no cells here; name the folder of a benchmark"):
         statuses(Store(tmp_path))
