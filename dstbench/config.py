@@ -42,11 +42,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from dstbench.contracts import PluginSettings
-from dstbench.errors import ConfigError, PluginError
+from dstbench.errors import ConfigError, PluginError, SparsityError
+from dstbench.failures import FAILURES
 from dstbench.grid import DENSE
 from dstbench.hints import did_you_mean
 from dstbench.plugins import Kind, Plugins, check_name
@@ -188,6 +189,19 @@ class _Table:
         return (*self.path, *location)
 
 
+class _AsWritten(PluginSettings):
+    """Settings that nobody can check, because their plugin fails; so will its cells."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Broken:
+    """In place of the class of a plugin that could not be loaded."""
+
+    Settings = _AsWritten
+    kind = accepts = None
+
+
 class _Found(NamedTuple):
     """A plugin that a file names."""
 
@@ -227,13 +241,16 @@ class _Reader:
             ]
             self._refuse_unused(("tasks", index), task, alone)
         self._stop_if_wrong()
+        for chosen, benchmark in benchmarks.items():
+            self._refuse_sparsities(benchmark, chosen)
+        self._stop_if_wrong()
         if preset not in benchmarks:
             hint = did_you_mean(preset or "", file.presets)
             raise ConfigError(f"{self.path}: unknown preset '{preset}'; {hint}")
         return benchmarks[preset]
 
     def _benchmark(self, file: _File, preset: str | None, also: Sequence[str]) -> Benchmark:
-        over: tuple[KeyPath, ...] = () if preset is None else (("presets", preset),)
+        over = _over(preset)
         table = self._table(((), *over), "grid")
         grid = self._validate(_Grid, table)
         self._stop_if_wrong()
@@ -306,23 +323,24 @@ class _Reader:
             self._place(evaluation_table.locate(("extractor",))),
         )
         self._stop_if_wrong()
-        if dataset.cls.kind != model.cls.accepts:
+        kind, accepts = dataset.cls.kind, model.cls.accepts
+        if kind != accepts and None not in (kind, accepts):
             self._note(
                 (*at, "dataset"),
-                f"'{task.dataset}' is a dataset of {dataset.cls.kind}, but model '{task.model}' "
-                f"takes {model.cls.accepts}",
+                f"'{task.dataset}' is a dataset of {kind}, but model '{task.model}' takes "
+                f"{accepts}",
             )
 
         return Task(
             model=task.model,
             dataset=task.dataset,
-            model_settings=self._validate(model.cls.Settings, table("models", task.model)),
-            dataset_settings=self._validate(dataset.cls.Settings, table("datasets", task.dataset)),
+            model_settings=self._settings(model.cls.Settings, table("models", task.model)),
+            dataset_settings=self._settings(dataset.cls.Settings, table("datasets", task.dataset)),
             sparsifier_settings={
                 name: self._axes(sparsifier.cls.Settings, table("sparsifiers", name))
                 for name, sparsifier in sparsifiers.items()
             },
-            extractor_settings=self._validate(
+            extractor_settings=self._settings(
                 extractor.cls.Settings, table("extractors", evaluation.extractor)
             ),
             training=self._validate(TrainingSettings, table("training")),
@@ -337,10 +355,11 @@ class _Reader:
 
     def _find(self, kind: Kind, name: str, mentioned_at: str) -> _Found:
         try:
-            return _Found(self.plugins.find(kind, name), self.plugins.get(kind, name).origin)
+            plugin = self.plugins.get(kind, name)
         except PluginError as error:
             self.problems[f"{mentioned_at}: {error}"] = None
-            return _Found(object, "")
+            return _Found(_Broken, "")
+        return _Found(plugin.cls or _Broken, plugin.origin)
 
     def _table(self, starts: Iterable[KeyPath], *keys: str) -> _Table:
         """What the file says under these keys from each of the starts, later ones over earlier."""
@@ -369,12 +388,41 @@ class _Reader:
             if not values:
                 self._note(table.locate((key,)), "is an empty list; name at least one value")
         return tuple(
-            self._validate(
+            self._settings(
                 schema,
                 replace(table, values=table.values | dict(zip(axes, values, strict=True))),
             )
             for values in itertools.product(*axes.values())
         )
+
+    def _settings(self, schema: type[PluginSettings], table: _Table) -> PluginSettings:
+        """Of a plugin, whose validators are its own and may fail in any way."""
+        try:
+            settings = self._validate(schema, table)
+            settings.model_dump(mode="json")
+        except FAILURES:
+            return self._validate(_AsWritten, table)
+        return settings
+
+    def _refuse_sparsities(self, benchmark: Benchmark, preset: str | None) -> None:
+        """Note the sparsities that a sparsifier cannot be had at."""
+        table = self._table(((), *_over(preset)), "grid")
+        for task in benchmark.tasks:
+            for name, variants in task.sparsifier_settings.items():
+                for settings, (index, sparsity) in itertools.product(
+                    variants, enumerate(benchmark.sparsities)
+                ):
+                    try:
+                        self.plugins.find("sparsifier", name)(
+                            sparsity,
+                            total_steps=task.training.steps,
+                            **settings.model_dump(mode="json"),
+                        )
+                    except SparsityError as error:
+                        at = table.locate(("sparsities", index))
+                        self._note(at, f"{name} at S = {sparsity:g}: {error}")
+                    except FAILURES:
+                        pass  # its cells fail, and say so
 
     def _refuse_unused(self, at: KeyPath, tables: _Tables, benchmarks: Iterable[Benchmark]) -> None:
         """Note the tables at ``at`` of plugins that none of the benchmarks there uses."""
@@ -420,6 +468,11 @@ class _Reader:
             raise ConfigError("\n".join(self.problems))
 
 
+def _over(preset: str | None) -> tuple[KeyPath, ...]:
+    """Where in the file a preset's tables are."""
+    return () if preset is None else (("presets", preset),)
+
+
 def _overlay(
     table: _Table, values: dict[str, Any], over: dict[str, Any], path: KeyPath, location: KeyPath
 ) -> None:
@@ -453,14 +506,17 @@ def _read(path: Path) -> str:
 def _is_scalar(schema: type[PluginSettings], key: str) -> bool:
     """Whether the setting takes one value, so that a list of them makes an axis."""
     annotation: Any = schema.model_fields[key].annotation
-    json_schema = TypeAdapter(annotation).json_schema()
+    try:
+        json_schema = TypeAdapter(annotation).json_schema()
+    except FAILURES:  # a type of the plugin's own, and so is what a list of them means
+        return False
     options = [json_schema, *json_schema.get("anyOf", [])]
     return not any(option.get("type") == "array" for option in options)
 
 
 def explain(detail: ErrorDetails, schema: type[BaseModel]) -> str:
     """What pydantic found wrong, in our words."""
-    location, given = detail["loc"], json.dumps(detail["input"], ensure_ascii=False)
+    location, given = detail["loc"], json.dumps(detail["input"], ensure_ascii=False, default=str)
     owner = _model_at(schema, location[:-1])
     match detail["type"]:
         case "extra_forbidden":

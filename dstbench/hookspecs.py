@@ -2,6 +2,10 @@
 
 A plugin is a module named by an entry point of the group ``dstbench``, with functions of these
 names marked by :data:`dstbench.hookimpl`.
+
+The last four hooks are events, for plugins that listen. What a listener raises while a cell runs
+fails the cell: its record holds the traceback, and the next run goes on from its checkpoint. What
+it raises when a cell has ended is reported, and the cell's record stays as it is.
 """
 
 from __future__ import annotations

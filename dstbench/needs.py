@@ -26,11 +26,20 @@ class Need:
     cells: tuple[Cell, ...]
 
     def availability(self, plugins: Plugins, workspace: Workspace) -> Availability:
+        """Whether it is there. What the plugin raises is raised, of any kind."""
+        found: object
         if self.kind == "dataset":
             datasets: type[Dataset] = plugins.find(self.kind, self.name)
-            return datasets(datasets.Settings(**self.settings)).availability(workspace)
-        extractors: type[FeatureExtractor] = plugins.find(self.kind, self.name)
-        return extractors.availability(extractors.Settings(**self.settings), workspace)
+            found = datasets(datasets.Settings(**self.settings)).availability(workspace)
+        else:
+            extractors: type[FeatureExtractor] = plugins.find(self.kind, self.name)
+            found = extractors.availability(extractors.Settings(**self.settings), workspace)
+        if not isinstance(found, Availability):
+            raise TypeError(
+                f"{self.kind} '{self.name}': availability() returned {found!r}; an Availability "
+                "would be right"
+            )
+        return found
 
 
 def needs(cells: Sequence[Cell]) -> list[Need]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from dstbench.contracts import Dataset, Items, Model, Outline
 from dstbench.counting import Network, count, measure, sparsifiable_flops
 from dstbench.errors import DstbenchError, PluginError
+from dstbench.failures import FAILURES
 from dstbench.flops import Flops
 from dstbench.grid import DENSE, Cell
 from dstbench.plugins import Plugins
@@ -200,6 +201,6 @@ def _once(known: dict[str, T | str], key: str, make: Callable[[], T]) -> T | str
             known[key] = make()
         except DstbenchError as error:
             known[key] = str(error)
-        except Exception as error:  # a plugin's, of any kind; the other networks are well
+        except FAILURES as error:  # a plugin's; the other networks are well
             known[key] = f"{type(error).__name__}: {error}"
     return known[key]

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from dstbench import hookspecs
 from dstbench.contracts import PluginSettings
 from dstbench.errors import PluginError
+from dstbench.failures import FAILURES
 from dstbench.grid import DENSE
 from dstbench.hints import did_you_mean
 
@@ -54,6 +55,8 @@ class Plugin:
     """First line of the class's docstring; last line of a broken plugin's traceback."""
     traceback: str | None = None
     cls: type[Any] | None = None
+    error: BaseException | None = None
+    """What a broken plugin raised."""
 
     @property
     def origin(self) -> str:
@@ -61,8 +64,8 @@ class Plugin:
         return f"{self.distribution} {self.version}"
 
     def as_dict(self) -> dict[str, str | None]:
-        """Everything but the class, for JSON."""
-        return {key: value for key, value in vars(self).items() if key != "cls"}
+        """Everything but the objects, for JSON."""
+        return {k: value for k, value in vars(self).items() if k not in ("cls", "error")}
 
 
 class Plugins:
@@ -82,16 +85,33 @@ class Plugins:
         return sorted(plugin.name for plugin in self.listing if plugin.kind == kind)
 
     def find(self, kind: Kind, name: str) -> type[Any]:
-        """The class of this kind and name. Raises :class:`PluginError` if there is none."""
-        cls = self.get(kind, name).cls
-        assert cls is not None  # its kind is known from its class
-        return cls
+        """The class of this kind and name.
+
+        Raises :class:`PluginError` if there is none, or if it is broken: because of what broke it.
+        """
+        plugin = self.get(kind, name)
+        if plugin.cls is None:
+            raise PluginError(
+                f"{kind} '{name}' of {plugin.origin} is broken: {plugin.summary}"
+            ) from plugin.error
+        return plugin.cls
 
     def get(self, kind: Kind, name: str) -> Plugin:
-        """The plugin of this kind and name. Raises :class:`PluginError` if there is none."""
-        for plugin in self.listing:
-            if (plugin.kind, plugin.name) == (kind, name):
-                return plugin
+        """The plugin of this kind and name; else the broken one whose entry point has this name,
+        which nobody knows the kind of.
+
+        Raises :class:`PluginError` if there is neither.
+        """
+        named = [plugin for plugin in self.listing if plugin.name == name]
+        usable = [plugin for plugin in named if plugin.kind == kind or plugin.state == "broken"]
+        if usable:
+            return min(usable, key=lambda plugin: plugin.state == "broken")
+        for plugin in named:
+            if plugin.state == "switched off":
+                raise PluginError(
+                    f"{kind} '{name}': the plugin '{name}' of {plugin.origin} is switched off, "
+                    f"because {PINS} does not list it"
+                )
         known = [*self.names(kind), *([DENSE] if kind == "sparsifier" else [])]
         raise PluginError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}{self._missing()}")
 
@@ -120,19 +140,29 @@ class Plugins:
         try:
             module = entry_point.load()
             self.manager.register(module, name=module_name)
-            classes = list(self._classes(module))
-        except (Exception, SystemExit):
+            found = [
+                Plugin(cls.name, kind, distribution, version, "ok", _summary(cls), cls=cls)
+                for kind, cls in self._classes(module)
+            ]
+        except FAILURES as error:
             if self.manager.has_plugin(module_name):
                 self.manager.unregister(name=module_name)
             text = traceback.format_exc()
             last_line = text.strip().splitlines()[-1]
-            self.listing.append(
-                Plugin(entry_point.name, None, distribution, version, "broken", last_line, text)
+            broken = Plugin(
+                entry_point.name,
+                None,
+                distribution,
+                version,
+                "broken",
+                last_line,
+                text,
+                error=error,
             )
+            self.listing.append(broken)
             return
         self._refuse_unknown_hooks(module_name)
-        for kind, cls in classes:
-            plugin = Plugin(cls.name, kind, distribution, version, "ok", _summary(cls), cls=cls)
+        for plugin in found:
             self._refuse_second(plugin)
             self.listing.append(plugin)
 
@@ -270,7 +300,10 @@ def _in_words(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value = field.get_default(call_default_factory=True, validated_data={})
+    try:
+        value = field.get_default(call_default_factory=True, validated_data={})
+    except FAILURES as error:  # a factory may need other settings, or fail
+        return f"not known ({type(error).__name__})"
     return "none" if value is None else json.dumps(value, default=str, ensure_ascii=False)
 
 

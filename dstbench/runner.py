@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,8 +30,16 @@ from dstbench.contracts import (
     Workspace,
 )
 from dstbench.counting import count, measure
-from dstbench.errors import DataError, DivergedError, HeldError, ScoreError, StoreError
+from dstbench.errors import (
+    DataError,
+    DivergedError,
+    DstbenchError,
+    HeldError,
+    ScoreError,
+    StoreError,
+)
 from dstbench.execution import CellRunner, in_this_process, run_all, time_limit
+from dstbench.failures import FAILURES, contained
 from dstbench.grid import DENSE, Cell
 from dstbench.machine import environment, peak_memory, reset_peak_memory
 from dstbench.metrics.features import require_neighbours
@@ -42,6 +51,9 @@ from dstbench.settings import EvaluationSettings, TrainingSettings
 from dstbench.sparsity import DynamicSparsifier, Sparsifier
 from dstbench.store import CellFolder, RecordVersion, Store, now
 from dstbench.training import Trainer, check_size
+
+Unable = Literal["skipped", "failed"]
+"""Of a cell that is not run: its data is not there; one of its plugins fails."""
 
 KEPT_SAMPLES = 64
 """Sample images kept of each cell, for its grid and the leaderboard's sheet."""
@@ -57,11 +69,13 @@ class Runner:
     _loaded: dict[str, Data] = field(default_factory=dict)
 
     def availability(self, cells: Sequence[Cell]) -> list[tuple[Need, Availability]]:
-        """What those of the cells need that have no result, and whether it is there."""
-        return [
-            (need, need.availability(self.plugins, self.workspace))
-            for need in needs([cell for cell in cells if self._is_open(cell)])
-        ]
+        """What those of the cells need that have no result, and whether it is there; what cannot
+        be told, because its plugin fails, is left out."""
+        known = []
+        for need in needs([cell for cell in cells if self._is_open(cell)]):
+            with suppress(*FAILURES):
+                known.append((need, need.availability(self.plugins, self.workspace)))
+        return known
 
     def run_grid(
         self,
@@ -74,9 +88,10 @@ class Runner:
     ) -> list[Record]:
         """The record of every cell; those that have a result already are not run again.
 
-        A cell whose data is not there is recorded as skipped, one that fails as failed, and the
-        others go on; both are tried again on the next run. What can be downloaded is not there
-        unless ``download`` is asked for, which is then done before anything is trained.
+        A cell whose data is not there is recorded as skipped, one that fails (any of its plugins
+        may, in any way) as failed, and the others go on; both are tried again on the next run.
+        What can be downloaded is not there unless ``download`` is asked for, which is then done
+        before anything is trained.
         A cell that another process is running is waited for, and taken over if that process ends
         without a record.
 
@@ -90,13 +105,11 @@ class Runner:
             DataError: before anything is trained, if a dataset cannot be loaded or is too small.
             ScoreError: before anything is trained, if there will be too few images to score.
         """
-        lacking = self._lacking(cells, download)
-        to_run = [cell for cell in cells if self._is_open(cell) and cell.id not in lacking]
-        for cell in to_run:
-            self._check(cell)
+        unable = self._unable([cell for cell in cells if self._is_open(cell)], download)
+        to_run = [cell for cell in cells if self._is_open(cell) and cell.id not in unable]
         for cell in cells:
-            if cell.id in lacking:
-                self.attempt(self._skip, cell, lacking[cell.id])
+            if cell.id in unable:
+                self.attempt(self._leave_out, cell, *unable[cell.id])
         versions = {cell.id: self.store.cell(cell).version() for cell in to_run}
         run = in_this_process if executor is None else executor.run
         run_all(to_run, run, CellRunner(self, versions, minutes, threads))
@@ -129,17 +142,49 @@ class Runner:
             return self._finished(cell) is None
         return False
 
-    def _lacking(self, cells: Sequence[Cell], download: bool) -> dict[str, str]:
-        """By id of the cells that cannot be run: what they lack."""
-        lacking: dict[str, str] = {}
-        for need, availability in self.availability(cells):
-            waiting = [cell.id for cell in need.cells if cell.id not in lacking]
-            if waiting and (reason := self._reason(need, availability, download)):
-                lacking |= dict.fromkeys(waiting, reason)
-        return lacking
+    def _unable(self, cells: Sequence[Cell], download: bool) -> dict[str, tuple[Unable, str]]:
+        """By id of the cells that cannot be run: the status of their record, and the reason."""
+        unable: dict[str, tuple[Unable, str]] = {}
 
-    def _reason(self, need: Need, availability: Availability, download: bool) -> str | None:
+        def note(cells: Sequence[Cell], status: Unable, reason: str) -> None:
+            unable.update({cell.id: (status, reason) for cell in cells})
+
+        def able(cells: Sequence[Cell]) -> list[Cell]:
+            return [cell for cell in cells if cell.id not in unable]
+
+        for cell in cells:
+            with contained(partial(note, [cell], "failed")):
+                self._try_plugins(cell)
+        for need in needs(able(cells)):
+            waiting = able(need.cells)
+            with contained(partial(note, waiting, "failed"), but=(DstbenchError,)):
+                if waiting and (reason := self._reason(need, download)):
+                    note(waiting, "skipped", reason)
+        for need in needs(able(cells)):
+            if need.kind == "dataset":
+                with contained(partial(note, need.cells, "failed"), but=(DstbenchError,)):
+                    for cell in need.cells:
+                        self._check(cell)
+        failures = Counter(reason for status, reason in unable.values() if status == "failed")
+        for reason, times in failures.items():
+            last_line = reason.strip().splitlines()[-1]
+            self.workspace.report(f"cells that cannot be run: {times} ({last_line})")
+        return unable
+
+    def _try_plugins(self, cell: Cell) -> None:
+        """Raise what the cell's plugins would, as far as it is quick to know."""
+        plugins: tuple[tuple[Kind, str, dict[str, Any]], ...] = (
+            ("model", cell.model, cell.model_settings),
+            ("dataset", cell.dataset, cell.dataset_settings),
+            ("feature extractor", _extractor_name(cell), cell.extractor_settings),
+        )
+        for kind, name, settings in plugins:
+            self.plugins.find(kind, name).Settings(**settings)
+        self._sparsifier(cell, TrainingSettings(**cell.training))
+
+    def _reason(self, need: Need, download: bool) -> str | None:
         """Why the cells that need it cannot be run; what is to be downloaded is, here."""
+        availability = need.availability(self.plugins, self.workspace)
         if availability.state == "ready":
             return None
         if availability.state == "missing":
@@ -160,23 +205,25 @@ class Runner:
         else:
             self._extractor(need.cells[0])
 
-    def _skip(self, cell: Cell, reason: str) -> None:
-        """Record what the cell lacks; a checkpoint of it stays."""
-        record = Record(
+    def _leave_out(self, cell: Cell, status: Unable, reason: str) -> None:
+        """Record why the cell was not run; a checkpoint of it stays."""
+        folder = self.store.cell(cell)
+        with folder.locked():
+            if not self._finished(cell):
+                folder.write_record(self._without_result(cell, status, reason))
+
+    def _without_result(self, cell: Cell, status: Unable, reason: str) -> Record:
+        return Record(
             cell=cell,
-            status="skipped",
+            status=status,
             error=reason,
             started=now(),
             environment=self._environment,
         )
-        folder = self.store.cell(cell)
-        with folder.locked():
-            if not self._finished(cell):
-                folder.write_record(record)
 
     @cached_property
     def _environment(self) -> Environment:
-        """For the many cells that may be skipped: finding it out takes a moment."""
+        """For the many cells that may be left out: finding it out takes a moment."""
         return environment(self.workspace.device)
 
     def run(self, cell: Cell, version: RecordVersion | None, minutes: float | None = None) -> None:
@@ -200,7 +247,7 @@ class Runner:
                 folder.checkpoint.unlink(missing_ok=True)
         try:
             self.plugins.manager.hook.dstbench_cell_finished(cell=cell, record=record)
-        except Exception:  # of a listener's; the cell is well
+        except FAILURES:  # of a listener's; the cell is well
             self.workspace.report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
 
     def bury(self, cell: Cell, version: RecordVersion | None, error: str) -> None:
@@ -210,22 +257,20 @@ class Runner:
             if folder.version() == version:
                 stopped = folder.last_words()
                 folder.write_record(
-                    self._stopped(cell, folder) if stopped else self._failed(cell, error)
+                    self._stopped(cell, folder)
+                    if stopped
+                    else self._without_result(cell, "failed", error)
                 )
 
     def _stopped(self, cell: Cell, folder: CellFolder) -> Record:
         """The record of a cell whose time limit ended its process."""
         where = folder.last_words()
         folder.stuck.unlink()
-        return self._failed(
+        return self._without_result(
             cell,
+            "failed",
             f"{where}\nstopped by the benchmark's time limit, where the traceback says; the next "
             "run goes on from its checkpoint",
-        )
-
-    def _failed(self, cell: Cell, error: str) -> Record:
-        return Record(
-            cell=cell, status="failed", error=error, started=now(), environment=self._environment
         )
 
     def _run(self, cell: Cell, folder: CellFolder) -> Record:
@@ -239,7 +284,7 @@ class Runner:
             outcome = {"status": "diverged", "error": str(error)}
         except DataError as error:  # of what the model needs beside the dataset
             outcome = {"status": "skipped", "error": str(error)}
-        except Exception:
+        except FAILURES:
             outcome = {"status": "failed", "error": traceback.format_exc()}
         return Record(
             cell=cell,
@@ -351,9 +396,8 @@ class Runner:
         return self._loaded[key]
 
     def _extractor(self, cell: Cell) -> FeatureExtractor:
-        name = EvaluationSettings(**cell.evaluation).extractor
         extractor: FeatureExtractor = self._plugin(
-            "feature extractor", name, cell.extractor_settings, self.workspace
+            "feature extractor", _extractor_name(cell), cell.extractor_settings, self.workspace
         )
         return extractor
 
@@ -404,6 +448,10 @@ class Runner:
             return None
         samples = self._sample(model, self._build(model, cell), cell, evaluation.samples)
         return metrics.score(model.data.to_images(samples), real, extractor, evaluation)
+
+
+def _extractor_name(cell: Cell) -> str:
+    return EvaluationSettings(**cell.evaluation).extractor
 
 
 def _as_array(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

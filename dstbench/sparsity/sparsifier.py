@@ -68,7 +68,9 @@ class Sparsifier:
             settings: of the class's ``Settings``.
 
         Raises:
-            SparsityError: for a sparsity out of range or settings that are not the class's.
+            SparsityError: for a sparsity out of range or settings that are not the class's. A
+                method that cannot be had at every sparsity raises it here too: a benchmark that
+                asks for such a cell is refused before anything is trained.
         """
         if not 0 <= sparsity < 1:
             raise SparsityError(f"sparsity must be at least 0 and below 1, not {sparsity}")

@@ -1,5 +1,7 @@
+import importlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,26 @@ def toys_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DSTBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return folder
+
+
+@pytest.fixture
+def plug_in(toys_installed: Path) -> Iterator[Callable[[str, str], None]]:
+    """Installs a distribution beside the toys, with a module behind an entry point of its name."""
+    modules: list[str] = []
+
+    def plug_in(name: str, source: str) -> None:
+        module = f"plugged_{name.replace('-', '_')}"
+        modules.append(module)
+        (toys_installed / f"{module}.py").write_text(source)
+        info = toys_installed / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[dstbench]\n{name} = {module}\n")
+        importlib.invalidate_caches()
+
+    yield plug_in
+    for module in modules:
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from csv import DictReader
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from textwrap import dedent, indent
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -516,6 +518,253 @@ def test_without_any_data(dstbench: Dstbench, folder: Path) -> None:
     assert "Traceback" not in outcome.err
     for format in ("csv", "json", "latex"):
         assert dstbench("leaderboard", "results/toys", "--format", format).code == 0
+
+
+# Plugins that fail
+
+PlugIn = Callable[[str, str], None]
+
+
+def derived(kind: str, name: str, body: str = "") -> str:
+    """Source of a plugin module whose class is the toys' of this kind, but for its body."""
+    hook, toy = {
+        "model": ("dstbench_models", "ToyModel"),
+        "dataset": ("dstbench_datasets", "ToyImages"),
+        "sparsifier": ("dstbench_sparsifiers", "Leftmost"),
+        "extractor": ("dstbench_feature_extractors", "ToyFeatures"),
+    }[kind]
+    return f"""
+from pydantic import Field, model_validator
+from dstbench import hookimpl
+from dstbench.errors import SparsityError
+from toys import {toy} as Toy
+class Mine(Toy):
+    name = "{name}"
+{indent(dedent(body), "    ")}
+@hookimpl
+def {hook}():
+    return [Mine]
+"""
+
+
+FAILING_SPARSIFIERS = {
+    "on-import": "import a_module_that_is_not_there",
+    "exiting-on-import": "raise SystemExit('needs a newer Python')",
+    "at-registration": derived("sparsifier", "x").replace("[Mine]", "1 / 0"),
+    "in-settings": derived(
+        "sparsifier",
+        "in-settings",
+        """
+        class Settings(Toy.Settings):
+            moon: float = Field(default_factory=lambda: 1 / 0)
+        """,
+    ),
+    "in-validator": derived(
+        "sparsifier",
+        "in-validator",
+        """
+        class Settings(Toy.Settings):
+            @model_validator(mode="after")
+            def check(self):
+                raise SystemExit("not with me")
+        """,
+    ),
+    "in-constructor": derived(
+        "sparsifier", "in-constructor", "def __init__(self, *_, **settings): settings['moon']"
+    ),
+    "in-training": derived(
+        "sparsifier", "in-training", "def growth_scores(self, layer, rng): 1 / 0"
+    ),
+    "exiting-in-training": derived(
+        "sparsifier", "exiting-in-training", "def growth_scores(self, *_): raise SystemExit('bye')"
+    ),
+}
+"""By name of the plugin: its module."""
+LAST_WORDS = {
+    "on-import": "ModuleNotFoundError: No module named 'a_module_that_is_not_there'",
+    "exiting-on-import": "SystemExit: needs a newer Python",
+    "at-registration": "ZeroDivisionError: division by zero",
+    "in-settings": "ZeroDivisionError: division by zero",
+    "in-validator": "SystemExit: not with me",
+    "in-constructor": "KeyError: 'moon'",
+    "in-training": "ZeroDivisionError: division by zero",
+    "exiting-in-training": "SystemExit: bye",
+}
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """What a run of toys.toml left behind."""
+    return [
+        json.loads(path.read_text()) for path in folder.glob("results/toys/cells/*/record.json")
+    ]
+
+
+def check_failed(record: dict[str, Any], name: str, last_words: str) -> None:
+    """That the record holds what the plugin of this name raised, as a traceback."""
+    assert record["status"] == "failed"
+    assert record["error"].startswith("Traceback (most recent call last):")
+    assert f"plugged_{name.replace('-', '_')}.py" in record["error"]
+    assert record["error"].endswith(f"{last_words}\n")
+    assert f"{name} 1.0" in record["cell"]["versions"].values()
+
+
+def test_a_sparsifier_that_fails_in_any_way_costs_its_own_cells_alone(
+    dstbench: Dstbench, folder: Path, plug_in: PlugIn
+) -> None:
+    for name, source in FAILING_SPARSIFIERS.items():
+        plug_in(name, source)
+    names = ", ".join(f'"{name}"' for name in FAILING_SPARSIFIERS)
+    text = BENCHMARK.replace('"leftmost"]', f'{names}, "leftmost"]')
+    (folder / "toys.toml").write_text(text + "[sparsifiers.on-import]\nwhatever = [1, 2]\n")
+    assert dstbench("run", "toys.toml", "--dry-run").out.endswith("10 cells\n")
+    assert len(json.loads(dstbench("plan", "toys.toml", "--format", "json").out)) == 10
+
+    outcome = dstbench("run", "toys.toml")
+    assert outcome.code == 1
+    assert outcome.err.endswith("8 of 10 cells have no result\n")
+    assert "Traceback" not in outcome.err
+    assert "8 cells did not finish, and no number above includes them: " in outcome.out
+    found = {record["cell"]["sparsifier"]: record for record in records(folder)}
+    done = {name for name, record in found.items() if record["status"] == "done"}
+    assert done == {"dense", "leftmost"}
+    assert found["on-import"]["cell"]["sparsifier_settings"] == {"whatever": [1, 2]}
+    for name, last_words in LAST_WORDS.items():
+        check_failed(found[name], name, last_words)
+        assert f"{name}, S = 0.5, seed 0: failed, " in outcome.out
+
+
+FAILING_PLUGINS = {
+    "dataset": {
+        "broken-data": "",
+        "available": "def availability(self, workspace): raise LookupError('no moon')",
+        "loaded": "def load(self, workspace): raise LookupError('no moon')",
+        "leaving": "def load(self, workspace): raise SystemExit('no moon')",
+        "outlined": """
+            def outline(self): raise LookupError('no moon')
+            def load(self, workspace): return self.outline()
+        """,
+    },
+    "model": {
+        "broken-model": "",
+        "made": "def __init__(self, *_): raise LookupError('no moon')",
+        "built": "def build(self): raise SystemExit('no moon')",
+        "told": "def facts(self): raise LookupError('no moon')",
+    },
+    "extractor": {
+        "broken-features": "",
+        "there": "@classmethod\ndef availability(cls, *_): raise SystemExit('no moon')",
+        "hashed": "@property\ndef weights_hash(self): raise LookupError('no moon')",
+        "seen": "def __call__(self, images): raise LookupError('no moon')",
+    },
+}
+"""By kind and name of the plugin: the body of its class; where it is empty, there is no class."""
+
+
+def test_a_task_whose_plugin_fails_costs_the_other_tasks_nothing(
+    dstbench: Dstbench, folder: Path, plug_in: PlugIn
+) -> None:
+    task = "[[tasks]]\nmodel = 'toy-net'\ndataset = 'toy-images'\n"
+    tasks = ""
+    for kind, bodies in FAILING_PLUGINS.items():
+        for name, body in bodies.items():
+            plug_in(name, derived(kind, name, body) if body else "raise LookupError('no moon')")
+            tasks += {
+                "dataset": task.replace("toy-images", name),
+                "model": task.replace("toy-net", name),
+                "extractor": f"{task}[tasks.evaluation]\nextractor = '{name}'\n",
+            }[kind]
+    text = BENCHMARK.replace('"dense", "leftmost"', '"dense"')
+    (folder / "toys.toml").write_text(text.replace("[training]", f"{tasks}[training]"))
+    outcome = dstbench("run", "toys.toml")
+    assert outcome.code == 1
+    assert outcome.err.endswith("13 of 14 cells have no result\n")
+    assert "Traceback" not in outcome.err
+    for name in chain.from_iterable(FAILING_PLUGINS.values()):
+        (record,) = [
+            record
+            for record in records(folder)
+            if f"{name} 1.0" in record["cell"]["versions"].values()
+        ]
+        check_failed(record, name, "no moon")
+    assert dstbench("plan", "toys.toml").code == 0
+
+
+def test_a_plugin_that_was_mended_is_run(
+    dstbench: Dstbench, folder: Path, toys_installed: Path, plug_in: PlugIn
+) -> None:
+    plug_in("mine", "import a_module_that_is_not_there")
+    only = ("--only", "sparsifier=mine")
+    failed = dstbench("run", "toys.toml", *only)
+    assert failed.code == 1
+    assert (
+        "    cells that cannot be run: 1 (dstbench.errors.PluginError: sparsifier 'mine' of mine "
+        "1.0 is broken: ModuleNotFoundError: No module named 'a_module_that_is_not_there')\n"
+    ) in failed.err
+    (toys_installed / "plugged_mine.py").write_text(derived("sparsifier", "mine"))
+    assert dstbench("run", "toys.toml", *only).code == 0
+
+
+def test_a_sparsity_that_a_method_cannot_be_had_at_is_an_error_of_the_file(
+    dstbench: Dstbench, folder: Path, plug_in: PlugIn
+) -> None:
+    constructor = """
+        def __init__(self, sparsity, **settings):
+            if sparsity != 0.5:
+                raise SparsityError("2:4 masks have a sparsity of 0.5, no other")
+            super().__init__(sparsity, **settings)
+    """
+    plug_in("two-of-four", derived("sparsifier", "two-of-four", constructor))
+    text = BENCHMARK.replace('"leftmost"', '"leftmost", "two-of-four"')
+    (folder / "toys.toml").write_text(text.replace("[0.5]", "[0.5, 0.9]"))
+    check_refused(
+        dstbench("run", "toys.toml"),
+        "toys.toml:5: grid.sparsities[1]: two-of-four at S = 0.9: 2:4 masks have a sparsity of "
+        "0.5, no other",
+    )
+    (folder / "toys.toml").write_text(text)
+    assert dstbench("run", "toys.toml", "--only", "sparsifier=two-of-four").code == 0
+
+
+def test_a_broken_plugin_hides_no_other_error_of_the_file(
+    dstbench: Dstbench, folder: Path, plug_in: PlugIn
+) -> None:
+    plug_in("in-settings", FAILING_SPARSIFIERS["in-settings"])
+    text = BENCHMARK.replace('"leftmost"', '"leftmost", "in-settings"')
+    (folder / "toys.toml").write_text(text + "[models.toy-net]\ndropuot = 0.1\n")
+    check_refused(
+        dstbench("run", "toys.toml"),
+        "toys.toml:19: models.toy-net.dropuot: unknown key; did you mean 'dropout'? "
+        "(known: dropout)",
+    )
+
+
+def test_an_unknown_plugin_stays_an_error_whatever_is_broken(
+    dstbench: Dstbench, folder: Path, plug_in: PlugIn
+) -> None:
+    plug_in("sad", "import a_module_that_is_not_there")
+    (folder / "toys.toml").write_text(BENCHMARK.replace('"leftmost"', '"sadd"'))
+    check_refused(
+        dstbench("run", "toys.toml"),
+        "toys.toml:6: grid.sparsifiers[1]: unknown sparsifier 'sadd'; known: dense, leftmost, "
+        "magran, rigl, static; not loaded ('dstbench plugins' says why): broken: sad",
+    )
+
+
+def test_only_pinned_plugins_are_run(
+    dstbench: Dstbench, folder: Path, plug_in: PlugIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plug_in("mine", derived("sparsifier", "mine"))
+    only = ("--only", "sparsifier=mine")
+    monkeypatch.setenv("DSTBENCH_PLUGINS", "toys")
+    check_refused(
+        dstbench("run", "toys.toml", *only),
+        "--only sparsifier=mine: sparsifier 'mine': the plugin 'mine' of mine 1.0 is switched "
+        "off, because DSTBENCH_PLUGINS does not list it",
+    )
+    assert "plugged_mine" not in sys.modules
+    assert dstbench("run", "toys.toml", "--only", "sparsifier=dense").code == 0
+    monkeypatch.setenv("DSTBENCH_PLUGINS", "toys,mine")
+    assert dstbench("run", "toys.toml", *only).code == 0
 
 
 @pytest.fixture

@@ -3,17 +3,18 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pytest
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from dstbench.config import Benchmark, load_benchmark
 from dstbench.contracts import PluginSettings
-from dstbench.errors import ConfigError
+from dstbench.errors import ConfigError, SparsityError
 from dstbench.grid import cells
 from dstbench.plugins import Kind, Plugin, Plugins
 from dstbench.settings import EvaluationSettings, ExecutionSettings, TrainingSettings
+from dstbench.sparsity import DynamicSparsifier
 
 
 class Ldm:
@@ -572,6 +573,131 @@ def test_a_wrong_preset_that_was_not_chosen(load: Load, tables: str, problem: st
     with pytest.raises(ConfigError) as caught:
         load(GOOD + tables)
     assert str(caught.value) == problem
+
+
+# Plugins that fail
+
+
+class Picky(DynamicSparsifier):
+    name = "picky"
+
+    class Settings(DynamicSparsifier.Settings):
+        group: int = 4
+
+    def __init__(self, sparsity: float, **settings: Any) -> None:
+        super().__init__(sparsity, **settings)
+        if sparsity * self.settings.group % 1:
+            raise SparsityError(f"not to be had with group = {self.settings.group}")
+
+    def growth_scores(self, *_: Any) -> Any: ...
+
+
+class Odd:
+    """No JSON schema tells what a list of it means."""
+
+
+class Moody:
+    name = "moody"
+
+    class Settings(PluginSettings):
+        model_config = ConfigDict(arbitrary_types_allowed=True)
+        moon: float = Field(default_factory=lambda: 1 / 0)
+        odd: Odd | None = None
+        phase: int = 0
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adds plugins that fail, each in its way."""
+    listing = [
+        *PLUGINS.listing,
+        Plugin("picky", "sparsifier", "fake", "1.0", "ok", cls=Picky),
+        Plugin("moody", "sparsifier", "fake", "1.0", "ok", cls=Moody),
+        Plugin("sad", None, "sad", "0.1", "broken", "no", error=ImportError("no")),
+    ]
+    monkeypatch.setattr(PLUGINS, "listing", listing)
+
+
+@pytest.mark.usefixtures("failing")
+@pytest.mark.parametrize(
+    ("old", "table", "kind", "settings"),
+    [
+        ('"ldm"', "models", "model", "model_settings"),
+        ('"digits"', "datasets", "dataset", "dataset_settings"),
+        ("steps = 10", "extractors", "feature extractor", "extractor_settings"),
+    ],
+)
+def test_a_broken_plugin_takes_settings_as_they_are_written(
+    load: Load, old: str, table: str, kind: str, settings: str
+) -> None:
+    text = GOOD + f"[{table}.sad]\nmoon = [1, 2]\n[{table}.sad.sea]\ntide = 'low'\n"
+    new = '[evaluation]\nextractor = "sad"' if kind == "feature extractor" else '"sad"'
+    (task,) = load(text, (old, new)).tasks
+    written = {"moon": [1, 2], "sea": {"tide": "low"}}
+    assert getattr(task, settings).model_dump(mode="json") == written
+    assert task.versions[kind] == "sad 0.1"
+
+
+@pytest.mark.usefixtures("failing")
+def test_a_broken_sparsifier_takes_settings_as_they_are_written(load: Load) -> None:
+    text = GOOD.replace('"static"', '"sad"') + "[sparsifiers.sad]\nprune_rate = [0.1, 0.2]\n"
+    (task,) = load(text).tasks
+    (settings,) = task.sparsifier_settings["sad"]
+    assert settings.model_dump(mode="json") == {"prune_rate": [0.1, 0.2]}
+    (task,) = load(GOOD, also=("sad",)).tasks
+    assert [s.model_dump() for s in task.sparsifier_settings["sad"]] == [{}]
+
+
+@pytest.mark.usefixtures("failing")
+def test_settings_that_fail_are_taken_as_they_are_written_and_hide_no_error(load: Load) -> None:
+    text = GOOD.replace('"static"', '"moody"')
+    tables = "[sparsifiers.moody]\nphase = [1, 2]\nodd = ['half']\n"
+    (task,) = load(text + tables).tasks
+    assert [each.model_dump(mode="json") for each in task.sparsifier_settings["moody"]] == [
+        {"phase": 1, "odd": ["half"]},
+        {"phase": 2, "odd": ["half"]},
+    ]
+    with pytest.raises(ConfigError) as caught:
+        load(text + tables, ("steps = 10", "steps = 0"))
+    assert str(caught.value) == (
+        "x.toml:13: training.steps: should be greater than or equal to 1, is 0"
+    )
+
+
+@pytest.mark.usefixtures("failing")
+def test_a_sparsity_that_a_sparsifier_refuses_is_an_error_of_the_file(load: Load) -> None:
+    text = GOOD.replace('"static"', '"picky"')
+    tables = """
+[[tasks]]
+model = "ldm"
+dataset = "digits"
+[tasks.sparsifiers.picky]
+group = 10
+[presets.fine.grid]
+sparsities = [0.75]
+[presets.odd.grid]
+sparsities = [0.3]
+"""
+    with pytest.raises(ConfigError) as caught:
+        load(text + tables)
+    assert str(caught.value).splitlines() == [
+        "x.toml:5: grid.sparsities[1]: picky at S = 0.9: not to be had with group = 4",
+        "x.toml:21: presets.fine.grid.sparsities[0]: picky at S = 0.75: not to be had with "
+        "group = 10",
+        "x.toml:23: presets.odd.grid.sparsities[0]: picky at S = 0.3: not to be had with group = 4",
+    ]
+    assert load(text, ("0.9]", "0.75]")).sparsities == (0.5, 0.75)
+
+
+def test_a_value_that_is_no_json_can_be_wrong_too(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Settings(PluginSettings):
+        folder: Annotated[Path, Field(max_length=1)] = Path("moon")
+
+    monkeypatch.setattr(Digits, "Settings", Settings)
+    with pytest.raises(ConfigError, match=r'datasets\.digits\.folder: .* is "moon"'):
+        load(GOOD)
 
 
 def test_several_problems_are_reported_together(load: Load) -> None:

@@ -227,15 +227,19 @@ def test_a_cell_that_cannot_be_counted_costs_the_others_nothing(
     assert all((each.counts is None) == (each.cell.sparsifier == "rigl") for each in plans)
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
 def test_a_plugin_that_fails_is_quoted(
-    cells_of: Cells, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+    cells_of: Cells,
+    plugins: Plugins,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
 ) -> None:
     def explode(self: Waves) -> Items:
-        raise ZeroDivisionError("not today")
+        raise error("not today")
 
     monkeypatch.setattr(Waves, "outline", explode)
     plans = plan(cells_of(SMALL), plugins)
-    assert {each.problem for each in plans} == {"ZeroDivisionError: not today"}
+    assert {each.problem for each in plans} == {f"{error.__name__}: not today"}
 
 
 def test_times_follow_from_steps_and_calls(

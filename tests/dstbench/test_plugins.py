@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from textwrap import dedent
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pytest
 from pydantic import Field
@@ -187,6 +187,52 @@ def test_a_plugin_without_what_the_harness_needs_is_broken(
     assert plugin.summary == f"dstbench.errors.PluginError: {reason}"
 
 
+def test_a_broken_plugin_is_known_by_its_entry_point(install: Install) -> None:
+    install("sad", "import a_module_that_is_not_there", version="0.1")
+    plugins = load_plugins()
+    for kind in get_args(Kind):
+        assert plugins.get(kind, "sad").origin == "sad 0.1"
+        with pytest.raises(PluginError) as caught:
+            plugins.find(kind, "sad")
+        assert str(caught.value) == (
+            f"{kind} 'sad' of sad 0.1 is broken: ModuleNotFoundError: No module named "
+            "'a_module_that_is_not_there'"
+        )
+        assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+    assert "error" not in plugins.get("model", "sad").as_dict()
+
+
+def test_a_plugin_goes_before_a_broken_one_of_its_name(install: Install) -> None:
+    install("a", "import a_module_that_is_not_there", entry_point="moon")
+    install("b", sparsifier("moon"))
+    plugins = load_plugins()
+    assert plugins.find("sparsifier", "moon").__name__ == "Mine"
+    with pytest.raises(PluginError, match="model 'moon' of a 1"):
+        plugins.find("model", "moon")
+
+
+def test_a_plugin_that_nobody_can_describe_is_broken(install: Install) -> None:
+    install(
+        "odd",
+        """
+        from dstbench import hookimpl
+        from dstbench.contracts import PluginSettings
+        class Odd(type):
+            @property
+            def __doc__(cls):
+                raise RuntimeError("words fail me")
+        class Mine(metaclass=Odd):
+            name = "mine"
+            Settings = PluginSettings
+        @hookimpl
+        def dstbench_sparsifiers():
+            return [Mine]
+        """,
+    )
+    (plugin,) = load_plugins().listing
+    assert (plugin.state, plugin.summary) == ("broken", "RuntimeError: words fail me")
+
+
 def test_a_plugin_that_exits_is_broken(install: Install) -> None:
     install("odd", "raise SystemExit('needs a newer Python')")
     (plugin,) = load_plugins().listing
@@ -288,6 +334,19 @@ def test_what_is_switched_off_is_a_possible_cause(
     )
 
 
+def test_a_plugin_that_is_switched_off_is_said_to_be(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("moon", sparsifier("moon"), version="2.1")
+    monkeypatch.setenv(PINS, "")
+    with pytest.raises(PluginError) as caught:
+        load_plugins().find("sparsifier", "moon")
+    assert str(caught.value) == (
+        "sparsifier 'moon': the plugin 'moon' of moon 2.1 is switched off, because "
+        "DSTBENCH_PLUGINS does not list it"
+    )
+
+
 @pytest.mark.parametrize("name", ["a", "lenet-digits", "0.5_b", "x..y"])
 def test_names(name: str) -> None:
     assert check_name(name) == name
@@ -322,6 +381,19 @@ def test_settings_are_described() -> None:
         Setting("clip", "float | None", "none", ""),
         Setting("steps", "int", "required", ""),
         Setting("frozen", "bool", "true", ""),
+    ]
+
+
+def test_a_default_that_cannot_be_told_is_said_to_be() -> None:
+    class Settings(PluginSettings):
+        sun: int = Field(default_factory=lambda: 1 // 0)
+        moon: int = Field(default_factory=lambda validated: validated["sun"])
+        star: int = Field(default_factory=lambda: 1)
+
+    assert [setting.default for setting in describe_settings(Settings)] == [
+        "not known (ZeroDivisionError)",
+        "not known (KeyError)",
+        "1",
     ]
 
 

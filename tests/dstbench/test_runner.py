@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from dstbench import hookimpl
 from dstbench.cache import Cache
-from dstbench.contracts import Model, Split, Workspace
+from dstbench.contracts import Data, Model, Split, Workspace
 from dstbench.errors import DataError, DivergedError, ScoreError
 from dstbench.grid import Cell
-from dstbench.plugins import Plugins
+from dstbench.plugins import Kind, Plugin, Plugins
 from dstbench.records import Record
 from dstbench.runner import Runner
 from dstbench.store import Store
@@ -319,6 +319,34 @@ def test_what_another_process_has_finished_meanwhile_is_among_the_records(
     assert [record.cell for record in runner.run_grid([taken, free])] == [taken, free]
 
 
+@pytest.mark.parametrize("error", [OSError("the log is full"), SystemExit("the log is full")])
+def test_a_cell_whose_listener_fails_in_training_goes_on_from_its_checkpoint(
+    new_runner: Callable[[], Runner],
+    plugins: Plugins,
+    listener: Listener,
+    make_cell: MakeCell,
+    error: BaseException,
+) -> None:
+    class Fails:
+        @hookimpl
+        def dstbench_step(self, cell: Cell, step: int) -> None:
+            if cell.sparsity and step == 7:
+                raise error
+
+    cells = [make_cell("magran", 0.5, training={"checkpoint_every": 5}), make_cell()]
+    fails = Fails()
+    plugins.manager.register(fails)
+    failed, done = new_runner().run_grid(cells)
+    assert (failed.status, done.status) == ("failed", "done")
+    assert failed.error is not None
+    assert failed.error.startswith("Traceback (most recent call last):")
+    assert failed.error.endswith("the log is full\n")
+    plugins.manager.unregister(fails)
+    listener.heard.clear()
+    assert [record.status for record in new_runner().run_grid(cells)] == ["done", "done"]
+    assert listener.steps == [6, 7, 8, 9, 10, 11, 12]
+
+
 def test_a_listener_that_fails_at_the_end_of_a_cell_stops_nothing(
     runner: Runner, plugins: Plugins, messages: Messages, make_cell: MakeCell
 ) -> None:
@@ -381,6 +409,104 @@ def test_too_little_data_is_an_error_before_anything_is_trained(
     assert str(caught.value) == message
     assert listener.heard == []
     assert not runner.store.folder.exists()
+
+
+# Plugins that fail before anything is trained
+
+
+def plug_in(plugins: Plugins, kind: Kind, cls: type[Any]) -> None:
+    plugins.listing.append(Plugin(cls.name, kind, "tests", "1.0", "ok", cls=cls))
+
+
+def test_a_dataset_that_fails_is_loaded_once_and_fails_all_its_cells(
+    runner: Runner, plugins: Plugins, messages: Messages, make_cell: MakeCell
+) -> None:
+    loads = []
+
+    class Moon(plugins.find("dataset", "toy-images")):  # type: ignore[misc]
+        name = "moon"
+
+        def load(self, workspace: Workspace) -> Data:
+            loads.append(self)
+            raise SystemExit("no moon")
+
+    plug_in(plugins, "dataset", Moon)
+    cells = [
+        cell.model_copy(update={"dataset": "moon"})
+        for cell in (make_cell(), make_cell("static", 0.5))
+    ]
+    first, second, done = runner.run_grid([*cells, make_cell()])
+    assert (first.status, second.status, done.status) == ("failed", "failed", "done")
+    assert first.error == second.error
+    assert first.error is not None
+    assert first.error.endswith("SystemExit: no moon\n")
+    assert len(loads) == 1
+    assert messages.texts[0] == "cells that cannot be run: 2 (SystemExit: no moon)"
+    assert runner.store.cell(cells[0]).record() == first
+
+
+@pytest.mark.parametrize(
+    ("answer", "last_words"),
+    [
+        ("raise", "LookupError: no moon"),
+        ("None", "TypeError: dataset 'moon': availability() returned None; an Availability would "
+         "be right"),
+    ],
+)  # fmt: skip
+def test_a_dataset_that_does_not_say_whether_it_is_there_is_not_loaded(
+    runner: Runner, plugins: Plugins, make_cell: MakeCell, answer: str, last_words: str
+) -> None:
+    class Moon(plugins.find("dataset", "toy-images")):  # type: ignore[misc]
+        name = "moon"
+
+        def availability(self, workspace: Workspace) -> Any:
+            if answer == "raise":
+                raise LookupError("no moon")
+
+        def load(self, workspace: Workspace) -> Data:
+            raise AssertionError("perhaps it would be downloaded")
+
+    plug_in(plugins, "dataset", Moon)
+    moon = make_cell().model_copy(update={"dataset": "moon"})
+    told = [need.name for need, _ in runner.availability([moon, make_cell()])]
+    assert told == ["toy-images", "toy-features"]
+    failed, done = runner.run_grid([moon, make_cell()], download=True)
+    assert (failed.status, done.status) == ("failed", "done")
+    assert failed.error is not None
+    assert failed.error.endswith(f"{last_words}\n")
+
+
+def test_nothing_is_loaded_for_a_cell_whose_sparsifier_is_broken(
+    runner: Runner, plugins: Plugins, listener: Listener, make_cell: MakeCell
+) -> None:
+    error = ImportError("no moon")
+    plugins.listing.append(
+        Plugin("moon", None, "tests", "1.0", "broken", "ImportError: no moon", error=error)
+    )
+    cell = make_cell("moon", 0.5, dataset_settings={"away": "web"})
+    (record,) = runner.run_grid([cell], download=True)
+    assert record.status == "failed"
+    assert record.error is not None
+    assert "\nImportError: no moon\n" in f"\n{record.error}"
+    assert record.error.endswith(
+        "PluginError: sparsifier 'moon' of tests 1.0 is broken: ImportError: no moon\n"
+    )
+    assert not list(runner.workspace.cache.root.glob("toys-*"))
+    assert listener.heard == []
+
+
+def test_ctrl_c_in_a_plugin_ends_the_run(
+    runner: Runner, plugins: Plugins, make_cell: MakeCell
+) -> None:
+    class Moon(plugins.find("dataset", "toy-images")):  # type: ignore[misc]
+        name = "moon"
+
+        def load(self, workspace: Workspace) -> Data:
+            raise KeyboardInterrupt
+
+    plug_in(plugins, "dataset", Moon)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_grid([make_cell().model_copy(update={"dataset": "moon"})])
 
 
 # Data that is not there
