@@ -25,7 +25,7 @@ from dstbench.errors import DivergedError
 
 
 class Moons(Dataset):
-    """Grey pictures of a moon at any phase, size and tilt, made up on the spot."""
+    """Grey pictures of a moon, from crescent to full, of any size and tilt; made up on the spot."""
 
     name = "moons"
     kind = "images"
@@ -40,7 +40,9 @@ class Moons(Dataset):
     def load(self, workspace: Workspace) -> Data:
         count = self.settings.train + self.settings.validation
         angle, phase, radius = torch.rand(3, count, generator=torch.Generator().manual_seed(0))
-        images = draw(2 * math.pi * angle, phase, 0.5 + 0.5 * radius, self.settings.size)
+        images = draw(
+            2 * math.pi * angle, 0.2 + 0.8 * phase, 0.5 + 0.5 * radius, self.settings.size
+        )
         train = self.settings.train
         return Data(
             train=list(images[:train]),
@@ -54,7 +56,7 @@ class Moons(Dataset):
 
 
 def draw(angle: Tensor, phase: Tensor, radius: Tensor, size: int) -> Tensor:
-    """Moons as uint8 images (N, 1, size, size).
+    """Moons as uint8 images (N, 1, size, size), with edges a pixel soft.
 
     Each is given by the angle (radians) under which the sun shines, its phase (0: new, 1: full) and
     its radius (1: as wide as the picture), all of shape (N,).
@@ -64,8 +66,10 @@ def draw(angle: Tensor, phase: Tensor, radius: Tensor, size: int) -> Tensor:
     across = pixels * angle.cos() + pixels[:, None] * angle.sin()
     along = pixels[:, None] * angle.cos() - pixels * angle.sin()
     edge = (radius.square() - along.square()).clamp(min=0).sqrt()
-    lit = (across < edge) & (across > edge * (math.pi * phase).cos())
-    return lit.to(torch.uint8) * 255
+    inside = radius - torch.hypot(across, along)
+    lit = across - edge * (math.pi * phase).cos()
+    brightness = (torch.minimum(inside, lit) * size / 2 + 0.5).clamp(0, 1)
+    return (255 * brightness).round().to(torch.uint8)
 
 
 def _stack(items: Sequence[Tensor] | Tensor) -> Tensor:

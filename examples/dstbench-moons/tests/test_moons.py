@@ -23,7 +23,7 @@ def test_the_model_keeps_its_promises(check: Check) -> None:
 
 def picture(angle: float, phase: float, radius: float) -> list[str]:
     (image,) = draw(*torch.tensor([[angle], [phase], [radius]]), size=6)
-    return ["".join(".#"[value > 0] for value in row) for row in image[0].tolist()]
+    return ["".join(".#"[value > 127] for value in row) for row in image[0].tolist()]
 
 
 def test_moons_by_hand() -> None:
