@@ -405,12 +405,12 @@ class _Reader:
         return settings
 
     def _refuse_sparsities(self, benchmark: Benchmark, preset: str | None) -> None:
-        """Note the sparsities that a sparsifier cannot be had at."""
+        """Note the sparsities that a sparsifier of the file's cannot be had at."""
         table = self._table(((), *_over(preset)), "grid")
         for task in benchmark.tasks:
-            for name, variants in task.sparsifier_settings.items():
+            for name in table.values["sparsifiers"]:
                 for settings, (index, sparsity) in itertools.product(
-                    variants, enumerate(benchmark.sparsities)
+                    task.sparsifier_settings.get(name, ()), enumerate(benchmark.sparsities)
                 ):
                     try:
                         self.plugins.find("sparsifier", name)(
@@ -420,7 +420,7 @@ class _Reader:
                         )
                     except SparsityError as error:
                         at = table.locate(("sparsities", index))
-                        self._note(at, f"{name} at S = {sparsity:g}: {error}")
+                        self._note(at, f"{name}: {error}")
                     except FAILURES:
                         pass  # its cells fail, and say so
 

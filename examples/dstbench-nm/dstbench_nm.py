@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -39,18 +39,17 @@ class NM(DynamicSparsifier):
         )
         m: int = Field(4, ge=2, description="inputs in a group, of which (1 − S) · m are connected")
 
-    @property
-    def n(self) -> int:
-        """Connections in each group."""
+    def __init__(self, sparsity: float, **settings: Any) -> None:
+        super().__init__(sparsity, **settings)
         m: int = self.settings.m
-        n = round((1 - self.sparsity) * m)
-        if n == 0 or not math.isclose(n, (1 - self.sparsity) * m):
+        self.n = round((1 - sparsity) * m)
+        """Connections in each group."""
+        if self.n == 0 or not math.isclose(self.n, (1 - sparsity) * m):
             possible = ", ".join(f"{1 - k / m:.4g}" for k in range(m, 0, -1))
             raise SparsityError(
-                f"S = {self.sparsity:g} leaves no whole number of {m} inputs; with m = {m}, "
+                f"S = {sparsity:g} leaves no whole number of {m} inputs; with m = {m}, "
                 f"S may be {possible}"
             )
-        return n
 
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         n, m = self.n, self.settings.m

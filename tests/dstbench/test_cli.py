@@ -718,11 +718,20 @@ def test_a_sparsity_that_a_method_cannot_be_had_at_is_an_error_of_the_file(
     (folder / "toys.toml").write_text(text.replace("[0.5]", "[0.5, 0.9]"))
     check_refused(
         dstbench("run", "toys.toml"),
-        "toys.toml:5: grid.sparsities[1]: two-of-four at S = 0.9: 2:4 masks have a sparsity of "
-        "0.5, no other",
+        "toys.toml:5: grid.sparsities[1]: two-of-four: 2:4 masks have a sparsity of 0.5, no other",
     )
     (folder / "toys.toml").write_text(text)
     assert dstbench("run", "toys.toml", "--only", "sparsifier=two-of-four").code == 0
+
+    (folder / "toys.toml").write_text(BENCHMARK.replace("[0.5]", "[0.5, 0.9]"))
+    joined = dstbench("run", "toys.toml", "--only", "sparsifier=two-of-four")
+    assert joined.code == 1
+    assert joined.err.startswith(
+        "    cells that cannot be run: 1 (dstbench.errors.SparsityError: 2:4 masks have a sparsity "
+        "of 0.5, no other)\n"
+    )
+    only = ("--only", "sparsifier=two-of-four", "--only", "sparsity=0.5")
+    assert dstbench("run", "toys.toml", *only).code == 0
 
 
 def test_a_broken_plugin_hides_no_other_error_of_the_file(

@@ -74,7 +74,7 @@ def test_recurrent_layers_have_groups_too() -> None:
 @pytest.mark.parametrize("sparsity", [0.3, 0.9, 0.99])
 def test_a_sparsity_that_is_no_n_of_m(sparsity: float) -> None:
     with pytest.raises(SparsityError, match=r"with m = 4, S may be 0, 0\.25, 0\.5, 0\.75$"):
-        attached(nn.Linear(8, 2), sparsity)
+        NM(sparsity, total_steps=1)
 
 
 def test_rounding_is_no_obstacle() -> None:
