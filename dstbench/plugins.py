@@ -339,8 +339,11 @@ def _hook_names() -> list[str]:
 
 
 def _origin(entry_point: metadata.EntryPoint) -> tuple[str, str]:
+    """Name and version of its distribution, whose files may be half removed."""
     distribution = entry_point.dist
-    return (distribution.name, distribution.version) if distribution else ("unknown", "unknown")
+    if distribution is None:
+        return "unknown", "unknown"
+    return distribution.name or "unknown", distribution.version or "unknown"
 
 
 def _is_own(entry_point: metadata.EntryPoint) -> bool:

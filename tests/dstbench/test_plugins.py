@@ -233,6 +233,17 @@ def test_a_plugin_that_nobody_can_describe_is_broken(install: Install) -> None:
     assert (plugin.state, plugin.summary) == ("broken", "RuntimeError: words fail me")
 
 
+def test_a_distribution_that_was_half_removed_takes_nothing_down(
+    install: Install, tmp_path: Path
+) -> None:
+    install("moon", sparsifier("moon"))
+    install("gone", "import a_module_that_is_not_there")
+    (tmp_path / "fake_gone-1.0.dist-info" / "METADATA").unlink()
+    plugins = load_plugins()
+    assert plugins.get("model", "gone").origin == "unknown unknown"
+    assert plugins.names("sparsifier") == ["moon"]
+
+
 def test_a_plugin_that_exits_is_broken(install: Install) -> None:
     install("odd", "raise SystemExit('needs a newer Python')")
     (plugin,) = load_plugins().listing
