@@ -35,6 +35,7 @@ from dstbench.errors import (
     DivergedError,
     DstbenchError,
     HeldError,
+    PluginError,
     ScoreError,
     StoreError,
 )
@@ -278,6 +279,7 @@ class Runner:
         outcome: dict[str, Any]
         measurable = reset_peak_memory(self.workspace.device)
         try:
+            self._require_versions(cell)
             self.plugins.manager.hook.dstbench_cell_started(cell=cell)
             outcome = {"status": "done", **self.run_cell(cell, folder)}
         except DivergedError as error:
@@ -353,7 +355,8 @@ class Runner:
                 "such as results/quickstart/cells/…"
             )
         cell = record.cell
-        self._note_other_versions(cell)
+        for difference in self._other_versions(cell, "model", "dataset"):
+            self.workspace.report(f"the cell was trained with {difference}")
         try:
             data = self._load(cell)
             model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
@@ -366,15 +369,26 @@ class Runner:
             ) from error
         return data, self._sample(model, denoiser, cell, count)
 
-    def _note_other_versions(self, cell: Cell) -> None:
-        plugins: tuple[tuple[Kind, str], ...] = ("model", cell.model), ("dataset", cell.dataset)
-        for kind, name in plugins:
-            now, then = self.plugins.get(kind, name).origin, cell.versions.get(kind)
-            if then not in (None, now):
-                self.workspace.report(
-                    f"the cell was trained with {kind} '{name}' of {then}; its samples are drawn "
-                    f"with that of {now}"
-                )
+    def _require_versions(self, cell: Cell) -> None:
+        """Raise :class:`PluginError` where this machine has others than the one that made it."""
+        kinds: tuple[Kind, ...] = ("model", "dataset", "sparsifier", "feature extractor")
+        if differences := self._other_versions(cell, *kinds):
+            raise PluginError(f"the cell is to be run with {'; '.join(differences)}")
+
+    def _other_versions(self, cell: Cell, *kinds: Kind) -> list[str]:
+        """In words, the cell's plugins of these kinds that are installed in another version."""
+        names: dict[Kind, str] = {
+            "model": cell.model,
+            "dataset": cell.dataset,
+            "sparsifier": cell.sparsifier,
+            "feature extractor": _extractor_name(cell),
+        }
+        return [
+            f"{kind} '{names[kind]}' of {version}, but {installed} is installed"
+            for kind in kinds
+            if (version := cell.versions.get(kind))
+            and (installed := self.plugins.get(kind, names[kind]).origin) != version
+        ]
 
     def _check(self, cell: Cell) -> None:
         """Whether there are enough images to train with, and to score."""

@@ -495,6 +495,21 @@ def test_nothing_is_loaded_for_a_cell_whose_sparsifier_is_broken(
     assert listener.heard == []
 
 
+def test_a_cell_is_not_run_with_other_versions_of_its_plugins(
+    runner: Runner, make_cell: MakeCell
+) -> None:
+    """As there may be on another machine."""
+    ours = {"model": "toys 1.0", "dataset": "toys 1.0", "sparsifier": "toys 1.0"}
+    upgraded = make_cell("leftmost", 0.5, versions=ours | {"sparsifier": "toys 1.1"})
+    failed, done = runner.run_grid([upgraded, make_cell("leftmost", 0.5, versions=ours)])
+    assert (failed.status, done.status) == ("failed", "done")
+    assert failed.error is not None
+    assert failed.error.endswith(
+        "PluginError: the cell is to be run with sparsifier 'leftmost' of toys 1.1, but toys 1.0 "
+        "is installed\n"
+    )
+
+
 def test_ctrl_c_in_a_plugin_ends_the_run(
     runner: Runner, plugins: Plugins, make_cell: MakeCell
 ) -> None:
