@@ -4,6 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pluggy
 
+__all__ = ["__version__", "hookimpl"]
+
 try:
     __version__ = version("dstbench")
 except PackageNotFoundError:  # an uninstalled checkout

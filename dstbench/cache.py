@@ -15,6 +15,8 @@ from platformdirs import user_cache_path
 
 from dstbench.errors import StoreError
 
+__all__ = ["Cache", "digest", "file_digest"]
+
 
 def digest(key: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a JSON-able mapping, whatever the order of its keys."""

@@ -22,6 +22,24 @@ if TYPE_CHECKING:
     from dstbench.cache import Cache
     from dstbench.grid import Cell
 
+__all__ = [
+    "READY",
+    "Availability",
+    "Data",
+    "Dataset",
+    "Ended",
+    "Executor",
+    "FeatureExtractor",
+    "Features",
+    "Items",
+    "Model",
+    "Outline",
+    "PluginSettings",
+    "RunCell",
+    "Split",
+    "Workspace",
+]
+
 Split = Literal["train", "validation"]
 
 

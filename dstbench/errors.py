@@ -4,6 +4,19 @@ The command line prints the message of any of these and exits with code 2; libra
 :class:`DstbenchError` or one of its kinds.
 """
 
+__all__ = [
+    "ConfigError",
+    "CountingError",
+    "DataError",
+    "DivergedError",
+    "DstbenchError",
+    "HeldError",
+    "PluginError",
+    "ScoreError",
+    "SparsityError",
+    "StoreError",
+]
+
 
 class DstbenchError(Exception):
     """Base of everything dstbench raises on purpose; its message says what would be right."""

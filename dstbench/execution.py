@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dstbench.runner import Runner
     from dstbench.store import RecordVersion
 
+__all__ = ["in_this_process"]  # all that plugins need of it
 
 TRIES = 3
 """How often a cell is run that leaves no record, although its process was well."""

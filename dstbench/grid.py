@@ -16,6 +16,7 @@ from dstbench.errors import ConfigError
 if TYPE_CHECKING:
     from dstbench.config import Benchmark, Task
 
+__all__ = ["Cell"]  # all that plugins need of it
 DENSE = "dense"
 """The name of the reference: the same training without a sparsifier."""
 

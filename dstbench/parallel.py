@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+__all__ = ["parallel_map"]
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -8,6 +8,15 @@ from pydantic import BaseModel, ConfigDict
 
 from dstbench.grid import Cell
 
+__all__ = [
+    "Counts",
+    "Environment",
+    "Protocol",
+    "Record",
+    "Scores",
+    "Times",
+]
+
 SCHEMA_VERSION: Literal[1] = 1
 
 
