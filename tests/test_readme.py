@@ -29,21 +29,6 @@ def test_benchmark(tmp_path):
     assert {cell.training["steps"] for cell in grid} == {20_000}
 
 
-def test_sparsifier_of_your_own():
-    namespace = {}
-    exec(example("python", "@hookimpl"), namespace)
-    (sparsifier,) = namespace["dstbench_sparsifiers"]()
-    model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Linear(32, 8))
-    optimizer = torch.optim.AdamW(model.parameters())
-    attached = sparsifier(0.5, total_steps=40, exploration_frequency=5).attach(model, optimizer)
-    for _ in range(20):
-        model(torch.randn(4, 16)).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert attached.topology_updates == 4
-    assert attached.connections_changed > 0
-
-
 def test_engine_alone():
     model = torch.nn.Linear(16, 32)
     namespace = {"model": model, "optimizer": torch.optim.AdamW(model.parameters())}
