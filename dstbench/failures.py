@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from threading import Thread
 
 FAILURES = (Exception, SystemExit)
 """Whatever a plugin may raise; Ctrl-C is not its doing, and ends a run."""
@@ -21,3 +23,34 @@ def contained(
         raise
     except FAILURES:
         tell(traceback.format_exc())
+
+
+def within(minutes: float | None, function: Callable[[], object]) -> None:
+    """Call ``function``; with a limit in a thread, which is left alone if it hangs, and ends with
+    the process.
+
+    Raises:
+        TimeoutError: if it takes longer.
+    """
+    if minutes is None:
+        function()
+        return
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            function()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    Thread(target=work, daemon=True).start()
+    try:
+        done.result(60 * minutes)
+    except TimeoutError:
+        if done.done():
+            raise
+        raise TimeoutError(
+            f"not done within {minutes:g} minutes, the benchmark's limit for a cell"
+        ) from None

@@ -40,7 +40,7 @@ from dstbench.errors import (
     StoreError,
 )
 from dstbench.execution import CellRunner, in_this_process, run_all, time_limit
-from dstbench.failures import FAILURES, contained
+from dstbench.failures import FAILURES, contained, within
 from dstbench.grid import DENSE, Cell
 from dstbench.machine import environment, peak_memory, reset_peak_memory
 from dstbench.metrics.features import require_neighbours
@@ -106,7 +106,7 @@ class Runner:
             DataError: before anything is trained, if a dataset cannot be loaded or is too small.
             ScoreError: before anything is trained, if there will be too few images to score.
         """
-        unable = self._unable([cell for cell in cells if self._is_open(cell)], download)
+        unable = self._unable([cell for cell in cells if self._is_open(cell)], download, minutes)
         to_run = [cell for cell in cells if self._is_open(cell) and cell.id not in unable]
         for cell in cells:
             if cell.id in unable:
@@ -143,7 +143,9 @@ class Runner:
             return self._finished(cell) is None
         return False
 
-    def _unable(self, cells: Sequence[Cell], download: bool) -> dict[str, tuple[Unable, str]]:
+    def _unable(
+        self, cells: Sequence[Cell], download: bool, minutes: float | None
+    ) -> dict[str, tuple[Unable, str]]:
         """By id of the cells that cannot be run: the status of their record, and the reason."""
         unable: dict[str, tuple[Unable, str]] = {}
 
@@ -164,8 +166,7 @@ class Runner:
         for need in needs(able(cells)):
             if need.kind == "dataset":
                 with contained(partial(note, need.cells, "failed"), but=(DstbenchError,)):
-                    for cell in need.cells:
-                        self._check(cell)
+                    within(minutes, partial(self._check, need.cells))
         failures = Counter(reason for status, reason in unable.values() if status == "failed")
         for reason, times in failures.items():
             last_line = reason.strip().splitlines()[-1]
@@ -390,17 +391,18 @@ class Runner:
             and (installed := self.plugins.get(kind, names[kind]).origin) != version
         ]
 
-    def _check(self, cell: Cell) -> None:
-        """Whether there are enough images to train with, and to score."""
-        evaluation = EvaluationSettings(**cell.evaluation)
-        reference = evaluation.reference
-        try:
-            data = self._load(cell)
-            check_size(len(data.train), TrainingSettings(**cell.training))
-            require_neighbours(len(data.split(reference)), f"{reference} images", evaluation)
-            require_neighbours(evaluation.samples, "samples", evaluation)
-        except (DataError, ScoreError) as error:
-            raise type(error)(f"{cell.task}: {error}") from None
+    def _check(self, cells: Sequence[Cell]) -> None:
+        """Whether there are enough images to train each cell with, and to score it."""
+        for cell in cells:
+            evaluation = EvaluationSettings(**cell.evaluation)
+            reference = evaluation.reference
+            try:
+                data = self._load(cell)
+                check_size(len(data.train), TrainingSettings(**cell.training))
+                require_neighbours(len(data.split(reference)), f"{reference} images", evaluation)
+                require_neighbours(evaluation.samples, "samples", evaluation)
+            except (DataError, ScoreError) as error:
+                raise type(error)(f"{cell.task}: {error}") from None
 
     def _load(self, cell: Cell) -> Data:
         key = f"{cell.dataset} {cell.dataset_settings}"

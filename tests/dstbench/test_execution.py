@@ -129,6 +129,7 @@ HANGS = """
 import time
 import torch
 from dstbench import hookimpl
+from dstbench.contracts import Dataset
 from dstbench.sparsity import Sparsifier
 
 class Hangs(Sparsifier):
@@ -144,9 +145,20 @@ class Crashes(Sparsifier):
         import os
         os._exit(11)
 
+class Tides(Dataset):
+    '''Never comes in.'''
+    name = "tides"
+    kind = "images"
+    def load(self, workspace):
+        time.sleep(600)
+
 @hookimpl
 def dstbench_sparsifiers():
     return [Hangs, Crashes]
+
+@hookimpl
+def dstbench_datasets():
+    return [Tides]
 """
 
 BENCHMARK = """
@@ -250,12 +262,23 @@ def test_a_cell_that_hangs_or_kills_its_process_fails_alone(
     text = BENCHMARK.replace('"static", "rigl"', '"static", "hangs", "crashes"')
     text = text.replace("seeds = [0, 1]", "seeds = [0]")
     text = text.replace("[sparsifiers.rigl]\nexploration_frequency = 3\n", "")
-    (folder / "toys.toml").write_text(text + "[execution]\nminutes_per_cell = 0.1\n")
+    text += """
+[[tasks]]
+model = "toy-net"
+dataset = "tides"
+[execution]
+minutes_per_cell = 0.1
+"""
+    (folder / "toys.toml").write_text(text)
     process = start("run", "toys.toml")
     out, err = process.communicate(timeout=200)
     assert process.returncode == 1, err
-    assert "2 of 4 cells have no result" in err
+    assert "6 of 8 cells have no result" in err
     records = [json.loads(p.read_text()) for p in folder.glob("results/toys/cells/*/record.json")]
+    tides = [record for record in records if record["cell"]["dataset"] == "tides"]
+    assert {record["status"] for record in tides} == {"failed"}
+    assert all("not done within 0.1 minutes" in record["error"] for record in tides)
+    records = [record for record in records if record not in tides]
     found = {record["cell"]["sparsifier"]: record for record in records}
     assert {name: record["status"] for name, record in found.items()} == {
         "dense": "done", "static": "done", "hangs": "failed", "crashes": "failed",

@@ -1,9 +1,12 @@
 """What is caught of a plugin's failure, and what is not."""
 
+import time
+from threading import current_thread
+
 import pytest
 
 from dstbench.errors import DataError, DstbenchError
-from dstbench.failures import contained
+from dstbench.failures import contained, within
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("no"), SystemExit("no"), DataError("no")])
@@ -29,3 +32,24 @@ def test_ctrl_c_and_what_is_excepted_go_on(error: BaseException) -> None:
     with pytest.raises(type(error)), contained(told.append, but=(DstbenchError,)):
         raise error
     assert told == []
+
+
+def test_who_is_in_time_is_not_disturbed() -> None:
+    threads = []
+    for minutes in (None, 1):
+        within(minutes, lambda: threads.append(current_thread()))
+    assert threads[0] is current_thread() is not threads[1]
+
+
+@pytest.mark.parametrize("error", [DataError("no"), SystemExit("no"), TimeoutError("no")])
+def test_what_is_raised_in_time_is_raised(error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error), match=r"^no$"):
+        within(1, fail)
+
+
+def test_what_hangs_is_left_behind() -> None:
+    with pytest.raises(TimeoutError, match=r"^not done within 0\.001 minutes, the benchmark's"):
+        within(0.001, lambda: time.sleep(5))
