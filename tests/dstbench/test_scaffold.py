@@ -191,7 +191,6 @@ def test_a_package_passes_its_own_test(template: Template, packages: Path, insta
     folder = packages / f"new-{template}_2"
     out = python("-m", "pytest", "-p", "no:cacheprovider", ".", path=installed, cwd=folder)
     assert "passed" in out
-    assert "skipped" not in out
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

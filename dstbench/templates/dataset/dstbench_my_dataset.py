@@ -35,14 +35,10 @@ class MyDataset(Dataset):
     def load(self, workspace: Workspace) -> Data:
         # CHANGE THIS: read your images here, the same ones in the same order every time. Where
         # they have to be downloaded or read from a person's disk, say so in availability().
-        train, validation = self.settings.train, self.settings.validation
-        images = _discs(train + validation)
-        return Data(
-            train=list(images[:train]),
-            validation=list(images[train:]),
-            fingerprint=_fingerprint(images[:train], images[train:]),
-            to_images=_stack,
-        )
+        images = _discs(self.settings.train + self.settings.validation)
+        items = [image.clone() for image in images]  # a view would carry all images with it
+        train, validation = items[: self.settings.train], items[self.settings.train :]
+        return Data(train, validation, _fingerprint(train, validation), to_images=_stack)
 
     def outline(self) -> Items:
         """The shape of an item, for `dstbench plan`."""
@@ -61,10 +57,11 @@ def _discs(count: int) -> Tensor:
     return (brightness * 255).round().to(torch.uint8)
 
 
-def _fingerprint(train: Tensor, validation: Tensor) -> str:
+def _fingerprint(train: Sequence[Tensor], validation: Sequence[Tensor]) -> str:
     """A hash of all there is: what is cached about the images is found by it."""
     content = hashlib.sha256(f"{len(train)} and {len(validation)} images:".encode())
-    content.update(train.numpy().tobytes() + validation.numpy().tobytes())
+    for image in (*train, *validation):
+        content.update(image.numpy().tobytes())
     return content.hexdigest()
 
 
