@@ -374,7 +374,7 @@ def check(
     known = load_plugins()
 
     from dstbench.testing import checks
-    from dstbench.testing.running import find, line, parse_settings, report, run
+    from dstbench.testing.running import Outcome, find, line, parse_settings, report, run
 
     given = parse_settings(settings or ())
     chosen = [find(known, name, kind) for name in names]
@@ -382,10 +382,10 @@ def check(
     broken = False
     for plugin, promises in todo:
         print(f"{plugin.kind} {plugin.name}, of {plugin.distribution} {plugin.version}")
-        outcomes = []
+        outcomes: list[Outcome] = []
         for outcome in run(promises):
+            print(line(outcome, outcomes), flush=True)
             outcomes.append(outcome)
-            print(line(outcome), flush=True)
         print(f"\n{report(outcomes)}\n")
         broken = broken or any(outcome.failure for outcome in outcomes)
     if broken:

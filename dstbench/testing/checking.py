@@ -31,8 +31,10 @@ class CheckFailed(AssertionError):  # noqa: N818
         self.promised = promised
         self.happened = happened
         self.reproduce = reproduce
-        parts = {"Promised": promised, "Happened": happened, "Reproduce": reproduce}
-        super().__init__("\n" + "\n".join(f"{key}: {_hung(text)}" for key, text in parts.items()))
+        super().__init__(
+            f"\nPromised: {promised}\nHappened: {_indented(happened)}\n"
+            f"Reproduce:\n    {_indented(reproduce)}"
+        )
 
 
 class Broken(Exception):  # noqa: N818
@@ -167,9 +169,6 @@ def _is_ours(frame: TracebackType) -> bool:
     return Path(inspect.getfile(frame)).parent == HERE
 
 
-def _hung(text: str) -> str:
-    """On the line of its heading, or below, indented, where it has more lines than one."""
-    if "\n" not in text:
-        return text
-    first, _, rest = text.partition("\n")
-    return f"{first}\n{textwrap.indent(rest, '    ')}"
+def _indented(text: str) -> str:
+    """All lines but the first, which follows a heading."""
+    return textwrap.indent(text, "    ").lstrip()

@@ -46,9 +46,11 @@ def run(checks: Iterable[Check]) -> Iterator[Outcome]:
             yield Outcome(check, "kept")
 
 
-def line(outcome: Outcome) -> str:
-    """An outcome in one line."""
+def line(outcome: Outcome, earlier: Sequence[Outcome]) -> str:
+    """An outcome in one line, given those of earlier lines."""
     reason = f": {outcome.reason}" if outcome.reason else ""
+    if reason and outcome.reason in (other.reason for other in earlier):
+        reason = ": as above"
     return f"{SIGNS[outcome.state]} {outcome.check}{reason}"
 
 

@@ -8,14 +8,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from dstbench.config import explain
+from dstbench.contracts import Dataset
 from dstbench.errors import ConfigError
 from dstbench.sparsity import Sparsifier
+from dstbench.testing import datasets, sparsifiers
 from dstbench.testing import settings as of_settings
-from dstbench.testing import sparsifiers
 from dstbench.testing.checking import Check, Subject, make_check
 
 _KINDS: dict[type[Any], tuple[type[Any], tuple[Callable[[Any], None], ...]]] = {
     Sparsifier: (sparsifiers.SparsifierSubject, sparsifiers.CHECKS),
+    Dataset: (datasets.DatasetSubject, datasets.CHECKS),
     object: (Subject, of_settings.CHECKS),
 }
 """By base class: what is checked, and the functions that check it."""

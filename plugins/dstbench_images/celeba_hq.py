@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from pydantic import Field
 
 from dstbench_images.image_folder import ImageFolder
@@ -22,6 +25,7 @@ class CelebAHQ(ImageFolder):
         "a folder or zip file of its images, of 256 pixels or more (by way of "
         "https://github.com/switchablenorms/CelebAMask-HQ)"
     )
+    trial_settings: ClassVar[Mapping[str, Any]] = {"image_size": 32, "train": 100, "validation": 40}
 
     class Settings(ImageFolder.Settings):
         path: str = Field(

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dstbench.contracts import Data, Dataset, Items, Workspace
+from dstbench_images.items import stack
 
 SIZE = 32
 """Pixels on a side, after upsampling from 8."""
@@ -43,10 +44,11 @@ class Digits(Dataset):
         )
         images = _enlarge(torch.from_numpy(digits.images))
         return Data(
-            train=list(images[train]),
-            validation=list(images[validation]),
+            # Clones, because a view would take all images along to another process.
+            train=[image.clone() for image in images[train]],
+            validation=[image.clone() for image in images[validation]],
             fingerprint=_fingerprint(images[train], images[validation]),
-            to_images=lambda items: torch.stack(list(items)),
+            to_images=stack,
         )
 
 

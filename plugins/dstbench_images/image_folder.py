@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import Any, ClassVar
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -40,6 +40,7 @@ class ImageFolder(Dataset):
 
     name = "image-folder"
     kind = "images"
+    trial_settings: ClassVar[Mapping[str, Any]] = {"image_size": 32}
     expected: ClassVar[str] = "a folder or a zip file of images"
     """What the setting ``path`` should name, in words."""
 

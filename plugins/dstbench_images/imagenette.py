@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -28,6 +30,7 @@ class Imagenette(ImageFolder):
 
     name = "imagenette"
     expected = f"the unpacked archive of {SOURCE}, or any folder or zip file with train and val"
+    trial_settings: ClassVar[Mapping[str, Any]] = {"image_size": 32, "train": 100, "validation": 40}
 
     class Settings(ImageFolder.Settings):
         path: str = Field(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -31,6 +32,7 @@ class LSUNBedrooms(ImageFolder):
         "the unpacked bedroom_train_lmdb (46 GB, by way of https://github.com/fyu/lsun), a folder "
         "that it is in, or a folder or zip file of images"
     )
+    trial_settings: ClassVar[Mapping[str, Any]] = {"image_size": 32, "train": 100, "validation": 40}
 
     class Settings(ImageFolder.Settings):
         path: str = Field(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -20,9 +19,7 @@ from pydantic import Field
 from dstbench.contracts import Data, PluginSettings, Workspace
 from dstbench.errors import DataError
 from dstbench.parallel import parallel_map
-
-if TYPE_CHECKING:
-    import torch
+from dstbench_images.items import Mapped, stack
 
 FORMAT = 1
 """Of what is cached; a new one for every change of what it holds."""
@@ -111,18 +108,14 @@ def prepare(
 
 
 def _data(folder: Path, facts: Mapping[str, Any], size: int) -> Data:
-    import torch
-
-    def images(split: str) -> tuple[torch.Tensor, ...]:
-        shape = (len(facts["labels"][split]), 3, size, size)
-        path = str(folder / f"{split}.pixels")
-        return torch.from_file(path, size=math.prod(shape), dtype=torch.uint8).view(shape).unbind()
+    def images(split: str) -> Mapped:
+        return Mapped(str(folder / f"{split}.pixels"), (len(facts["labels"][split]), 3, size, size))
 
     return Data(
         train=images("train"),
         validation=images("validation"),
         fingerprint=facts["fingerprint"],
-        to_images=lambda items: torch.stack(list(items)),
+        to_images=stack,
         labels=facts["labels"],
     )
 

@@ -79,6 +79,26 @@ class Splits(NamedTuple):
     validation: Sequence[Drawing]
 
 
+class Sketches(Sequence[Any]):
+    """Sketches that lie in one tensor, one after another; what is sent to a process is that tensor
+    (points of all, 3), and their lengths."""
+
+    def __init__(self, points: torch.Tensor, lengths: torch.Tensor) -> None:
+        import torch
+
+        self._whole = points, lengths
+        self._sketches = torch.tensor_split(points, lengths.cumsum(0)[:-1])
+
+    def __len__(self) -> int:
+        return len(self._sketches)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._sketches[index]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sketches, self._whole
+
+
 def split(drawings: Sequence[Drawing], source: object) -> Splits:
     """A tenth of the drawings, drawn at random with seed 0, for validation.
 
@@ -186,19 +206,23 @@ def _data(path: Path, settings: SketchSettings) -> Data:
     # Scores depend on the pictures, and on the sequences only through them.
     look = settings.model_dump(include={"image_size", "line_width"})
 
-    def items(part: str) -> tuple[torch.Tensor, ...]:
-        points = torch.from_numpy(arrays[f"{part}.points"])
-        lengths = torch.from_numpy(arrays[f"{part}.lengths"])
-        return torch.tensor_split(points, lengths.cumsum(0)[:-1])
-
-    def to_images(sketches: Sequence[Any] | torch.Tensor) -> torch.Tensor:
-        pictures = rasterise(sketches, settings.image_size, settings.line_width)
-        return torch.from_numpy(pictures)[:, None]
+    def items(part: str) -> Sketches:
+        return Sketches(
+            torch.from_numpy(arrays[f"{part}.points"]), torch.from_numpy(arrays[f"{part}.lengths"])
+        )
 
     return Data(
         train=items("train"),
         validation=items("validation"),
         fingerprint=digest({"sequences": content.hexdigest(), **look}),
-        to_images=to_images,
+        to_images=partial(_pictures, **look),
         to_svg=to_svg,
     )
+
+
+def _pictures(
+    sketches: Sequence[Any] | torch.Tensor, image_size: int, line_width: float
+) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(rasterise(sketches, image_size, line_width))[:, None]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -46,6 +46,7 @@ class QuickDraw(Dataset):
 
     name = "quickdraw"
     kind = "sketches"
+    trial_settings: ClassVar[Mapping[str, Any]] = {"sketches": 100}
 
     class Settings(SketchSettings):
         categories: tuple[Category, ...] = Field(

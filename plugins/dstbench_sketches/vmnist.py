@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ class VMNIST(Dataset):
 
     name = "vmnist"
     kind = "sketches"
+    trial_settings: ClassVar[Mapping[str, Any]] = {"sketches": 100}
 
     class Settings(SketchSettings):
         sketches: int = Field(10_000, ge=2, description="digits, the first ones")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from dstbench import hookimpl
@@ -45,10 +46,11 @@ class ToyImages(Dataset):
     kind = "images"
 
     class Settings(PluginSettings):
-        train: int = 26
-        validation: int = 7
-        away: Literal["person", "web", "offline"] | None = None
-        """Who has them, if they are not there; the web's are kept in the cache."""
+        train: int = Field(26, ge=1, description="images to train with")
+        validation: int = Field(7, ge=0, description="images for validation")
+        away: Literal["person", "web", "offline"] | None = Field(
+            None, description="who has them, if they are not there; the web's go into the cache"
+        )
 
     def availability(self, workspace: Workspace) -> Availability:
         if self.settings.away == "person":
@@ -72,8 +74,12 @@ class ToyImages(Dataset):
             list(train),
             list(validation),
             f"toy {self.settings}",
-            lambda items: torch.stack(list(items)),
+            stack,
         )
+
+
+def stack(items: Any) -> Tensor:
+    return torch.stack(list(items))
 
 
 class ToyModel(Model):
@@ -83,7 +89,7 @@ class ToyModel(Model):
     accepts = "images"
 
     class Settings(PluginSettings):
-        dropout: float = 0.2
+        dropout: float = Field(0.2, ge=0, lt=1, description="of the first activations")
 
     def build(self) -> nn.Module:
         return nn.Sequential(
@@ -149,7 +155,9 @@ class Leftmost(DynamicSparsifier):
     name = "leftmost"
 
     class Settings(DynamicSparsifier.Settings):
-        exploration_frequency: int = 3
+        exploration_frequency: int = Field(
+            3, ge=1, description="optimizer steps between two topology updates"
+        )
 
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
         count = layer.weight.numel()

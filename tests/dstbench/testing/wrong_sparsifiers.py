@@ -2,12 +2,13 @@
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from pydantic import ConfigDict, Field, field_validator
 from torch import Tensor, nn
+from wrong_plugins import Wrong
 
 from dstbench.contracts import PluginSettings
 from dstbench.errors import SparsityError
@@ -65,14 +66,6 @@ class GrowingByGradient(DynamicSparsifier):
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
         assert layer.dense_gradient is not None
         return layer.dense_gradient.abs()
-
-
-class Wrong:
-    """Breaks a promise."""
-
-    caught_by: ClassVar[str]
-    happens: ClassVar[str]
-    """Part of the report."""
 
 
 class Undocumented(Wrong, Growing):
@@ -534,10 +527,3 @@ class Reckless(Wrong, GrowingByGradient):
 
     def survival_scores(self, layer: Layer) -> Tensor:
         return super().survival_scores(layer).nan_to_num()
-
-
-def all_wrong(kind: type[Any] = Wrong) -> Iterator[type[Any]]:
-    """Every class that is marked as wrong."""
-    for cls in kind.__subclasses__():
-        yield cls
-        yield from all_wrong(cls)

@@ -1,0 +1,358 @@
+"""What is promised of a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+from unittest import SkipTest
+
+import torch
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+from torch import Tensor
+
+from dstbench.cache import Cache
+from dstbench.contracts import Availability, Data, Dataset, Split, Workspace
+from dstbench.testing import settings
+from dstbench.testing.checking import Broken, Subject, seeded
+
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+SECONDS = 10.0
+"""That it may take to tell whether data is there."""
+
+SPARE_BYTES = 4096
+"""Of an item, that pickling may add to its content."""
+
+
+@dataclass
+class DatasetSubject(Subject):
+    """A dataset, loaded once for all checks."""
+
+    cls: type[Dataset]
+
+    def dataset(self) -> Dataset:
+        return self.cls(self.settings)
+
+    @cached_property
+    def data(self) -> Data:
+        return self.dataset().load(self.workspace)
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """With a cache of its own, or the user's where the data is only there; skips the check
+        where the data is not."""
+        own = self.fresh_workspace()
+        if self.dataset().availability(own).state == "ready":
+            return own
+        users = Workspace(torch.device("cpu"), Cache())
+        found = self.dataset().availability(users)
+        if found.state != "ready":
+            raise SkipTest(f"its data is not there ({found.state}): {found.detail}")
+        return users
+
+    def fresh_workspace(self) -> Workspace:
+        """With a cache that is empty, and gone with the subject."""
+        folder = TemporaryDirectory(prefix="dstbench-check-")
+        self._folders = [*getattr(self, "_folders", ()), folder]
+        return Workspace(torch.device("cpu"), Cache(Path(folder.name)))
+
+    @property
+    def anew(self) -> Workspace:
+        """With an empty cache, where the data can be had without the user's."""
+        fresh = self.fresh_workspace()
+        ready = self.dataset().availability(fresh).state == "ready"
+        return fresh if ready else self.workspace
+
+
+def availability_is_told(subject: DatasetSubject) -> None:
+    """Whether the data is there is told within seconds and without loading it, and what to do where
+    it is not."""
+    cls = subject.cls
+    cannot_load = type(cls.__name__, (cls,), {"load": _refuse, "__module__": cls.__module__})
+    workspace = subject.fresh_workspace()
+    start = time.monotonic()
+    told = cannot_load(subject.settings).availability(workspace)
+    check_availability(told, time.monotonic() - start, workspace)
+
+
+def items_are_of_their_kind(subject: DatasetSubject) -> None:
+    """There are items to train with, and all are what their kind says: images uint8 (C, H, W) with
+    C = 1 or 3 in 0…255; sketches float32 (points, 3), finite, the pen 0 or 1."""
+    data = subject.data
+    if not len(data.train):
+        raise Broken("the training split is empty")
+    for split in SPLITS:
+        items = data.split(split)
+        for index, item in enumerate(items):
+            if problem := item_problem(subject.cls.kind, item):
+                raise Broken(f"{split}[{index}] {problem}")
+        few = min(2, len(items))
+        if [_content(item) for item in items[:few]] != [_content(items[i]) for i in range(few)]:
+            raise Broken(f"{split}[:{few}] does not hold the first {few} items of {split}")
+    if subject.cls.kind == "images" and max(int(item.max()) for item in data.train) <= 1:
+        raise Broken("no pixel of any training image is above 1: images are 0…255, not 0…1")
+    if subject.cls.kind not in _ITEM_PROBLEMS:
+        raise SkipTest(f"items of kind '{subject.cls.kind}' are not known to the suite")
+
+
+def splits_are_disjoint(subject: DatasetSubject) -> None:
+    """No item of validation is one to train with. Data of the real world repeats itself: items of
+    the same content may be in both splits as often as chance has it, which is as often as items of
+    train have a twin within train."""
+    train, validation = (list(map(_content, subject.data.split(split))) for split in SPLITS)
+    places = {content: index for index, content in enumerate(train)}
+    shared = [index for index, content in enumerate(validation) if content in places]
+    twins = sum(number for number in Counter(train).values() if number > 1)
+    by_chance = twins / len(train) * len(validation)
+    if len(shared) > by_chance + 3 * by_chance**0.5:
+        first = shared[0]
+        raise Broken(
+            f"{len(shared)} of {len(validation)} items of validation are in train too, such as "
+            f"validation[{first}], which is train[{places[validation[first]]}]; {twins} of "
+            f"{len(train)} items of train have a twin there"
+        )
+
+
+def loading_is_deterministic(subject: DatasetSubject) -> None:
+    """Loaded again, anew and from the cache, a dataset has the same items in the same order, the
+    same labels and the same fingerprint, whatever the global generators."""
+    first = subject.data
+    if not (isinstance(first.fingerprint, str) and first.fingerprint):
+        raise Broken(f"the fingerprint is {first.fingerprint!r}, no text")
+    for how, workspace in (("anew", subject.anew), ("from the cache", subject.workspace)):
+        with seeded(1):
+            second = subject.dataset().load(workspace)
+        for split in SPLITS:
+            _check_same(first.split(split), second.split(split), f"loaded {how}, {split}")
+        if first.fingerprint != second.fingerprint:
+            raise Broken(
+                f"loaded {how}, the fingerprint is {second.fingerprint}; it was {first.fingerprint}"
+            )
+        if {key: list(value) for key, value in first.labels.items()} != {
+            key: list(value) for key, value in second.labels.items()
+        }:
+            raise Broken(f"loaded {how}, the labels are others")
+
+
+def pictures_can_be_scored(subject: DatasetSubject) -> None:
+    """to_images makes uint8 images (N, C, H, W), C = 1 or 3, of one item as of many, the same
+    whichever items are drawn together."""
+    data = subject.data
+    items = [data.train[index] for index in range(min(5, len(data.train)))]
+    check_pictures(data.to_images, items, "training items")
+    if subject.cls.kind == "images":
+        together = data.to_images(torch.stack(items))
+        if not torch.equal(together, data.to_images(items)):
+            raise Broken("images as one tensor (N, C, H, W) make other pictures than as a list")
+
+
+def drawings_are_svg(subject: DatasetSubject) -> None:
+    """to_svg makes a well-formed SVG document of an item."""
+    data = subject.data
+    if data.to_svg is None:
+        raise SkipTest("its items are no drawings: it has no to_svg")
+    svg = data.to_svg(data.train[0])
+    try:
+        root = fromstring(svg)
+    except (SyntaxError, DefusedXmlException, TypeError) as error:
+        raise Broken(f"of train[0] it is no XML: {error}\n{svg!r:.200}") from None
+    if root.tag != "{http://www.w3.org/2000/svg}svg":
+        raise Broken(f"of train[0] the root is {root.tag}, not svg of http://www.w3.org/2000/svg")
+
+
+def labels_fit_the_items(subject: DatasetSubject) -> None:
+    """Where items have labels, there is one (text or integer) for each item of a split."""
+    labels = subject.data.labels
+    if not labels:
+        raise SkipTest("its items have no labels")
+    for name, values in labels.items():
+        if name not in SPLITS:
+            raise Broken(f"labels are given for '{name}', which is none of {', '.join(SPLITS)}")
+        count = len(subject.data.split(name))
+        if len(values) != count:
+            raise Broken(f"{name} has {len(values)} labels for {count} items")
+        for index, value in enumerate(values):
+            if not isinstance(value, str | int):
+                raise Broken(f"the label of {name}[{index}] is {value!r}, a {type(value).__name__}")
+
+
+def outline_fits_the_items(subject: DatasetSubject) -> None:
+    """outline tells the shape of the items before they are loaded: exactly, or, where they differ
+    in shape, their size within a factor of two, and in words what was assumed."""
+    outline = subject.dataset().outline()
+    if outline is None:
+        raise SkipTest("it has no outline")
+    shapes = [tuple(item.shape) for item in subject.data.train]
+    if not outline.nominal:
+        odd = next((index for index, shape in enumerate(shapes) if shape != outline.shape), None)
+        if odd is not None:
+            raise Broken(f"it says {outline.shape}, but train[{odd}] has shape {shapes[odd]}")
+        return
+    mean = sum(shape[0] for shape in shapes) / len(shapes)
+    if not mean / 2 <= outline.shape[0] <= mean * 2 or outline.shape[1:] != shapes[0][1:]:
+        raise Broken(
+            f"it says {outline.shape}, but training items have shapes such as {shapes[0]}, and "
+            f"{mean:.1f} in the first dimension on average"
+        )
+
+
+def data_survive_pickling(subject: DatasetSubject) -> None:
+    """Data can be sent to worker processes: pickled, it takes about as much room as its items, and
+    comes back with the same items and pictures."""
+    data = subject.data
+    items = [item for split in SPLITS for item in data.split(split)]
+    content = sum(item.nbytes for item in items if isinstance(item, Tensor))
+    file = _Limited(2 * content + SPARE_BYTES * len(items) + (1 << 20))
+    try:
+        pickle.dump(data, file)
+    except _TooMuchError:
+        raise Broken(
+            f"its items are {content:,} bytes, but pickled they are more than {file.limit:,}: does "
+            "each item carry the whole tensor that it is a view of? Clone the items, or keep the "
+            "tensor (or its file) in a sequence that cuts items from it"
+        ) from None
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise Broken(f"it cannot be pickled: {error}") from None
+    back: Data = pickle.loads(b"".join(file.parts))
+    for split in SPLITS:
+        _check_same(data.split(split), back.split(split), f"pickled, {split}")
+    few = [data.train[index] for index in range(min(2, len(data.train)))]
+    if not torch.equal(data.to_images(few), back.to_images(few)):
+        raise Broken("to_images makes other pictures after it was pickled")
+
+
+CHECKS = (
+    *settings.CHECKS,
+    availability_is_told,
+    items_are_of_their_kind,
+    splits_are_disjoint,
+    loading_is_deterministic,
+    pictures_can_be_scored,
+    drawings_are_svg,
+    labels_fit_the_items,
+    outline_fits_the_items,
+    data_survive_pickling,
+)
+
+
+def check_availability(told: Any, seconds: float, workspace: Workspace) -> None:
+    """Of what an ``availability`` returned, how long it took, and with which empty cache."""
+    if not isinstance(told, Availability):
+        raise Broken(f"availability returned {told!r}, no Availability")
+    states = get_args(Availability.__annotations__["state"]) or ("ready", "download", "missing")
+    if told.state not in states:
+        raise Broken(f"its state is {told.state!r}, none of {', '.join(states)}")
+    if told.state != "ready" and not told.detail:
+        raise Broken(f"it is '{told.state}', but the detail, what a user could do, is empty")
+    if seconds > SECONDS:
+        raise Broken(f"it took {seconds:.0f} seconds to tell; at most {SECONDS:.0f} are allowed")
+    if written := sorted(path.name for path in workspace.cache.root.glob("*")):
+        raise Broken(f"telling has put {', '.join(written)} into the cache")
+
+
+def check_pictures(
+    to_images: Callable[[Sequence[Any]], Tensor], items: Sequence[Any], what: str
+) -> None:
+    """Raise :class:`Broken` unless pictures of these items can be scored."""
+    pictures = to_images(items)
+    if problem := _picture_problem(pictures, len(items)):
+        raise Broken(f"to_images of {len(items)} {what} {problem}")
+    for index in range(len(items)):
+        alone = to_images([items[index]])
+        if problem := _picture_problem(alone, 1):
+            raise Broken(f"to_images of one of the {what} {problem}")
+        if not torch.equal(alone[0], pictures[index]):
+            raise Broken(f"item {index} of the {what} is another picture alone than with others")
+
+
+def item_problem(kind: str, item: Any) -> str | None:
+    """Why it is no item of this kind; ``None``: it is one, or the kind is not known."""
+    return _ITEM_PROBLEMS.get(kind, lambda item: None)(item)
+
+
+def _picture_problem(pictures: Any, count: int) -> str | None:
+    if not isinstance(pictures, Tensor):
+        return f"is a {type(pictures).__name__}, no tensor"
+    shape = tuple(pictures.shape)
+    if pictures.dtype != torch.uint8 or len(shape) != 4 or shape[1] not in (1, 3):
+        return f"is {pictures.dtype} of shape {shape}, not torch.uint8 (N, 1 or 3, H, W)"
+    return None if shape[0] == count else f"has {shape[0]} pictures"
+
+
+def _image_problem(item: Any) -> str | None:
+    if not isinstance(item, Tensor):
+        return f"is a {type(item).__name__}, no tensor"
+    shape = tuple(item.shape)
+    if item.dtype != torch.uint8 or len(shape) != 3 or shape[0] not in (1, 3) or not all(shape):
+        return f"is {item.dtype} of shape {shape}, not torch.uint8 (1 or 3, H, W)"
+    return None
+
+
+def _sketch_problem(item: Any) -> str | None:
+    if not isinstance(item, Tensor):
+        return f"is a {type(item).__name__}, no tensor"
+    shape = tuple(item.shape)
+    if item.dtype != torch.float32 or len(shape) != 2 or shape[1] != 3 or not all(shape):
+        return f"is {item.dtype} of shape {shape}, not torch.float32 (points, 3)"
+    if not item.isfinite().all():
+        return "has coordinates that are not finite"
+    odd = sorted(set(item[:, 2].tolist()) - {0.0, 1.0})
+    return f"has a pen of {odd[0]:g}, which is neither 0 nor 1" if odd else None
+
+
+_ITEM_PROBLEMS: dict[str, Callable[[Any], str | None]] = {
+    "images": _image_problem,
+    "sketches": _sketch_problem,
+}
+"""By kind: why something is no item of it, or ``None``."""
+
+
+def _check_same(one: Sequence[Any], other: Sequence[Any], what: str) -> None:
+    if len(one) != len(other):
+        raise Broken(f"{what} has {len(other)} items; it had {len(one)}")
+    for index in range(len(one)):
+        if _content(one[index]) != _content(other[index]):
+            raise Broken(f"{what}[{index}] is another item than it was")
+
+
+def _content(item: Any) -> str:
+    """A hash of an item."""
+    if isinstance(item, Tensor):
+        kind = f"{item.dtype} {tuple(item.shape)}".encode()
+        content = kind + item.detach().cpu().contiguous().numpy().tobytes()
+    else:
+        content = pickle.dumps(item)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _refuse(dataset: Dataset, workspace: Workspace) -> Data:
+    raise Broken("availability has loaded the dataset")
+
+
+class _TooMuchError(Exception):
+    """More bytes than allowed."""
+
+
+class _Limited:
+    """A file in memory that takes so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, part: Any) -> int:
+        self._size += len(part)
+        if self._size > self.limit:
+            raise _TooMuchError
+        self.parts.append(bytes(part))
+        return len(part)

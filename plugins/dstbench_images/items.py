@@ -1,0 +1,37 @@
+"""Images as items: functions and sequences that can be sent to other processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def stack(items: Sequence[Any] | Tensor) -> Tensor:
+    """Images (N, C, H, W) of items (C, H, W)."""
+    import torch
+
+    return torch.stack(list(items))
+
+
+class Mapped(Sequence[Any]):
+    """Images (N, C, H, W) as they lie on disk; what is sent to a process is where that is."""
+
+    def __init__(self, path: str, shape: tuple[int, ...]) -> None:
+        import torch
+
+        self._file = path, shape
+        pixels = torch.from_file(path, size=math.prod(shape), dtype=torch.uint8)
+        self._images = pixels.view(shape)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._images[index]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Mapped, self._file

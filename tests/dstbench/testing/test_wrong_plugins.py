@@ -1,0 +1,65 @@
+"""Every check of the suite passes right plugins, and catches a wrong one."""
+
+from typing import Any
+
+import pytest
+from toys import Leftmost, ToyImages
+from wrong_datasets import RightImages, RightSketches
+from wrong_plugins import all_wrong
+from wrong_sparsifiers import ByFirstGradient, Growing, GrowingByGradient, Uneven
+
+from dstbench.contracts import Dataset
+from dstbench.sparsity import Sparsifier
+from dstbench.testing import Check, CheckFailed, checks, datasets
+
+RIGHT: dict[type[Any], list[type[Any]]] = {
+    Sparsifier: [Growing, GrowingByGradient, ByFirstGradient, Uneven, Leftmost],
+    Dataset: [RightImages, RightSketches, ToyImages],
+}
+"""By kind: plugins that keep all promises; the first so that none is skipped."""
+
+STARTS_A_PROCESS = "training-survives-a-new-process"
+
+
+def of_a_check(cls: type[Any], check: str) -> Any:
+    marks = pytest.mark.slow if check == STARTS_A_PROCESS else ()
+    return pytest.param(cls, check, marks=marks, id=f"{cls.__name__}-{check}")
+
+
+def the_check(cls: type[Any], name: str) -> Check:
+    (check,) = [check for check in checks(cls) if str(check) == name]
+    return check
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"), [of_a_check(cls, cls.caught_by) for cls in all_wrong(object)]
+)
+def test_a_wrong_plugin_is_caught(
+    cls: type[Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "SECONDS", getattr(cls, "patience", datasets.SECONDS))
+    check = the_check(cls, name)
+    with pytest.raises(CheckFailed) as caught:
+        check()
+    report = str(caught.value)
+    assert f"Promised: {check.promise}" in report
+    assert cls.happens in caught.value.happened
+    assert cls.__name__ in caught.value.reproduce
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        of_a_check(cls, str(check))
+        for each in RIGHT.values()
+        for cls in each
+        for check in checks(cls)
+    ],
+)
+def test_a_right_plugin_passes(cls: type[Any], name: str) -> None:
+    the_check(cls, name)()
+
+
+@pytest.mark.parametrize(("kind", "right"), RIGHT.items())
+def test_each_check_catches_a_wrong_plugin(kind: type[Any], right: list[type[Any]]) -> None:
+    assert {cls.caught_by for cls in all_wrong(kind)} == {str(check) for check in checks(right[0])}
