@@ -992,9 +992,12 @@ def test_plugins_as_json(dstbench: Dstbench) -> None:
     assert all("settings" not in plugin for plugin in listing)
     (leftmost,) = json.loads(dstbench("plugins", "leftmost", "--json").out)
     assert leftmost["kind"] == "sparsifier"
-    assert {"name": "exploration_frequency", "type": "int", "default": "3", "meaning": ""} in (
-        leftmost["settings"]
-    )
+    assert {
+        "name": "exploration_frequency",
+        "type": "int",
+        "default": "3",
+        "meaning": "steps between two topology updates",
+    } in leftmost["settings"]
 
 
 def test_a_broken_plugin_is_listed_with_its_traceback(

@@ -155,9 +155,7 @@ class Leftmost(DynamicSparsifier):
     name = "leftmost"
 
     class Settings(DynamicSparsifier.Settings):
-        exploration_frequency: int = Field(
-            3, ge=1, description="optimizer steps between two topology updates"
-        )
+        exploration_frequency: int = Field(3, description="steps between two topology updates")
 
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
         count = layer.weight.numel()
