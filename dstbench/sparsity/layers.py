@@ -22,7 +22,7 @@ _CONNECTIONS: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
 )
 """Module types and the names of their parameters that hold connections between units."""
 
-_NEVER_MASKED: tuple[type[nn.Module], ...] = (
+NEVER_MASKED: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase,
     nn.GroupNorm,
     nn.LayerNorm,
@@ -49,7 +49,7 @@ def sparsifiable_weights(
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     left_dense = matching(names.values(), keep_dense)
     for owner in module.modules():
-        if isinstance(owner, _NEVER_MASKED):  # an embedding may also be a linear layer's weight
+        if isinstance(owner, NEVER_MASKED):  # an embedding may also be a linear layer's weight
             left_dense |= {names[id(parameter)] for parameter in owner.parameters(recurse=False)}
     found: dict[str, nn.Parameter] = {}
     for owner in module.modules():
@@ -57,7 +57,7 @@ def sparsifiable_weights(
             name = names[id(parameter)]
             if name in left_dense or name in found or not parameter.requires_grad:
                 continue
-            if _is_connection(owner, own_name):
+            if is_connection(owner, own_name):
                 found[name] = parameter
             elif parameter.ndim >= 2 and not own_name.startswith("bias"):
                 raise SparsityError(
@@ -89,7 +89,8 @@ def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
     return matched
 
 
-def _is_connection(owner: nn.Module, name: str) -> bool:
+def is_connection(owner: nn.Module, name: str) -> bool:
+    """Whether the parameter of this name in a module holds connections between units."""
     return any(
         isinstance(owner, kind) and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
         for kind, patterns in _CONNECTIONS

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import random
+import shutil
 import textwrap
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 from types import TracebackType
 from typing import Any, TypeVar
 from unittest import SkipTest
@@ -17,7 +20,8 @@ from unittest import SkipTest
 import numpy as np
 import torch
 
-from dstbench.contracts import PluginSettings
+from dstbench.cache import Cache
+from dstbench.contracts import Data, PluginSettings, Workspace
 
 S = TypeVar("S", bound="Subject")
 
@@ -48,10 +52,13 @@ class Broken(Exception):  # noqa: N818
 
 @dataclass
 class Subject:
-    """A plugin's class, and the settings it is checked with: those given, over those for trials."""
+    """A plugin's class, and what it is checked with."""
 
     cls: type[Any]
     given: Mapping[str, Any]
+    """Settings, over those for trials."""
+    given_data: Data | None = None
+    """Of a model: in place of synthetic data."""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -126,6 +133,14 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def empty_workspace() -> Workspace:
+    """On the CPU, with a cache that is empty, and gone with the workspace."""
+    folder = Path(mkdtemp(prefix="dstbench-check-"))
+    cache = Cache(folder)
+    weakref.finalize(cache, shutil.rmtree, folder, ignore_errors=True)
+    return Workspace(torch.device("cpu"), cache)
 
 
 @contextmanager

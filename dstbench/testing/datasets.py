@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, get_args
 from unittest import SkipTest
 
@@ -22,7 +20,7 @@ from torch import Tensor
 from dstbench.cache import Cache
 from dstbench.contracts import Availability, Data, Dataset, Split, Workspace
 from dstbench.testing import settings
-from dstbench.testing.checking import Broken, Subject, seeded
+from dstbench.testing.checking import Broken, Subject, empty_workspace, seeded
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
@@ -50,7 +48,7 @@ class DatasetSubject(Subject):
     def workspace(self) -> Workspace:
         """With a cache of its own, or the user's where the data is only there; skips the check
         where the data is not."""
-        own = self.fresh_workspace()
+        own = empty_workspace()
         if self.dataset().availability(own).state == "ready":
             return own
         users = Workspace(torch.device("cpu"), Cache())
@@ -59,16 +57,10 @@ class DatasetSubject(Subject):
             raise SkipTest(f"its data is not there ({found.state}): {found.detail}")
         return users
 
-    def fresh_workspace(self) -> Workspace:
-        """With a cache that is empty, and gone with the subject."""
-        folder = TemporaryDirectory(prefix="dstbench-check-")
-        self._folders = [*getattr(self, "_folders", ()), folder]
-        return Workspace(torch.device("cpu"), Cache(Path(folder.name)))
-
     @property
     def anew(self) -> Workspace:
         """With an empty cache, where the data can be had without the user's."""
-        fresh = self.fresh_workspace()
+        fresh = empty_workspace()
         ready = self.dataset().availability(fresh).state == "ready"
         return fresh if ready else self.workspace
 
@@ -78,7 +70,7 @@ def availability_is_told(subject: DatasetSubject) -> None:
     it is not."""
     cls = subject.cls
     cannot_load = type(cls.__name__, (cls,), {"load": _refuse, "__module__": cls.__module__})
-    workspace = subject.fresh_workspace()
+    workspace = empty_workspace()
     start = time.monotonic()
     told = cannot_load(subject.settings).availability(workspace)
     check_availability(told, time.monotonic() - start, workspace)
@@ -260,7 +252,7 @@ def check_availability(told: Any, seconds: float, workspace: Workspace) -> None:
 
 
 def check_pictures(
-    to_images: Callable[[Sequence[Any]], Tensor], items: Sequence[Any], what: str
+    to_images: Callable[[Sequence[Any] | Tensor], Tensor], items: Sequence[Any] | Tensor, what: str
 ) -> None:
     """Raise :class:`Broken` unless pictures of these items can be scored."""
     pictures = to_images(items)

@@ -8,33 +8,37 @@ from typing import Any
 from pydantic import ValidationError
 
 from dstbench.config import explain
-from dstbench.contracts import Dataset
+from dstbench.contracts import Data, Dataset, FeatureExtractor, Model
 from dstbench.errors import ConfigError
 from dstbench.sparsity import Sparsifier
-from dstbench.testing import datasets, sparsifiers
+from dstbench.testing import datasets, extractors, models, sparsifiers
 from dstbench.testing import settings as of_settings
 from dstbench.testing.checking import Check, Subject, make_check
 
 _KINDS: dict[type[Any], tuple[type[Any], tuple[Callable[[Any], None], ...]]] = {
     Sparsifier: (sparsifiers.SparsifierSubject, sparsifiers.CHECKS),
     Dataset: (datasets.DatasetSubject, datasets.CHECKS),
+    Model: (models.ModelSubject, models.CHECKS),
+    FeatureExtractor: (extractors.ExtractorSubject, extractors.CHECKS),
     object: (Subject, of_settings.CHECKS),
 }
 """By base class: what is checked, and the functions that check it."""
 
 
-def checks(cls: type[Any], settings: Mapping[str, Any] | None = None) -> list[Check]:
+def checks(
+    cls: type[Any], settings: Mapping[str, Any] | None = None, *, data: Data | None = None
+) -> list[Check]:
     """All checks of a plugin's class, whose base class tells its kind.
 
     Args:
         settings: put over the class's ``trial_settings``.
+        data: what a model is checked on, in place of small synthetic data.
 
     Raises:
         ConfigError: for settings that the class refuses, and where it needs one that is not given.
     """
-    given = settings or {}
     kind, functions = next(found for base, found in _KINDS.items() if issubclass(cls, base))
-    subject = kind(cls, given)
+    subject = kind(cls, settings or {}, data)
     _refuse_wrong_settings(subject)
     return [make_check(function, subject) for function in functions]
 

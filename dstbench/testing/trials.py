@@ -208,6 +208,8 @@ def first_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> 
         return f"{name} is only in one of the two"
     for name, mine in one.items():
         theirs = other[name]
+        if mine.shape != theirs.shape:
+            return f"{name} has shape {tuple(mine.shape)} and {tuple(theirs.shape)}"
         differs = (mine != theirs) & ~(mine.isnan() & theirs.isnan())
         if differs.any():
             at = differs.nonzero()[0].tolist()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,7 @@ class ChiroDiff(Model):
     name = "chirodiff"
     accepts = "sketches"
     Settings = ChiroDiffSettings
+    trial_settings: ClassVar[Mapping[str, Any]] = {"layers": 2, "units": 8, "sampling_steps": 4}
 
     def __init__(self, settings: ChiroDiffSettings, data: Data, workspace: Workspace) -> None:
         super().__init__(settings, data, workspace)

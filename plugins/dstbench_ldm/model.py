@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,21 @@ class LatentDiffusion(Model):
     name = "ldm"
     accepts = "images"
     Settings = LatentDiffusionSettings
+    trial_settings: ClassVar[Mapping[str, Any]] = {
+        "autoencoder": {
+            "codes": 16,
+            "block_out_channels": (8, 16),
+            "layers_per_block": 1,
+            "norm_num_groups": 4,
+            "steps": 10,
+        },
+        "block_out_channels": (8, 16),
+        "attention": (False, True),
+        "layers_per_block": 1,
+        "attention_head_dim": 8,
+        "norm_num_groups": 4,
+        "sampling_steps": 4,
+    }
 
     def __init__(self, settings: LatentDiffusionSettings, data: Data, workspace: Workspace) -> None:
         super().__init__(settings, data, workspace)

@@ -29,7 +29,7 @@ from dstbench.contracts import (
     Split,
     Workspace,
 )
-from dstbench.errors import DataError
+from dstbench.errors import DataError, DivergedError
 from dstbench.grid import Cell
 from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier
 
@@ -122,6 +122,8 @@ class ToyModel(Model):
         images = images.to(self.workspace.device)
         for _ in range(SAMPLING_STEPS):
             images = images - denoiser(images) / SAMPLING_STEPS
+        if not images.isfinite().all():
+            raise DivergedError("the toy's samples are not finite")
         return (images.clamp(-1, 1) * 127.5 + 127.5).to(torch.uint8).cpu()
 
     def example(self) -> tuple[Tensor]:

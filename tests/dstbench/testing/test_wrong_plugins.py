@@ -1,22 +1,28 @@
 """Every check of the suite passes right plugins, and catches a wrong one."""
 
+from functools import cache
 from typing import Any
 
 import pytest
-from toys import Leftmost, ToyImages
+from toys import Leftmost, ToyImages, ToyModel
 from wrong_datasets import RightImages, RightSketches
+from wrong_extractors import RightFeatures
+from wrong_models import RightModel, RightSketchModel, RightTransformer
 from wrong_plugins import all_wrong
 from wrong_sparsifiers import ByFirstGradient, Growing, GrowingByGradient, Uneven
 
-from dstbench.contracts import Dataset
+from dstbench.contracts import Data, Dataset, FeatureExtractor, Model
 from dstbench.sparsity import Sparsifier
 from dstbench.testing import Check, CheckFailed, checks, datasets
+from dstbench.testing.checking import empty_workspace
 
 RIGHT: dict[type[Any], list[type[Any]]] = {
     Sparsifier: [Growing, GrowingByGradient, ByFirstGradient, Uneven, Leftmost],
     Dataset: [RightImages, RightSketches, ToyImages],
+    Model: [RightModel, RightTransformer, RightSketchModel, ToyModel],
+    FeatureExtractor: [RightFeatures],
 }
-"""By kind: plugins that keep all promises; the first so that none is skipped."""
+"""By kind: plugins that keep all promises."""
 
 STARTS_A_PROCESS = "training-survives-a-new-process"
 
@@ -27,8 +33,14 @@ def of_a_check(cls: type[Any], check: str) -> Any:
 
 
 def the_check(cls: type[Any], name: str) -> Check:
-    (check,) = [check for check in checks(cls) if str(check) == name]
+    data = toy_images() if cls is ToyModel else None  # it takes no other
+    (check,) = [check for check in checks(cls, data=data) if str(check) == name]
     return check
+
+
+@cache
+def toy_images() -> Data:
+    return ToyImages(ToyImages.Settings()).load(empty_workspace())
 
 
 @pytest.mark.parametrize(
