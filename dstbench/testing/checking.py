@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random
 import shutil
@@ -63,7 +64,7 @@ class Subject:
     @property
     def values(self) -> dict[str, Any]:
         """The settings as a benchmark would have them."""
-        return merged(self.cls.trial_settings, self.given)
+        return merged(getattr(self.cls, "trial_settings", {}), self.given)
 
     @property
     def settings(self) -> PluginSettings:
@@ -181,7 +182,9 @@ def _told(error: BaseException) -> str:
 
 
 def _is_ours(frame: TracebackType) -> bool:
-    return Path(inspect.getfile(frame)).parent == HERE
+    """Of the suite, cached properties included."""
+    file = inspect.getfile(frame)
+    return Path(file).parent == HERE or file == functools.__file__
 
 
 def _indented(text: str) -> str:

@@ -45,8 +45,9 @@ class Moons(Dataset):
         )
         train = self.settings.train
         return Data(
-            train=list(images[:train]),
-            validation=list(images[train:]),
+            # Clones, because a view would take all images along to another process.
+            train=[image.clone() for image in images[:train]],
+            validation=[image.clone() for image in images[train:]],
             fingerprint=hashlib.sha256(f"{train}".encode() + images.numpy().tobytes()).hexdigest(),
             to_images=_stack,
         )

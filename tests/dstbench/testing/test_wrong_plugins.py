@@ -43,6 +43,7 @@ def toy_images() -> Data:
     return ToyImages(ToyImages.Settings()).load(empty_workspace())
 
 
+@pytest.mark.filterwarnings("ignore:std")
 @pytest.mark.parametrize(
     ("cls", "name"), [of_a_check(cls, cls.caught_by) for cls in all_wrong(object)]
 )
