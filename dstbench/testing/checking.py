@@ -125,7 +125,7 @@ def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 def seeded(seed: int) -> Iterator[None]:
     """The global generators of torch, NumPy and Python seeded; afterwards as they were before."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)

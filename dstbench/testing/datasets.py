@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from dstbench.cache import Cache
 from dstbench.contracts import Availability, Data, Dataset, Split, Workspace
 from dstbench.testing import settings
 from dstbench.testing.checking import Broken, Subject, empty_workspace, seeded
+from dstbench.testing.processes import require_importable, run_module
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
@@ -123,16 +125,24 @@ def loading_is_deterministic(subject: DatasetSubject) -> None:
     for how, workspace in (("anew", subject.anew), ("from the cache", subject.workspace)):
         with seeded(1):
             second = subject.dataset().load(workspace)
-        for split in SPLITS:
-            _check_same(first.split(split), second.split(split), f"loaded {how}, {split}")
-        if first.fingerprint != second.fingerprint:
-            raise Broken(
-                f"loaded {how}, the fingerprint is {second.fingerprint}; it was {first.fingerprint}"
-            )
-        if {key: list(value) for key, value in first.labels.items()} != {
-            key: list(value) for key, value in second.labels.items()
-        }:
-            raise Broken(f"loaded {how}, the labels are others")
+        if difference := first_unlike(summary(first), summary(second)):
+            raise Broken(f"loaded {how}, {difference}")
+
+
+def another_process_loads_the_same(subject: DatasetSubject) -> None:
+    """In a new process and with an empty cache, a dataset has the same items in the same order, and
+    the same fingerprint: no order of files or sets decides it."""
+    require_importable(subject.cls)
+    data, workspace = subject.data, subject.anew
+    told = {
+        "module": subject.cls.__module__,
+        "qualname": subject.cls.__qualname__,
+        "settings": subject.settings.model_dump(mode="json"),
+        "cache": str(workspace.cache.root),
+    }
+    there = json.loads(run_module("dstbench.testing.reloading", json.dumps(told)))
+    if difference := first_unlike(summary(data), there):
+        raise Broken(f"loaded in a new process, {difference}")
 
 
 def pictures_can_be_scored(subject: DatasetSubject) -> None:
@@ -215,8 +225,8 @@ def data_survive_pickling(subject: DatasetSubject) -> None:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise Broken(f"it cannot be pickled: {error}") from None
     back: Data = pickle.loads(b"".join(file.parts))
-    for split in SPLITS:
-        _check_same(data.split(split), back.split(split), f"pickled, {split}")
+    if difference := first_unlike(summary(data), summary(back)):
+        raise Broken(f"pickled, {difference}")
     few = [data.train[index] for index in range(min(2, len(data.train)))]
     if not torch.equal(data.to_images(few), back.to_images(few)):
         raise Broken("to_images makes other pictures after it was pickled")
@@ -228,12 +238,36 @@ CHECKS = (
     items_are_of_their_kind,
     splits_are_disjoint,
     loading_is_deterministic,
+    another_process_loads_the_same,
     pictures_can_be_scored,
     drawings_are_svg,
     labels_fit_the_items,
     outline_fits_the_items,
     data_survive_pickling,
 )
+
+
+def summary(data: Data) -> dict[str, Any]:
+    """What is to be the same each time: hashes of all items, labels, fingerprint; as JSON has it."""
+    found: dict[str, Any] = {split: list(map(_content, data.split(split))) for split in SPLITS}
+    for split, labels in data.labels.items():
+        found[f"labels of {split}"] = list(labels)
+    return found | {"fingerprint": data.fingerprint}
+
+
+def first_unlike(before: dict[str, Any], after: dict[str, Any]) -> str | None:
+    """What differs between two summaries, if anything does."""
+    for name in before | after:
+        one, other = before.get(name, []), after.get(name, [])
+        if one == other:
+            continue
+        if name == "fingerprint":
+            return f"the fingerprint is {other}; it was {one}"
+        if len(one) != len(other):
+            return f"{name} has {len(other)} items; it had {len(one)}"
+        odd = next(index for index in range(len(one)) if one[index] != other[index])
+        return f"{name}[{odd}] is another than it was"
+    return None
 
 
 def check_availability(told: Any, seconds: float, workspace: Workspace) -> None:
@@ -306,14 +340,6 @@ _ITEM_PROBLEMS: dict[str, Callable[[Any], str | None]] = {
     "sketches": _sketch_problem,
 }
 """By kind: why something is no item of it, or ``None``."""
-
-
-def _check_same(one: Sequence[Any], other: Sequence[Any], what: str) -> None:
-    if len(one) != len(other):
-        raise Broken(f"{what} has {len(other)} items; it had {len(one)}")
-    for index in range(len(one)):
-        if _content(one[index]) != _content(other[index]):
-            raise Broken(f"{what}[{index}] is another item than it was")
 
 
 def _content(item: Any) -> str:

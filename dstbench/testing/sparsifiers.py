@@ -19,7 +19,8 @@ from dstbench.sparsity import DynamicSparsifier, Sparsifier
 from dstbench.testing import settings
 from dstbench.testing.checking import Broken, Subject, merged, seeded
 from dstbench.testing.networks import NETWORKS
-from dstbench.testing.resuming import importable, resumed
+from dstbench.testing.processes import require_importable
+from dstbench.testing.resuming import resumed
 from dstbench.testing.trials import TOTAL_STEPS, Trial, first_difference
 
 SPARSITIES = (0.5, 0.75, 0.9)
@@ -227,8 +228,7 @@ def training_is_deterministic(subject: SparsifierSubject) -> None:
 def training_survives_a_new_process(subject: SparsifierSubject) -> None:
     """Saved after some steps and loaded in a new process, training goes on to the same weights,
     masks, moments and averages, bit for bit."""
-    if reason := importable(subject.cls):
-        raise SkipTest(reason)
+    require_importable(subject.cls)
     trials = list(subject.trials())
     for trial in trials:
         trial.train(STOP_EARLY)

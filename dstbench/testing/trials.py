@@ -61,7 +61,7 @@ class Trial:
         self.micro_batches = micro_batches
         self.bf16 = bf16
         self.channels_last = channels_last
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "weights"))
             self.network = NETWORKS[network].build()
         if channels_last:

@@ -1,5 +1,6 @@
 """Datasets that each break a promise: one that ``caught_by`` names."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -312,7 +313,7 @@ class Shuffled(Wrong, RightImages):
     """Shuffles by torch's global generator."""
 
     caught_by = "loading-is-deterministic"
-    happens = "loaded anew, train[0] is another item than it was"
+    happens = "loaded anew, train[0] is another than it was"
 
     def load(self, workspace: Workspace) -> Data:
         data = super().load(workspace)
@@ -343,7 +344,7 @@ class Relabelled(Wrong, RightImages):
     """Labels at random."""
 
     caught_by = "loading-is-deterministic"
-    happens = "the labels are others"
+    happens = "loaded anew, labels of train[0] is another than it was"
 
     def load(self, workspace: Workspace) -> Data:
         data = super().load(workspace)
@@ -354,13 +355,37 @@ class Remembering(Wrong, RightImages):
     """Comes from the cache in another form."""
 
     caught_by = "loading-is-deterministic"
-    happens = "loaded from the cache, train[0] is another item"
+    happens = "loaded from the cache, train[0] is another"
 
     def load(self, workspace: Workspace) -> Data:
         data = super().load(workspace)
         known = workspace.cache.has("remembered", {})
         workspace.cache.folder("remembered", {}, lambda folder: None)
         return replace(data, train=[item + int(known) for item in data.train])
+
+
+class Unordered(Wrong, RightImages):
+    """Takes its items in the order of a set of names."""
+
+    caught_by = "another-process-loads-the-same"
+    happens = "loaded in a new process, train["
+
+    def load(self, workspace: Workspace) -> Data:
+        data = super().load(workspace)
+        names = {f"image-{number}": item for number, item in enumerate(data.train)}
+        return replace(data, train=[names[name] for name in set(names)])
+
+
+class Homesick(Wrong, RightImages):
+    """Needs what only this process has."""
+
+    caught_by = "another-process-loads-the-same"
+    happens = "it failed in a new process"
+
+    def load(self, workspace: Workspace) -> Data:
+        if "pytest" not in sys.modules:
+            raise DataError("this is another process")
+        return super().load(workspace)
 
 
 def floating(items: Any) -> Tensor:

@@ -373,7 +373,7 @@ class Unreadable(Wrong, Growing):
     """Saves what must not be unpickled."""
 
     caught_by = "training-survives-a-new-process"
-    happens = "loading failed in the new process"
+    happens = "it failed in a new process"
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"settings": self.settings}
