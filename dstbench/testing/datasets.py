@@ -248,7 +248,7 @@ CHECKS = (
 
 
 def summary(data: Data) -> dict[str, Any]:
-    """What is to be the same each time: hashes of all items, labels, fingerprint; as JSON has it."""
+    """What is to be the same each time: hashes of items, labels, fingerprint; as JSON has it."""
     found: dict[str, Any] = {split: list(map(_content, data.split(split))) for split in SPLITS}
     for split, labels in data.labels.items():
         found[f"labels of {split}"] = list(labels)

@@ -119,6 +119,18 @@ def counts_are_exact(subject: SparsifierSubject) -> None:
                 )
 
 
+def topology_moves(subject: SparsifierSubject) -> None:
+    """The topology updates of a dynamic sparsifier replace connections, within the ten steps of a
+    trial: else nothing that is promised of them is checked."""
+    if not issubclass(subject.cls, DynamicSparsifier):
+        raise SkipTest("its masks are fixed: it is no DynamicSparsifier")
+    if not any(_steps_that_move(trial) for trial in subject.trials()):
+        raise Broken(
+            f"no mask changed within {STEPS} of {TOTAL_STEPS} steps, with {subject.values}: give "
+            "trial_settings with which updates come sooner, or replace more"
+        )
+
+
 def counts_stay(subject: SparsifierSubject) -> None:
     """No step, topology updates included, changes how many weights of a layer are active."""
     for trial in subject.trials():
@@ -346,6 +358,7 @@ CHECKS = (
     arguments_are_validated,
     sparsity_is_to_be_had,
     counts_are_exact,
+    topology_moves,
     counts_stay,
     only_weights_are_masked,
     inactive_weights_are_zero,

@@ -193,6 +193,16 @@ class Retelling(Wrong, Sparsifier):
         return counts | {first: counts[first] - 1, second: counts[second] + 1}
 
 
+class Late(Wrong, Growing):
+    """Begins to move when the trial is over."""
+
+    caught_by = "topology-moves"
+    happens = "no mask changed within 10 of 24 steps, with {'exploration_frequency': 3}"
+
+    def updates_at(self, step: int) -> bool:
+        return super().updates_at(step) and step > 12
+
+
 class Multiplying(Wrong, Growing):
     """Grows one connection more than it drops."""
 
