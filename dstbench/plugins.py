@@ -24,6 +24,8 @@ from dstbench.failures import FAILURES
 from dstbench.grid import DENSE
 from dstbench.hints import did_you_mean
 
+__all__ = ["PINS"]  # all that plugins need of it
+
 GROUP = "dstbench"
 PINS = "DSTBENCH_PLUGINS"
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+# All that executors need of it.
+__all__ = ["CellFolder", "RecordVersion", "Store", "write_atomically"]
 
 SECONDS_BETWEEN_CLAIMS = 2
 """How often a process says at which step it is, at most."""

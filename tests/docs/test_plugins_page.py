@@ -31,8 +31,10 @@ PUBLIC = {
         "dstbench.execution",
         "dstbench.grid",
         "dstbench.parallel",
+        "dstbench.plugins",
         "dstbench.records",
         "dstbench.sparsity",
+        "dstbench.store",
         "dstbench.testing",
     )
 }
