@@ -1,0 +1,138 @@
+"""One task of Ray's for each cell whose turn is not over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.text import Text
+
+from dstbench.contracts import Ended
+from dstbench.errors import HeldError, StoreError
+from dstbench.grid import Cell
+from dstbench_ray.files import File
+from dstbench_ray.nodes import Conditions, Failed, Started
+from dstbench_ray.results import Apart, Delivery, Shared
+
+TRIES = 3
+"""Of a cell whose process dies while the node lives on. One death may be the doing of a neighbour
+that took all the memory, or of a node about to go down; three are the cell's."""
+SECONDS_TO_CANCEL = 10
+
+
+@dataclass
+class Turn:
+    """The turn of a cell, over all its tries."""
+
+    cell: Cell
+    latest: Started | None = None
+    """Where it is, or was when its process died."""
+    deaths: list[str] = field(default_factory=list)
+    """Of its process: the machine of each."""
+    delivery: Delivery | None = None
+    error: str | None = None
+
+    def close(self) -> None:
+        if self.delivery:
+            self.delivery.close()
+
+
+class Tasks:
+    """The tasks, which Ray starts in the order in which they are added.
+
+    Each is a generator on a node, heard item by item. Ray itself is not to try any again: it would
+    count the deaths of nodes as it counts those of processes.
+    """
+
+    def __init__(
+        self, ray: Any, place: Shared | Apart, resources: dict[str, float], conditions: Conditions
+    ) -> None:
+        self.ray = ray
+        self.place = place
+        self.conditions = conditions
+        self.function = ray.remote(place.function)
+        self.options = {
+            **resources,
+            "max_retries": 0,
+            "num_returns": "streaming",
+            "runtime_env": {"env_vars": place.environment()},
+        }
+        self.turns: dict[Any, Turn] = {}
+        """By their tasks; of those that are not over."""
+
+    def add(self, cell: Cell) -> None:
+        turn = Turn(cell)
+        self.turns[self._start(turn)] = turn
+
+    def ended(self) -> Iterator[Ended]:
+        """Every cell, as soon as its turn is over."""
+        while self.turns:
+            (task, *_), _ = self.ray.wait(list(self.turns), fetch_local=False)
+            turn = self.turns[task]
+            successor = self._hear(task, turn)
+            del self.turns[task]
+            if successor:
+                self.turns[successor] = turn
+            else:
+                turn.close()
+                yield Ended(turn.cell, turn.error)
+
+    def close(self) -> None:
+        """End what is running, and wait for its end."""
+        for task in self.turns:
+            self.ray.cancel(task, force=True)
+        if ends := [task.completed() for task in self.turns]:
+            self.ray.wait(ends, num_returns=len(ends), timeout=SECONDS_TO_CANCEL, fetch_local=False)
+        for turn in self.turns.values():
+            turn.close()
+
+    def _start(self, turn: Turn) -> Any:
+        """A task for a turn, behind all that are waiting."""
+        where: dict[str, Any] = {}
+        if turn.delivery and turn.latest:  # the cell's checkpoint is there, if the node still is
+            affinity = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+            where["scheduling_strategy"] = affinity(turn.latest.node, soft=True)
+        function = self.function.options(**self.options, **where)
+        return function.remote(*self.place.arguments(turn.cell, self.conditions))
+
+    def _hear(self, task: Any, turn: Turn) -> Any | None:
+        """Take the next item of a task; the task to listen to then, unless the turn is over."""
+        errors = self.ray.exceptions
+        try:
+            self._take(self.ray.get(next(task)), turn)
+        except StopIteration:
+            return None
+        except (errors.NodeDiedError, errors.ObjectLostError):
+            return self._start(turn)
+        except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
+            turn.deaths.append(turn.latest.host if turn.latest else "an unknown node")
+            if len(turn.deaths) < TRIES:
+                return self._start(turn)
+            hosts = ", ".join(dict.fromkeys(turn.deaths))
+            turn.error = (
+                f"its process died {TRIES} times (on {hosts}): killed, perhaps for want of memory, "
+                f"or by an error in C code; Ray says: {error}"
+            )
+            return None
+        except (StoreError, OSError, errors.RayError) as error:
+            self.ray.cancel(task, force=True)
+            turn.error = None if isinstance(error, HeldError) else _text(error)
+            return None
+        return task
+
+    def _take(self, item: Started | File | Failed, turn: Turn) -> None:
+        match item:
+            case Started():
+                turn.latest = item
+                turn.delivery = turn.delivery or self.place.expect(turn.cell)
+            case File():
+                assert turn.delivery is not None
+                turn.delivery.receive(item)
+            case Failed():
+                turn.error = item.error
+
+
+def _text(error: Exception) -> str:
+    """Its message, without the colours that Ray gives it."""
+    return Text.from_ansi(str(error)).plain
