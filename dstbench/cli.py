@@ -153,6 +153,7 @@ def run(
                 executor=where,
                 minutes=benchmark.execution.minutes_per_cell,
                 threads=threads,
+                device=device,
             )
     except KeyboardInterrupt:
         notes.print("stopped; the same command goes on from the latest checkpoint")

@@ -295,7 +295,8 @@ class RunCell(Protocol):
 
     @property
     def device(self) -> str:
-        """``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
+        """Of this machine: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Where it was left to dstbench,
+        another process chooses among what its machine has."""
 
     @property
     def minutes(self) -> float | None:

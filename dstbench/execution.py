@@ -43,6 +43,7 @@ class CellRunner:
         versions: Mapping[str, RecordVersion | None],
         minutes: float | None = None,
         threads: int | None = None,
+        choice: str | None = None,
     ) -> None:
         """
         Args:
@@ -50,11 +51,14 @@ class CellRunner:
                 one was run by somebody else meanwhile.
             minutes: time limit of a cell.
             threads: CPU threads in other processes than this one.
+            choice: of the device in other processes, whose machines may have what this one has
+                not: ``auto``, ``cpu``, …; by default the device of this one.
         """
         self.runner = runner
         self.versions = versions
         self.minutes = minutes
         self.threads = threads
+        self.choice = choice or self.device
 
     @property
     def results(self) -> Path:
@@ -69,27 +73,27 @@ class CellRunner:
             self.runner.run(cell, self.versions.get(cell.id), self.minutes)
 
     def into(self, results: Path) -> CellRunner:
-        runner = _runner(results.absolute(), self.device, self.threads)
-        return CellRunner(runner, {}, self.minutes, self.threads)
+        runner = _runner(results.absolute(), self.choice, self.threads)
+        return CellRunner(runner, {}, self.minutes, self.threads, self.choice)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _elsewhere, (
-            self.results.absolute(), self.device, self.threads, self.versions, self.minutes
+            self.results.absolute(), self.choice, self.threads, self.versions, self.minutes
         )  # fmt: skip
 
 
 def _elsewhere(
     results: Path,
-    device: str,
+    choice: str,
     threads: int | None,
     versions: Mapping[str, RecordVersion | None],
     minutes: float | None,
 ) -> CellRunner:
-    return CellRunner(_runner(results, device, threads), versions, minutes, threads)
+    return CellRunner(_runner(results, choice, threads), versions, minutes, threads, choice)
 
 
 @lru_cache
-def _runner(results: Path, device: str, threads: int | None) -> Runner:
+def _runner(results: Path, choice: str, threads: int | None) -> Runner:
     """The runner of this process."""
     import torch
 
@@ -102,7 +106,7 @@ def _runner(results: Path, device: str, threads: int | None) -> Runner:
 
     if threads is not None:
         torch.set_num_threads(threads)
-    workspace = Workspace(choose_device(device), Cache(), _report)
+    workspace = Workspace(choose_device(choice), Cache(), _report)
     return Runner(load_plugins(), Store(results), workspace)
 
 

@@ -86,6 +86,7 @@ class Runner:
         executor: Executor | None = None,
         minutes: float | None = None,
         threads: int | None = None,
+        device: str | None = None,
     ) -> list[Record]:
         """The record of every cell; those that have a result already are not run again.
 
@@ -101,6 +102,8 @@ class Runner:
             minutes: after which a cell is stopped, and recorded as failed. It is stopped by ending
                 its process, so that it takes an executor that runs cells in others.
             threads: CPU threads of each process that the executor starts.
+            device: how each of them chooses its own (``auto``, ``cpu``, …); by default the
+                workspace's.
 
         Raises:
             DataError: before anything is trained, if a dataset cannot be loaded or is too small.
@@ -113,7 +116,7 @@ class Runner:
                 self.attempt(self._leave_out, cell, *unable[cell.id])
         versions = {cell.id: self.store.cell(cell).version() for cell in to_run}
         run = in_this_process if executor is None else executor.run
-        run_all(to_run, run, CellRunner(self, versions, minutes, threads))
+        run_all(to_run, run, CellRunner(self, versions, minutes, threads, device))
         return [record for cell in cells if (record := self._readable(cell))]
 
     def attempt(self, function: Callable[..., object], *arguments: Any) -> bool:

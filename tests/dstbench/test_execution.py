@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from dstbench.contracts import Ended, RunCell, Workspace
 from dstbench.execution import TRIES, CellRunner, in_this_process, run_all
@@ -62,6 +63,16 @@ def test_into_another_folder(runner: Runner, make_cell: MakeCell, tmp_path: Path
     run(runner, [cell]).into(tmp_path / "elsewhere")(cell)
     assert Store(tmp_path / "elsewhere").cell(cell).record() is not None
     assert runner.store.cell(cell).record() is None
+
+
+def test_another_process_may_choose_another_device(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that submits jobs may have no GPU, where they have some."""
+    chosen, left = CellRunner(runner, {}), CellRunner(runner, {}, choice="auto")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert [pickle.loads(pickle.dumps(each)).device for each in (chosen, left)] == ["cpu", "cuda"]
+    assert left.device == "cpu"
 
 
 def test_a_cell_that_was_run_meanwhile_is_left_as_it_is(
