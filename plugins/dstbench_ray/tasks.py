@@ -52,11 +52,14 @@ class Tasks:
         self.place = place
         self.conditions = conditions
         self.function = ray.remote(place.function)
+        variables = place.environment()
+        if not resources["num_gpus"]:
+            variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray would leave all to be seen
         self.options = {
             **resources,
             "max_retries": 0,
             "num_returns": "streaming",
-            "runtime_env": {"env_vars": place.environment()},
+            "runtime_env": {"env_vars": variables},
         }
         self.turns: dict[Any, Turn] = {}
         """By their tasks; of those that are not over."""

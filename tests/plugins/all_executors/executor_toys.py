@@ -67,7 +67,7 @@ class Notes:
             "pid": os.getpid(),
             "parent": os.getppid(),
             "threads": torch.get_num_threads(),
-            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
             "folder": os.getcwd(),
             "variable": os.environ.get("DSTBENCH_TOY", ""),
             "results": str(self.results),

@@ -95,7 +95,7 @@ def test_every_cell_once_on_all_nodes_as_if_it_were_here(
     assert len(notes) == 8
     assert len({note["parent"] for note in notes}) == 3
     for note in notes:
-        assert note["threads"] == 1
+        assert (note["threads"], note["gpus"]) == (1, "")
         assert note["folder"] == str(tmp_path)
         assert note["variable"] == "wooden"
     assert os.listdir(run_cell.results) == ["cells"]
