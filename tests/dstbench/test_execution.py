@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from dstbench.execution import TRIES, CellRunner, in_this_process, run_all
 from dstbench.grid import Cell
 from dstbench.plugins import Plugins
 from dstbench.runner import Runner
-from dstbench.store import Store
+from dstbench.store import CellFolder, Claim, Store
 
 MakeCell = Callable[..., Cell]
 
@@ -330,3 +331,77 @@ def test_status_while_it_runs(folder: Path) -> None:
             break
         time.sleep(0.2)
     assert out.splitlines()[-1] == "6 cells: 6 waiting"
+
+
+LONGER = BENCHMARK.replace("steps = 30", "steps = 1500\ncheckpoint_every = 50")
+
+
+def wait_for_checkpoint(results: Path, process: Callable[[int], bool]) -> Claim:
+    """The claim of a cell that such a process runs, and has a checkpoint of."""
+    for _ in range(600):
+        for path in results.glob("cells/*/checkpoint.pt"):
+            claim = CellFolder(path.parent).claim()
+            if claim and process(claim.pid):
+                return claim
+        time.sleep(0.1)
+    raise AssertionError("no checkpoint in a minute")
+
+
+def each_once(results: Path) -> bool:
+    """Whether each cell's steps were all taken, and none of them twice."""
+    histories = [path.read_text() for path in results.glob("cells/*/history.csv")]
+    rows = [[line.split(",")[0] for line in history.splitlines()[1:]] for history in histories]
+    return rows == [[str(step) for step in range(50, 1501, 50)]] * 6
+
+
+@pytest.mark.slow
+def test_a_grid_on_three_machines_of_which_one_dies(folder: Path) -> None:
+    """Nodes of a Ray cluster on this machine."""
+    Cluster = pytest.importorskip("ray.cluster_utils").Cluster  # noqa: N806
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    (folder / "toys.toml").write_text(LONGER)
+    finish(start("run", "toys.toml", "--results", "alone"))
+    cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    try:
+        nodes = [cluster.add_node(**node), cluster.add_node(**node)]
+        raylets = {each.all_processes["raylet"][0].process.pid: each for each in nodes}
+        (folder / "toys.toml").write_text(
+            f'{LONGER}\n[execution]\nexecutor = "ray"\n'
+            f'[executors.ray]\naddress = "{cluster.address}"\n'
+        )
+        process = start("run", "toys.toml")
+        claim = wait_for_checkpoint(folder / "results" / "toys", lambda pid: parent(pid) in raylets)
+        cluster.remove_node(raylets[parent(claim.pid)], allow_graceful=False)
+        said = finish(process)
+    finally:
+        cluster.shutdown()
+    assert "raylet" not in said
+    results = folder / "results" / "toys"
+    assert scores(results) == scores(folder / "alone" / "toys")
+    assert each_once(results)
+
+
+def parent(pid: int) -> int:
+    """Of a process; -1 if there is no such process."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except FileNotFoundError:
+        return -1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("sinfo") is None, reason="there is no Slurm here")
+def test_a_grid_as_jobs_of_which_one_is_preempted(folder: Path) -> None:
+    (folder / "toys.toml").write_text(LONGER)
+    finish(start("run", "toys.toml", "--results", "alone"))
+    (folder / "toys.toml").write_text(
+        f'{LONGER}\n[execution]\nexecutor = "slurm"\n[executors.slurm]\ncpus = 1\ngpus = 0\n'
+    )
+    process = start("run", "toys.toml")
+    results = folder / "results" / "toys"
+    claim = wait_for_checkpoint(results, lambda pid: parent(pid) != -1)
+    os.kill(claim.pid, signal.SIGUSR2)
+    finish(process)
+    assert scores(results) == scores(folder / "alone" / "toys")
+    assert each_once(results)
+    assert "Requeued job" in "".join(path.read_text() for path in results.glob("slurm/*.out"))
