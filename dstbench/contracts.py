@@ -328,6 +328,8 @@ class Executor(ABC):
 
     name: ClassVar[str]
     Settings: ClassVar[type[PluginSettings]] = PluginSettings
+    trial_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
 
     def __init__(self, settings: PluginSettings) -> None:
         self.settings: Any = settings

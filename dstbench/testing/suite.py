@@ -8,11 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from dstbench.config import explain
-from dstbench.contracts import Data, Dataset, FeatureExtractor, Model
+from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Model
 from dstbench.errors import ConfigError
 from dstbench.sparsity import Sparsifier
-from dstbench.testing import datasets, extractors, models, sparsifiers
-from dstbench.testing import settings as of_settings
+from dstbench.testing import datasets, executors, extractors, models, sparsifiers
 from dstbench.testing.checking import Check, Subject, make_check
 
 _KINDS: dict[type[Any], tuple[type[Any], tuple[Callable[[Any], None], ...]]] = {
@@ -20,7 +19,7 @@ _KINDS: dict[type[Any], tuple[type[Any], tuple[Callable[[Any], None], ...]]] = {
     Dataset: (datasets.DatasetSubject, datasets.CHECKS),
     Model: (models.ModelSubject, models.CHECKS),
     FeatureExtractor: (extractors.ExtractorSubject, extractors.CHECKS),
-    object: (Subject, of_settings.CHECKS),
+    Executor: (executors.ExecutorSubject, executors.CHECKS),
 }
 """By base class: what is checked, and the functions that check it."""
 

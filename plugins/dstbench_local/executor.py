@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from threading import Thread
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -37,9 +38,11 @@ class Local(Executor):
             description="cells at a time, each in a process; none: one per GPU, without GPUs one",
         )
 
+    trial_settings: ClassVar[Mapping[str, Any]] = {"jobs": 2}
+
     def run(self, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
         gpus = _gpus() if run_cell.device == "cuda" else []
-        jobs = min(self.settings.jobs or len(gpus) or 1, len(cells))
+        jobs = min(self.settings.jobs or len(gpus) or 1, max(1, len(cells)))
         if jobs == 1 and run_cell.minutes is None:
             yield from in_this_process(run_cell, cells)
             return

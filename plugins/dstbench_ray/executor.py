@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
@@ -65,6 +65,8 @@ class Ray(Executor):
             description="whether all nodes see the results folder; false: results are sent to the "
             "machine that runs dstbench",
         )
+
+    trial_settings: ClassVar[Mapping[str, Any]] = {"gpus": 0}
 
     def run(self, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
         ray = import_ray()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -68,6 +68,7 @@ class Slurm(Executor):
             "without a value",
         )
 
+    trial_settings: ClassVar[Mapping[str, Any]] = {"gpus": 0, "cpus": 1, "minutes": 5}
     cluster: ClassVar[type[Cluster]] = Cluster
     seconds_between_looks: ClassVar[float] = 15
 

@@ -132,8 +132,7 @@ def test_the_code_of_every_kind_is_a_plugin(plugins: Plugins) -> None:
 def test_the_plugins_of_the_page_keep_their_promises(
     plugins: Plugins, installed: Path, tmp_path: Path
 ) -> None:
-    names = [name for name in page_plugins(plugins) if name != "sparsest-first"]
-    dstbench("check", *names, cwd=tmp_path, path=installed)
+    dstbench("check", *page_plugins(plugins), cwd=tmp_path, path=installed)
 
 
 def test_the_benchmark_of_ones_own_plugins_runs(installed: Path, tmp_path: Path) -> None:

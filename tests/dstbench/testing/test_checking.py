@@ -15,8 +15,10 @@ from wrong_sparsifiers import Drifting, Growing, Shrinking, Unwilling
 
 from dstbench.contracts import Data, Executor
 from dstbench.errors import ConfigError
+from dstbench.execution import in_this_process
 from dstbench.testing import CheckFailed, checks
 from dstbench.testing.checking import Subject, empty_workspace, make_check, merged, seeded
+from dstbench.testing.running import run
 from dstbench.testing.trials import Trial, first_difference
 
 
@@ -161,17 +163,35 @@ def test_a_model_of_a_kind_without_data_is_skipped_unless_it_is_given_some() -> 
     the_check(UnknownKind, "loss-is-finite", data=data)()
 
 
-def test_an_executor_has_the_checks_of_its_settings() -> None:
-    class Nowhere(Executor):
-        """Runs nothing."""
+def test_an_executor_that_starts_no_processes_has_none_to_end() -> None:
+    class Here(Executor):
+        """Runs cells in this process."""
 
-        name = "nowhere"
+        name = "here"
 
         def run(self, run_cell: Any, cells: Any) -> Any:
-            return iter(())
+            return in_this_process(run_cell, cells)
 
-    for check in checks(Nowhere):
-        check()
+    outcomes = list(run(checks(Here)))
+    assert {outcome.state for outcome in outcomes} == {"kept", "skipped"}
+    skipped = {str(each.check): each.reason for each in outcomes if each.state == "skipped"}
+    assert skipped == dict.fromkeys(
+        ("a-dead-process-ends-its-cell-alone", "closing-leaves-no-process-behind"),
+        "it runs cells in the process that asks for them",
+    )
+
+
+def test_an_executor_whose_cluster_is_not_there_is_skipped() -> None:
+    class Away(Executor):
+        """Runs nothing here."""
+
+        name = "away"
+
+        def run(self, run_cell: Any, cells: Any) -> Any:
+            raise ConfigError("there is no cluster")
+
+    with pytest.raises(SkipTest, match="it runs no cells here: there is no cluster"):
+        the_check(Away, "every-cell-is-run-once")()
 
 
 def test_the_first_difference() -> None:

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 from toys import ToyImages, ToyModel
 from wrong_datasets import RightImages, RightSketches
+from wrong_executors import RightExecutor
 from wrong_extractors import RightFeatures
 from wrong_models import RightModel, RightSketchModel, RightTransformer
 from wrong_plugins import all_wrong
 from wrong_sparsifiers import ByFirstGradient, Growing, Uneven
 
-from dstbench.contracts import Data, Dataset, FeatureExtractor, Model
+from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Model
 from dstbench.sparsity import Sparsifier
-from dstbench.testing import Check, CheckFailed, checks, datasets
+from dstbench.testing import Check, CheckFailed, checks, datasets, executors
 from dstbench.testing.checking import empty_workspace
 
 RIGHT: dict[type[Any], list[type[Any]]] = {
@@ -21,6 +22,7 @@ RIGHT: dict[type[Any], list[type[Any]]] = {
     Dataset: [RightImages, RightSketches, ToyImages],
     Model: [RightModel, RightTransformer, RightSketchModel, ToyModel],
     FeatureExtractor: [RightFeatures],
+    Executor: [RightExecutor],
 }
 """By kind: plugins that keep all promises."""
 
@@ -50,7 +52,8 @@ def toy_images() -> Data:
 def test_a_wrong_plugin_is_caught(
     cls: type[Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "SECONDS", getattr(cls, "patience", datasets.SECONDS))
+    for module in (datasets, executors):
+        monkeypatch.setattr(module, "SECONDS", getattr(cls, "patience", module.SECONDS))
     check = the_check(cls, name)
     with pytest.raises(CheckFailed) as caught:
         check()

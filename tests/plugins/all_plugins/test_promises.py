@@ -12,7 +12,7 @@ from dstbench.testing import CheckFailed, checks
 
 SHIPPED = [plugin for plugin in load_plugins().listing if plugin.distribution == "dstbench"]
 
-QUICK = {"chirodiff", "digits", "image-folder", "lenet-digits", "local"}
+QUICK = {"chirodiff", "digits", "image-folder", "lenet-digits"}
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def test_a_shipped_plugin_keeps_its_promises(
     plugin: Plugin, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DSTBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
     assert plugin.cls is not None
     settings = {"path": str(pictures)} if plugin.name == "image-folder" else None
     kept, broken = 0, []
