@@ -84,7 +84,8 @@ class Data:
     generated, into uint8 images (N, C, H, W), the form in which they are scored and shown;
     ``to_svg`` makes an SVG document of one item, where items are drawings. ``fingerprint`` is a
     hash of the content, the key of everything that is cached about it. ``labels`` has one per
-    item of each split, where the dataset knows any (class, number of strokes, …).
+    item of each split, where the dataset knows any (class, number of strokes, …). There may be no
+    items for validation.
     """
 
     train: Sequence[Any]

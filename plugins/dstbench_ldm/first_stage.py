@@ -102,7 +102,8 @@ def _encoded(
             _write_latents(folder / split, autoencoder, data, split, shape, workspace.report)
         facts = _facts(autoencoder, latents(folder), data)
         (folder / "facts.json").write_text(json.dumps(facts, indent=2))
-        workspace.report(f"first stage: {facts['first_stage_rmse']:.4f} RMSE on validation images")
+        if error := facts.get("first_stage_rmse"):
+            workspace.report(f"first stage: {error:.4f} RMSE on validation images")
 
     def latents(folder: Path) -> dict[Split, Tensor]:
         return {split: _mapped(folder / split, shape, len(data.split(split))) for split in SPLITS}
@@ -141,21 +142,26 @@ def _write_latents(
 def _mapped(path: Path, shape: Sequence[int], count: int) -> Tensor:
     """Latents (count, C, h, w) as they lie on disk."""
     size = (count, *shape)
+    if count == 0:
+        return torch.empty(size)
     return torch.from_file(str(path), size=math.prod(size), dtype=torch.float32).view(size)
 
 
 def _facts(
     autoencoder: Any, latents: dict[Split, Tensor], data: Data
 ) -> dict[str, float | int | str]:
-    """What is recorded: errors are those of the validation split, with pixels in 0…1."""
+    """What is recorded: errors are those of the validation split, if there is one, with pixels in
+    0…1."""
+    facts: dict[str, float | int | str] = {
+        "scaling_factor": 1 / float(latents["train"].std()),
+        "first_stage_parameters": autoencoder.num_parameters(),
+    }
+    if not len(data.validation):
+        return facts
     squared_errors = []
     for start in range(0, len(data.validation), BATCH):
         batch = latents["validation"][start : start + BATCH].to(autoencoder.device)
         images = data.to_images(data.validation[start : start + BATCH])
         errors = (decode(autoencoder, batch).cpu().double() - images) / 255
         squared_errors.append(errors.square().flatten(1).mean(dim=1))
-    return {
-        "scaling_factor": 1 / float(latents["train"].std()),
-        "first_stage_parameters": autoencoder.num_parameters(),
-        "first_stage_rmse": float(torch.cat(squared_errors).mean().sqrt()),
-    }
+    return facts | {"first_stage_rmse": float(torch.cat(squared_errors).mean().sqrt())}

@@ -58,6 +58,16 @@ def test_a_published_autoencoder(workspace: Workspace, published: Path, below: s
     assert stage.scaling_factor == pytest.approx(1 / float(stage.latents["train"].std()))
 
 
+def test_without_a_validation_split_no_error_is_known(
+    workspace: Workspace, published: Path
+) -> None:
+    data = images(3, 16)
+    assert not data.validation
+    stage = prepare_first_stage(published_at(published), data, workspace)
+    assert stage.latents["validation"].shape == (0, *stage.latents["train"].shape[1:])
+    assert "first_stage_rmse" not in stage.facts
+
+
 def test_sizes_that_are_not_the_published_ones(workspace: Workspace, published: Path) -> None:
     for changed in ({"latent_channels": 4}, {"block_out_channels": (8, 8, 8)}):
         settings = published_at(published, **changed)
