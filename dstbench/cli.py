@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from dstbench import __version__
-from dstbench.errors import ConfigError, DstbenchError, StoreError
+from dstbench.errors import ConfigError, DstbenchError, PluginError, StoreError
+from dstbench.failures import FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -127,7 +128,7 @@ def run(
     if dry_run:
         _print_cells(selected)
         return
-    where = _executor(benchmark, plugins, executor, jobs)
+    where = _executor(file, benchmark, plugins, executor, jobs)
 
     import torch
 
@@ -180,7 +181,7 @@ def run(
 
 
 def _executor(
-    benchmark: Benchmark, plugins: Plugins, name: str | None, jobs: int | None
+    file: Path, benchmark: Benchmark, plugins: Plugins, name: str | None, jobs: int | None
 ) -> Executor | None:
     """The executor that is asked for; ``jobs`` goes over what the file says."""
     name = name or benchmark.execution.executor
@@ -188,12 +189,18 @@ def _executor(
         return None  # what ships as a plugin may be left out
     name = name or "local"
     cls: type[Executor] = plugins.find("executor", name)
-    settings = benchmark.executors.get(name) or cls.Settings()
-    if jobs is not None:
-        if name != "local":
-            raise ConfigError(f"--jobs is of executor 'local', not of '{name}'")
-        settings = settings.model_copy(update={"jobs": jobs})
-    return cls(settings)
+    if jobs is not None and name != "local":
+        raise ConfigError(f"--jobs is of executor 'local', not of '{name}'")
+    try:
+        settings = benchmark.executors.get(name) or cls.Settings()
+        return cls(settings if jobs is None else settings.model_copy(update={"jobs": jobs}))
+    except DstbenchError:
+        raise
+    except FAILURES as error:
+        raise PluginError(
+            f"executor '{name}' cannot be had with its settings ([executors.{name}] in {file}, "
+            f"'dstbench plugins {name}' lists them): {type(error).__name__}: {error}"
+        ) from error
 
 
 def _print_availability(found: list[tuple[Need, Availability]], download: bool) -> None:

@@ -297,9 +297,17 @@ class _Reader:
         }
         self._stop_if_wrong()
         return execution, {
-            name: self._validate(executor.cls.Settings, self._table(starts, "executors", name))
+            name: self._of_executor(executor.cls.Settings, self._table(starts, "executors", name))
             for name, executor in found.items()
         }
+
+    def _of_executor(self, schema: type[PluginSettings], table: _Table) -> PluginSettings:
+        """Its settings, without which no cell could be run."""
+        try:
+            return self._validate(schema, table)
+        except FAILURES as error:
+            self._note(table.locate(()), f"its validation failed: {type(error).__name__}: {error}")
+            return schema.model_construct()
 
     def _task(
         self,

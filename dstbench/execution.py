@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.contracts import Ended
-from dstbench.errors import HeldError, StoreError
+from dstbench.errors import DstbenchError, HeldError, PluginError, StoreError
+from dstbench.failures import FAILURES
 
 if TYPE_CHECKING:
-    from dstbench.contracts import RunCell
+    from dstbench.contracts import Executor, RunCell
     from dstbench.grid import Cell
     from dstbench.runner import Runner
     from dstbench.store import RecordVersion
@@ -123,6 +125,20 @@ def in_this_process(run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]
             yield Ended(cell, str(error))
         else:
             yield Ended(cell)
+
+
+def run_by(executor: Executor, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+    """Run the cells as the executor does.
+
+    Raises :class:`~dstbench.errors.PluginError` where it fails itself, which is none of its cells'
+    doing.
+    """
+    try:
+        yield from executor.run(run_cell, cells)
+    except DstbenchError:
+        raise
+    except FAILURES:
+        raise PluginError(f"executor '{executor.name}' failed:\n{traceback.format_exc()}") from None
 
 
 def run_all(

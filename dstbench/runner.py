@@ -39,7 +39,7 @@ from dstbench.errors import (
     ScoreError,
     StoreError,
 )
-from dstbench.execution import CellRunner, in_this_process, run_all, time_limit
+from dstbench.execution import CellRunner, in_this_process, run_all, run_by, time_limit
 from dstbench.failures import FAILURES, contained, within
 from dstbench.grid import DENSE, Cell
 from dstbench.machine import environment, peak_memory, reset_peak_memory
@@ -108,6 +108,7 @@ class Runner:
         Raises:
             DataError: before anything is trained, if a dataset cannot be loaded or is too small.
             ScoreError: before anything is trained, if there will be too few images to score.
+            PluginError: if the executor fails.
         """
         unable = self._unable([cell for cell in cells if self._is_open(cell)], download, minutes)
         to_run = [cell for cell in cells if self._is_open(cell) and cell.id not in unable]
@@ -115,7 +116,7 @@ class Runner:
             if cell.id in unable:
                 self.attempt(self._leave_out, cell, *unable[cell.id])
         versions = {cell.id: self.store.cell(cell).version() for cell in to_run}
-        run = in_this_process if executor is None else executor.run
+        run = in_this_process if executor is None else partial(run_by, executor)
         run_all(to_run, run, CellRunner(self, versions, minutes, threads, device))
         return [record for cell in cells if (record := self._readable(cell))]
 

@@ -826,6 +826,47 @@ def test_executors_that_are_asked_for(dstbench: Dstbench, folder: Path) -> None:
     assert len(list(folder.glob("elsewhere/toys/cells/*/record.json"))) == 2
 
 
+STRIKES = """
+from dstbench import hookimpl
+from dstbench.contracts import Executor, PluginSettings
+
+class Particular(Executor):
+    name = "particular"
+    class Settings(PluginSettings):
+        wages: int
+    def run(self, run_cell, cells):
+        return iter(())
+
+class OnStrike(Executor):
+    name = "on-strike"
+    def run(self, run_cell, cells):
+        run_cell(cells[0])
+        raise RuntimeError("no more of this")
+        yield
+
+@hookimpl
+def dstbench_executors():
+    return [Particular, OnStrike]
+"""
+
+
+def test_executors_that_fail(dstbench: Dstbench, folder: Path, toys_installed: Path) -> None:
+    info = toys_installed / "strikes-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: strikes\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dstbench]\nstrikes = strikes\n")
+    (toys_installed / "strikes.py").write_text(STRIKES)
+    outcome = dstbench("run", "toys.toml", "--executor", "particular")
+    assert outcome.code == 2
+    assert "executor 'particular' cannot be had with its settings" in outcome.err
+    assert "wages" in outcome.err
+    outcome = dstbench("run", "toys.toml", "--executor", "on-strike")
+    assert outcome.code == 2
+    assert "error: executor 'on-strike' failed:\nTraceback" in outcome.err
+    assert "RuntimeError: no more of this\n" in outcome.err
+    assert len(list(folder.glob("results/toys/cells/*/record.json"))) == 1
+
+
 # Killed (promise 15)
 
 DIGITS = """

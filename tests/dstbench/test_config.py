@@ -85,7 +85,15 @@ class Farm:
 
 class Barn:
     name = "barn"
-    Settings = PluginSettings
+
+    class Settings(PluginSettings):
+        burnt: bool = False
+
+        @model_validator(mode="after")
+        def check(self) -> "Barn.Settings":
+            if self.burnt:
+                raise KeyError("hay")
+            return self
 
 
 CLASSES: dict[Kind, tuple[type[Any], ...]] = {
@@ -500,7 +508,7 @@ def test_where_cells_are_run(load: Load) -> None:
     benchmark = load(GOOD + EXECUTION)
     assert benchmark.execution == ExecutionSettings(executor="farm", minutes_per_cell=5)
     assert {name: vars(settings) for name, settings in benchmark.executors.items()} == {
-        "farm": {"acres": 3}, "barn": {},
+        "farm": {"acres": 3}, "barn": {"burnt": False},
     }  # fmt: skip
     assert cells(benchmark) == cells(load(GOOD))
     preset = load(GOOD + EXECUTION + "[presets.big.executors.farm]\nacres = 4\n", preset="big")
@@ -516,6 +524,8 @@ def test_where_cells_are_run(load: Load) -> None:
          "(known: acres)"),
         (".barn", ".bran", "x.toml:20: executors.bran: unknown executor 'bran'; did you mean "
          "'barn'? (known: barn, farm)"),
+        (".barn]", ".barn]\nburnt = true", "x.toml:20: executors.barn: its validation failed: "
+         "KeyError: 'hay'"),
         ("= 5", "= 0", "x.toml:17: execution.minutes_per_cell: should be greater than 0, is 0"),
     ],
 )  # fmt: skip

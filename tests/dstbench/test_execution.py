@@ -157,6 +157,12 @@ class Crashes(Sparsifier):
         import os
         os._exit(11)
 
+class Stumbles(Sparsifier):
+    '''Falls.'''
+    name = "stumbles"
+    def attach(self, *args, **kwargs):
+        raise KeyError("a stone")
+
 class Tides(Dataset):
     '''Never comes in.'''
     name = "tides"
@@ -166,7 +172,7 @@ class Tides(Dataset):
 
 @hookimpl
 def dstbench_sparsifiers():
-    return [Hangs, Crashes]
+    return [Hangs, Crashes, Stumbles]
 
 @hookimpl
 def dstbench_datasets():
@@ -263,7 +269,7 @@ def test_a_cell_of_a_killed_process_is_taken_over_from_its_checkpoint(
 
 
 @pytest.mark.slow
-def test_a_cell_that_hangs_or_kills_its_process_fails_alone(
+def test_a_cell_that_hangs_raises_or_kills_its_process_fails_alone(
     folder: Path, toys_installed: Path
 ) -> None:
     info = toys_installed / "ill-1.0.dist-info"
@@ -271,7 +277,7 @@ def test_a_cell_that_hangs_or_kills_its_process_fails_alone(
     (info / "METADATA").write_text("Name: ill\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[dstbench]\nill = ill\n")
     (toys_installed / "ill.py").write_text(HANGS)
-    text = BENCHMARK.replace('"static", "rigl"', '"static", "hangs", "crashes"')
+    text = BENCHMARK.replace('"static", "rigl"', '"static", "hangs", "stumbles", "crashes"')
     text = text.replace("seeds = [0, 1]", "seeds = [0]")
     text = text.replace("[sparsifiers.rigl]\nexploration_frequency = 3\n", "")
     text += """
@@ -282,10 +288,10 @@ dataset = "tides"
 minutes_per_cell = 0.1
 """
     (folder / "toys.toml").write_text(text)
-    process = start("run", "toys.toml")
+    process = start("run", "toys.toml", "--jobs", "2")
     out, err = process.communicate(timeout=200)
     assert process.returncode == 1, err
-    assert "6 of 8 cells have no result" in err
+    assert "8 of 10 cells have no result" in err
     records = [json.loads(p.read_text()) for p in folder.glob("results/toys/cells/*/record.json")]
     tides = [record for record in records if record["cell"]["dataset"] == "tides"]
     assert {record["status"] for record in tides} == {"failed"}
@@ -293,8 +299,10 @@ minutes_per_cell = 0.1
     records = [record for record in records if record not in tides]
     found = {record["cell"]["sparsifier"]: record for record in records}
     assert {name: record["status"] for name, record in found.items()} == {
-        "dense": "done", "static": "done", "hangs": "failed", "crashes": "failed",
+        "dense": "done", "static": "done",
+        "hangs": "failed", "stumbles": "failed", "crashes": "failed",
     }  # fmt: skip
+    assert "KeyError: 'a stone'" in found["stumbles"]["error"]
     assert found["crashes"]["error"] == "its process died: exit code 11"
     stopped = found["hangs"]["error"]
     assert "stopped by the benchmark's time limit" in stopped
