@@ -34,9 +34,14 @@ def checks(
         data: what a model is checked on, in place of small synthetic data.
 
     Raises:
-        ConfigError: for settings that the class refuses, and where it needs one that is not given.
+        ConfigError: for settings that the class refuses, and where it needs one that is not given;
+            for a class of no kind.
     """
-    kind, functions = next(found for base, found in _KINDS.items() if issubclass(cls, base))
+    found = [kind for base, kind in _KINDS.items() if issubclass(cls, base)]
+    if not found:
+        bases = ", ".join(base.__name__ for base in _KINDS)
+        raise ConfigError(f"{cls.__qualname__} is no plugin: it derives from none of {bases}")
+    kind, functions = found[0]
     subject = kind(cls, settings or {}, data)
     _refuse_wrong_settings(subject)
     return [make_check(function, subject) for function in functions]

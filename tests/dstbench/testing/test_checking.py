@@ -163,6 +163,11 @@ def test_a_model_of_a_kind_without_data_is_skipped_unless_it_is_given_some() -> 
     the_check(UnknownKind, "loss-is-finite", data=data)()
 
 
+def test_a_class_of_no_kind() -> None:
+    with pytest.raises(ConfigError, match="int is no plugin: it derives from none of Sparsifier,"):
+        checks(int)
+
+
 def test_an_executor_that_starts_no_processes_has_none_to_end() -> None:
     class Here(Executor):
         """Runs cells in this process."""
