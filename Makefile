@@ -11,7 +11,7 @@ quickstart: install  ## train, sample and score the 14 cells of benchmarks/quick
 	$(BIN)/dstbench run benchmarks/quickstart.toml
 
 test: install  ## all tests, slow ones included
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: install  ## style and types
 	$(BIN)/ruff check $(SOURCES)
