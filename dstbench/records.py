@@ -107,7 +107,8 @@ class Environment(_Part):
     @property
     def machine(self) -> str:
         """In words: what the times depend on."""
-        return f"{self.gpu or self.cpu} ({self.device}, {self.threads} threads)"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.gpu or self.cpu} ({self.device}, {threads})"
 
 
 class Record(_Part):

@@ -994,7 +994,7 @@ def test_a_plan_of_what_comes_along(dstbench: Dstbench, folder: Path) -> None:
 
     timed = dstbench("plan", "strokes.toml", "--calibrate", "--device", "cpu", "--threads", "1")
     assert (timed.code, timed.err) == (0, "")
-    assert "(cpu, 1 threads): masks save no time today" in timed.out
+    assert "(cpu, 1 thread): masks save no time today" in timed.out
     check_refused(
         dstbench("plan", "strokes.toml", "--only", "seed=2"),
         "--only seed=2: no cell has seed '2'; known: 0, 1",
