@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dstbench.cache import Cache
 from dstbench.contracts import Availability, Data, Dataset, Split, Workspace
+from dstbench.errors import DataError
 from dstbench.testing import settings
 from dstbench.testing.checking import Broken, Subject, empty_workspace, seeded
 from dstbench.testing.processes import require_importable, run_module
@@ -44,7 +45,10 @@ class DatasetSubject(Subject):
 
     @cached_property
     def data(self) -> Data:
-        return self.dataset().load(self.workspace)
+        try:
+            return self.dataset().load(self.workspace)
+        except DataError as error:
+            raise Broken(f"availability says that the data is there; but load: {error}") from None
 
     @cached_property
     def workspace(self) -> Workspace:

@@ -14,7 +14,7 @@ from wrong_models import RightModel, UnknownKind
 from wrong_sparsifiers import Drifting, Growing, Shrinking, Unwilling
 
 from dstbench.contracts import Data, Executor
-from dstbench.errors import ConfigError
+from dstbench.errors import ConfigError, DataError
 from dstbench.execution import in_this_process
 from dstbench.testing import CheckFailed, checks
 from dstbench.testing.checking import Subject, empty_workspace, make_check, merged, seeded
@@ -161,6 +161,19 @@ def test_a_model_of_a_kind_without_data_is_skipped_unless_it_is_given_some() -> 
         the_check(UnknownKind, "loss-is-finite")()
     data = ToyImages(ToyImages.Settings()).load(empty_workspace())
     the_check(UnknownKind, "loss-is-finite", data=data)()
+
+
+def test_data_that_is_damaged_is_told_in_a_line() -> None:
+    class Damaged(ToyImages):
+        """Says that all is well."""
+
+        def load(self, workspace: Any) -> Data:
+            raise DataError("images.zip: half a file")
+
+    with pytest.raises(CheckFailed) as caught:
+        the_check(Damaged, "labels-fit-the-items")()
+    told = "availability says that the data is there; but load: images.zip: half a file"
+    assert caught.value.happened == told
 
 
 def test_a_class_of_no_kind() -> None:
