@@ -73,17 +73,18 @@ class Errand:
             os.kill(os.getpid(), signal.SIGKILL)
         if cell.model == "stays" and not here and not self._is_first():
             self._stay(note)
+        record = Record(
+            cell=cell,
+            status="skipped",
+            error="was only a trial",
+            started=now(),
+            environment=environment(torch.device("cpu")),
+        )
+        if not note.parent.exists():
+            return  # the trial is over: its folder is not to come back
         folder = Store(self.results).cell(cell)
         with folder.locked():
-            folder.write_record(
-                Record(
-                    cell=cell,
-                    status="skipped",
-                    error="was only a trial",
-                    started=now(),
-                    environment=environment(torch.device("cpu")),
-                )
-            )
+            folder.write_record(record)
         (self.notes / "returned" / cell.id).touch()
 
     def into(self, results: Path) -> RunCell:

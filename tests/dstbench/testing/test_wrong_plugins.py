@@ -1,6 +1,7 @@
 """Every check of the suite passes right plugins, and catches a wrong one."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,12 @@ RIGHT: dict[type[Any], list[type[Any]]] = {
 """By kind: plugins that keep all promises."""
 
 START_A_PROCESS = {"training-survives-a-new-process", "another-process-loads-the-same"}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of wrong executors may outlive their trial, which is in the current folder."""
+    monkeypatch.chdir(tmp_path)
 
 
 def of_a_check(cls: type[Any], check: str) -> Any:
