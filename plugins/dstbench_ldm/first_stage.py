@@ -102,7 +102,8 @@ def _encoded(
             _write_latents(folder / split, autoencoder, data, split, shape, workspace.report)
         facts = _facts(autoencoder, latents(folder), data)
         (folder / "facts.json").write_text(json.dumps(facts, indent=2))
-        if error := facts.get("first_stage_rmse"):
+        if "first_stage_rmse" in facts:
+            error = facts["first_stage_rmse"]
             workspace.report(f"first stage: {error:.4f} RMSE on validation images")
 
     def latents(folder: Path) -> dict[Split, Tensor]:
