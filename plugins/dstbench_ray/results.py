@@ -61,7 +61,7 @@ class Apart:
 
     def environment(self) -> dict[str, str]:
         """Variables that are to be the same on the nodes: none that names a folder."""
-        return {name: os.environ[name] for name in (PINS,) if name in os.environ}
+        return {PINS: os.environ[PINS]} if PINS in os.environ else {}
 
     def arguments(self, cell: Cell, conditions: Conditions) -> tuple[Any, ...]:
         """Of :attr:`function`, for the turn of a cell."""
