@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.contracts import Ended
 from dstbench.errors import DstbenchError, HeldError, PluginError, StoreError
-from dstbench.failures import FAILURES
+from dstbench.failures import contained
 
 if TYPE_CHECKING:
     from dstbench.contracts import Executor, RunCell
@@ -133,12 +132,12 @@ def run_by(executor: Executor, run_cell: RunCell, cells: Sequence[Cell]) -> Iter
     Raises :class:`~dstbench.errors.PluginError` where it fails itself, which is none of its cells'
     doing.
     """
-    try:
+
+    def fail(told: str) -> None:
+        raise PluginError(f"executor '{executor.name}' failed:\n{told}") from None
+
+    with contained(fail, but=(DstbenchError,)):
         yield from executor.run(run_cell, cells)
-    except DstbenchError:
-        raise
-    except FAILURES:
-        raise PluginError(f"executor '{executor.name}' failed:\n{traceback.format_exc()}") from None
 
 
 def run_all(

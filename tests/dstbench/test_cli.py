@@ -850,12 +850,8 @@ def dstbench_executors():
 """
 
 
-def test_executors_that_fail(dstbench: Dstbench, folder: Path, toys_installed: Path) -> None:
-    info = toys_installed / "strikes-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Name: strikes\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[dstbench]\nstrikes = strikes\n")
-    (toys_installed / "strikes.py").write_text(STRIKES)
+def test_executors_that_fail(dstbench: Dstbench, folder: Path, plug_in: PlugIn) -> None:
+    plug_in("strikes", STRIKES)
     outcome = dstbench("run", "toys.toml", "--executor", "particular")
     assert outcome.code == 2
     assert "executor 'particular' cannot be had with its settings" in outcome.err

@@ -270,13 +270,9 @@ def test_a_cell_of_a_killed_process_is_taken_over_from_its_checkpoint(
 
 @pytest.mark.slow
 def test_a_cell_that_hangs_raises_or_kills_its_process_fails_alone(
-    folder: Path, toys_installed: Path
+    folder: Path, plug_in: Callable[[str, str], None]
 ) -> None:
-    info = toys_installed / "ill-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Name: ill\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[dstbench]\nill = ill\n")
-    (toys_installed / "ill.py").write_text(HANGS)
+    plug_in("ill", HANGS)
     text = BENCHMARK.replace('"static", "rigl"', '"static", "hangs", "stumbles", "crashes"')
     text = text.replace("seeds = [0, 1]", "seeds = [0]")
     text = text.replace("[sparsifiers.rigl]\nexploration_frequency = 3\n", "")

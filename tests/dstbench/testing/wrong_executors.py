@@ -1,6 +1,5 @@
 """Executors that each break a promise: one that ``caught_by`` names."""
 
-import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -10,6 +9,7 @@ from pydantic import Field, field_validator
 from wrong_plugins import Wrong
 
 from dstbench.contracts import Ended, Executor, PluginSettings, RunCell
+from dstbench.failures import contained
 from dstbench.grid import Cell
 
 CONTEXT = get_context("fork")
@@ -51,12 +51,10 @@ class RightExecutor(Executor):
 
 
 def call(run_cell: RunCell, cell: Cell, connection: Connection) -> None:
-    try:
+    errors: list[str | None] = [None]
+    with contained(errors.append):
         run_cell(cell)
-    except Exception:
-        connection.send(traceback.format_exc())
-    else:
-        connection.send(None)
+    connection.send(errors[-1])
 
 
 def received(connection: Any) -> str | None:

@@ -16,21 +16,11 @@ import torch
 from dstbench.contracts import Ended
 from dstbench.errors import HeldError
 from dstbench.grid import Cell
-from dstbench.records import Environment, Record
+from dstbench.machine import environment
+from dstbench.records import Record
 from dstbench.store import Store
 
 HERE = Path(__file__).parent
-
-ENVIRONMENT = Environment(
-    python="3.11",
-    packages={},
-    platform="Linux",
-    cpu="Abacus 2",
-    threads=1,
-    device="cpu",
-    gpu=None,
-    git_revision=None,
-)
 
 
 def make_cell(seed: int, model: str = "good", **training: Any) -> Cell:
@@ -93,7 +83,7 @@ class Notes:
                 status="diverged",
                 error=socket.gethostname(),
                 started="2026-01-01T00:00:00+00:00",
-                environment=ENVIRONMENT,
+                environment=environment(torch.device("cpu")),
             )
         )
 
