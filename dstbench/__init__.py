@@ -1,15 +1,42 @@
-"""dstbench: a benchmark harness for sparse-to-sparse training of diffusion models."""
+"""dstbench: a benchmark harness for sparse-to-sparse training of diffusion models.
 
-from importlib.metadata import PackageNotFoundError, version
+``run``, ``plan`` and ``load_results`` are the way in from Python (:mod:`dstbench.api`);
+``hookimpl`` marks the hooks of plugins. All are imported when they are first used.
+"""
 
-import pluggy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__", "hookimpl"]
+if TYPE_CHECKING:
+    from pluggy import HookimplMarker
 
-try:
-    __version__ = version("dstbench")
-except PackageNotFoundError:  # an uninstalled checkout
-    __version__ = "0+unknown"
+    from dstbench.api import Results, load_results, plan, run
 
-hookimpl = pluggy.HookimplMarker("dstbench")
-"""Marks a plugin's function as an implementation of one of :mod:`dstbench.hookspecs`."""
+    __version__: str
+    hookimpl: HookimplMarker
+
+__all__ = ["Results", "__version__", "hookimpl", "load_results", "plan", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "hookimpl":
+        from pluggy import HookimplMarker
+
+        value: Any = HookimplMarker("dstbench")
+    elif name == "__version__":
+        value = _version()
+    elif name in __all__:
+        value = getattr(import_module("dstbench.api"), name)
+    else:
+        raise AttributeError(f"module 'dstbench' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("dstbench")
+    except PackageNotFoundError:  # an uninstalled checkout
+        return "0+unknown"

@@ -18,10 +18,14 @@ from dstbench.errors import StoreError
 __all__ = ["Cache", "digest", "file_digest"]
 
 
+def canonical(key: Any) -> str:
+    """The JSON text of a key, the same whatever the order in which its dictionaries were made."""
+    return json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def digest(key: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of a JSON-able mapping, whatever the order of its keys."""
-    text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(key).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from dstbench.settings import PluginSettings
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from dstbench.cache import Cache
-    from dstbench.grid import Cell
+    from dstbench.cell import Cell
 
 __all__ = [
     "READY",
@@ -41,14 +41,6 @@ __all__ = [
 ]
 
 Split = Literal["train", "validation"]
-
-
-class PluginSettings(BaseModel):
-    """Base of every plugin's ``Settings``: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
-    )
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ class Items:
 
     shape: tuple[int, ...]
     """Of one item: (C, H, W) of an image, (points, 3) of a sketch."""
-    nominal: str = ""
+    assumption: str = ""
     """Where items differ in shape: what was assumed of them, in words; else empty."""
 
 
@@ -237,7 +229,7 @@ class Model(ABC):
     def calls_per_sample(self) -> int:
         """Denoiser calls needed for one sample."""
 
-    def facts(self) -> dict[str, float | int | str]:
+    def metadata(self) -> dict[str, float | int | str]:
         """What is worth recording about the shared parts (scaling factor, reconstruction error)."""
         return {}
 

@@ -4,6 +4,9 @@ The command line prints the message of any of these and exits with code 2; libra
 :class:`DstbenchError` or one of its kinds.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 __all__ = [
     "ConfigError",
     "CountingError",
@@ -56,3 +59,13 @@ class StoreError(DstbenchError):
 
 class HeldError(StoreError):
     """A cell is being run by another process."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The known word nearest to ``word``, if any is near, and the list of all of them."""
+    words = sorted(set(known))
+    if not words:
+        return "there are none"
+    listed = f"known: {', '.join(words)}"
+    near = get_close_matches(word, words, n=1)
+    return f"did you mean '{near[0]}'? ({listed})" if near else listed

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from dstbench.grid import Cell
+from dstbench.cell import Cell
 
 __all__ = [
     "Counts",
@@ -135,5 +135,17 @@ class Record(_Part):
     topology_updates: int = 0
     skipped_topology_updates: int = 0
     """Updates left out because a gradient was not finite."""
-    facts: dict[str, float | int | str] = {}
+    metadata: dict[str, float | int | str] = {}
     """What the model says about the parts that cells share."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the cell is not to be run again: it is done, or has diverged."""
+        return self.status in ("done", "diverged")
+
+    @property
+    def reason(self) -> str:
+        """Why the cell is not done, in a line: the last one of its error, which is where a
+        traceback says what happened; empty where none is known."""
+        lines = (self.error or "").strip().splitlines()
+        return lines[-1] if lines else ""

@@ -1,12 +1,18 @@
-"""A benchmark's ``[training]``, ``[evaluation]`` and ``[execution]``."""
+"""The base of all settings, and those of a benchmark: training, evaluation and execution."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from dstbench.contracts import PluginSettings
+
+class PluginSettings(BaseModel):
+    """Base of every plugin's ``Settings``: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class TrainingSettings(PluginSettings):

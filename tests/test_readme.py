@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dstbench.config import load_benchmark
-from dstbench.grid import cells
-from dstbench.plugins import load_plugins
+from dstbench.grid.expansion import cells
+from dstbench.grid.reader import load_benchmark
+from dstbench.plugins.registry import load_plugins
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dstbench.config import load_benchmark
-from dstbench.plugins import load_plugins
+from dstbench.grid.reader import load_benchmark
+from dstbench.plugins.registry import load_plugins
 
 MEASURED = "training_step|sample_seconds|peak_memory"
 """The columns that differ from run to run."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dstbench.leaderboard import tables
 from dstbench.records import Record
+from dstbench.report.leaderboard import tables
 from dstbench.report.text import Format, render
-from dstbench.store import write_atomically
+from dstbench.store.files import write_atomically
 
 __all__ = ["Format", "render", "write_report"]
 

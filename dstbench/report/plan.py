@@ -9,11 +9,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import pandas as pd
 from tabulate import tabulate
 
-from dstbench.grid import variants
-from dstbench.planning import Plan
-from dstbench.report.text import MISSING, escape_markdown, scaled, with_ratio
+from dstbench.grid.variants import variants
+from dstbench.planning.planner import Plan
+from dstbench.report.formatting import MISSING, escape_markdown, scaled, with_ratio
 
 PlanFormat = Literal["table", "csv", "json"]
 
@@ -29,8 +30,7 @@ def render_plan(
     """
     if format == "table":
         return _markdown(plans, title, machine)
-    distinctions = variants([plan.cell for plan in plans])
-    rows = [_row(plan, distinctions[plan.cell.id]) for plan in plans]
+    rows = _rows(plans)
     if format == "json":
         return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
     text = io.StringIO()
@@ -38,6 +38,16 @@ def render_plan(
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def plan_frame(plans: Sequence[Plan]) -> pd.DataFrame:
+    """The rows of :func:`render_plan`, one per cell, by its id."""
+    return pd.DataFrame(_rows(plans)).set_index("cell")
+
+
+def _rows(plans: Sequence[Plan]) -> list[dict[str, Any]]:
+    distinctions = variants([plan.cell for plan in plans])
+    return [_row(plan, distinctions[plan.cell.id]) for plan in plans]
 
 
 def _row(plan: Plan, varied: str) -> dict[str, Any]:

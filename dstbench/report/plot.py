@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from dstbench.grid import DENSE
-from dstbench.leaderboard import METRICS, Table
+from dstbench.cell import DENSE
+from dstbench.report.leaderboard import METRICS, Table
 
 FID = METRICS[0]
 PANELS_ABREAST = 3

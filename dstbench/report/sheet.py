@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from dstbench.errors import StoreError
-from dstbench.leaderboard import Table
+from dstbench.report.leaderboard import Table
 
 COLUMNS = 12
 TILE = 64

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import json
-import math
-import re
 from collections.abc import Callable, Iterator, Sequence
-from statistics import fmean
-from textwrap import shorten
 from typing import Literal, NamedTuple
 
 from tabulate import tabulate
 
-from dstbench.leaderboard import METRICS, Metric, Table, leaderboard, machines, tables
-from dstbench.metrics import caveats
 from dstbench.records import Record
+from dstbench.report.formatting import _decimals, _fixed, escape_markdown, scaled, with_ratio
+from dstbench.report.leaderboard import METRICS, Metric, Table, leaderboard, tables
+from dstbench.report.notes import SIGNIFICANCE, _notes, _skipped
 
 Format = Literal["markdown", "csv", "latex", "json"]
-
-MISSING = "—"
-SIGNIFICANCE = 0.05
 
 
 def render(
@@ -103,109 +96,6 @@ def _mark(difference: float, p: float, metric: Metric) -> str:
     return "△" if better else ""
 
 
-def _skipped(table: Table) -> str:
-    """All there is to say of a table whose cells were all skipped."""
-    count = len(table.records)
-    reasons = dict.fromkeys(record.error or "no reason given" for record in table.records)
-    cells = "1 cell" if count == 1 else f"{count} cells"
-    return f"{table.heading}: {cells} skipped: {'; '.join(reasons)}"
-
-
-def _notes(table: Table) -> Iterator[str]:
-    protocol = table.protocol
-    if failures := [
-        f"{row.method}, S = {row.sparsity:g}, seed {record.cell.seed}: {_reason(record)}"
-        for row in table.rows
-        for record in row.unfinished
-    ]:
-        cells = "1 cell" if len(failures) == 1 else f"{len(failures)} cells"
-        yield f"{cells} did not finish, and no number above includes them: {'; '.join(failures)}."
-    for caveat in caveats(protocol) if protocol else ():
-        yield f"Warning: {caveat}"
-    if protocol:
-        yield (
-            "Scores: mean ± sample standard deviation over seeds; feature extractor "
-            f"{protocol.extractor} (weights {protocol.weights_hash[:12]}), {protocol.samples:,} "
-            f"samples against {protocol.reference_images:,} images of {protocol.reference}, "
-            f"resize: {protocol.resize}."
-        )
-        yield _LEGEND if table.dense else "Best in bold."
-    if untrained := _untrained(table):
-        yield untrained
-    yield (
-        "S is the fraction of the sparsifiable weights that are zero, whole-model S that of all "
-        "parameters; (×): relative to dense."
-    )
-    yield (
-        "Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are "
-        f"those of one denoiser call{_calls_per_sample(table)}; decoder not included."
-    )
-    if places := machines(record for record in table.records if record.status == "done"):
-        yield (
-            f"Times and memory were measured cell by cell on {'; '.join(places)}. Memory is what a "
-            "GPU has allocated, on a CPU that of the whole process."
-        ) + (
-            " Rows of another machine than dense's have no ratio to it." if len(places) > 1 else ""
-        )
-
-
-_LEGEND = (
-    "Best in bold. Against dense, over the seeds both have: ▲ better by more than noise, △ better, "
-    "but within noise or with too few seeds to tell, ▼ worse by more than noise (two-sided paired "
-    f"t-test at {SIGNIFICANCE:.0%}, not corrected for the number of comparisons)."
-)
-
-
-def _untrained(table: Table) -> str | None:
-    fid = METRICS[0]
-    before = [
-        record.untrained_scores.fid
-        for record in table.records
-        if record.untrained_scores and record.untrained_scores.fid is not None
-    ]
-    if not before:
-        return None
-    text = f"Untrained denoiser: FID {fmean(before):.2f}"
-    dense = table.dense.scores(fid) if table.dense else {}
-    if not dense:
-        return f"{text}."
-    return f"{text}; the dense cells reach {fmean(dense.values()) / fmean(before):.3f} of it."
-
-
-def _calls_per_sample(table: Table) -> str:
-    counts = next((record.counts for record in table.records if record.counts), None)
-    if counts is None:
-        return ""
-    return f", of which a sample takes {counts.sample_flops / counts.inference_flops:.0f}"
-
-
-def _reason(record: Record) -> str:
-    """Status and the last line of the error, which is where a traceback says what happened."""
-    lines = (record.error or "").strip().splitlines()
-    return (
-        f"{record.status}, {shorten(lines[-1], 200, placeholder='…')}" if lines else record.status
-    )
-
-
-def with_ratio(value: float, ratio: float, form: Callable[[float], str]) -> str:
-    if math.isnan(value):
-        return MISSING
-    return form(value) if math.isnan(ratio) else f"{form(value)} (×{ratio:.3f})"
-
-
-def scaled(scale: float) -> Callable[[float], str]:
-    return lambda value: f"{value * scale:,.{_decimals(value * scale)}f}"
-
-
-def _fixed(value: float, decimals: int) -> str:
-    return MISSING if math.isnan(value) else f"{value:.{decimals}f}"
-
-
-def _decimals(value: float) -> int:
-    """How many decimals show three significant digits of a value."""
-    return max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
-
-
 class _Markup(NamedTuple):
     escape: Callable[[str], str]
     bold: Callable[[str], str]
@@ -270,13 +160,6 @@ def _latex(tables: Sequence[Table], title: str) -> str:
             )
         )
     return "\n\n".join(parts) + "\n"
-
-
-def escape_markdown(text: str) -> str:
-    """Text that reads as it stands: no markup, no HTML, no end of a table's cell."""
-    one_line = html.escape(" ".join(text.split()), quote=False)
-    # An underscore within a word is no markup.
-    return re.sub(r"[\\`*|\[]|(?<!\w)_|_(?!\w)", r"\\\g<0>", one_line)
 
 
 _LATEX = str.maketrans(

@@ -20,10 +20,11 @@ stays as it is:
 """
 
 from dstbench.sparsity.distribution import Distribution, active_counts, densities
+from dstbench.sparsity.drop_and_grow import DynamicSparsifier
 from dstbench.sparsity.layers import Layer, sparsifiable_weights
 from dstbench.sparsity.schedules import Schedule
 from dstbench.sparsity.selection import largest, random_scores
-from dstbench.sparsity.sparsifier import DynamicSparsifier, Sparsifier
+from dstbench.sparsity.sparsifier import Sparsifier
 
 __all__ = [
     "Distribution",

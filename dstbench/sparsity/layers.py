@@ -100,7 +100,7 @@ def is_connection(owner: nn.Module, name: str) -> bool:
 _SAME_SIZE_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def zero_where_inactive(tensor: Tensor, mask: Tensor) -> None:
+def apply_mask_(tensor: Tensor, mask: Tensor) -> None:
     """Set the elements outside ``mask`` to exactly +0, in place.
 
     Their bits, taken as an integer, are multiplied by one or zero: faster than multiplying floats

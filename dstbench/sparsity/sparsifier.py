@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dstbench.contracts import PluginSettings
 from dstbench.errors import SparsityError
-from dstbench.sparsity import schedules
+from dstbench.settings import PluginSettings
 from dstbench.sparsity.distribution import Distribution, active_counts
-from dstbench.sparsity.layers import Layer, matching, sparsifiable_weights, zero_where_inactive
-from dstbench.sparsity.schedules import Schedule
+from dstbench.sparsity.layers import Layer, apply_mask_, matching, sparsifiable_weights
 from dstbench.sparsity.selection import largest, random_scores
 
 _MIXING_OPTIMIZERS = {"LBFGS", "Muon"}
@@ -34,7 +31,7 @@ class Sparsifier:
 
     A subclass may choose other masks: how many weights of each layer are active
     (:meth:`layer_counts`), by which scores (:meth:`first_scores`, which may use the gradient of the
-    first batch: :attr:`needs_initial_gradient`), and under which structure (:meth:`complete`).
+    first batch: :attr:`needs_initial_gradient`), and under which structure (:meth:`select_mask`).
     """
 
     name: ClassVar[str]
@@ -83,6 +80,12 @@ class Sparsifier:
         self.seed = seed
         self.step = 0
         """Optimizer steps taken since the training began."""
+        self.topology_updates = 0
+        self.skipped_updates = 0
+        """Topology updates left out because a gradient was not finite."""
+        self.on_topology_update: Callable[[int, int], object] | None = None
+        """Called after each topology update with its step and the number of connections that it
+        replaced by others."""
         self.layers: list[Layer] = []
         self._optimizer: torch.optim.Optimizer
         self._averaged: nn.Module | None = None
@@ -166,7 +169,7 @@ class Sparsifier:
         """
         return random_scores(layer, rng)
 
-    def complete(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
+    def select_mask(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
         """The mask of a layer: what is ``kept`` (bool; nothing, of a first mask), and the further
         connections of highest ``scores`` that bring it to ``layer.active``.
 
@@ -284,7 +287,7 @@ class Sparsifier:
             layer.active = counts[layer.name]
         for layer in self.sparse_layers:
             scores = self.first_scores(layer, self._rng)
-            layer.mask.copy_(self.complete(layer, torch.zeros_like(layer.mask), scores))
+            layer.mask.copy_(self.select_mask(layer, torch.zeros_like(layer.mask), scores))
         for layer in self.layers:
             layer.dense_gradient = None
 
@@ -293,14 +296,14 @@ class Sparsifier:
             self._gradient_accumulated(layer, weight.grad)
 
     def _gradient_accumulated(self, layer: Layer, gradient: Tensor) -> None:
-        zero_where_inactive(gradient, layer.mask)
+        apply_mask_(gradient, layer.mask)
 
     @torch.no_grad()
     def _after_optimizer_step(self, *_: Any) -> None:
         self.step += 1
         if self._optimizer_moves_inactive_weights():
             for layer in self.sparse_layers:
-                zero_where_inactive(layer.weight, layer.mask)
+                apply_mask_(layer.weight, layer.mask)
 
     def _optimizer_moves_inactive_weights(self) -> bool:
         return type(self._optimizer).__name__ in _MIXING_OPTIMIZERS
@@ -308,9 +311,9 @@ class Sparsifier:
     @torch.no_grad()
     def _apply_masks(self) -> None:
         for layer in self.sparse_layers:
-            zero_where_inactive(layer.weight, layer.mask)
+            apply_mask_(layer.weight, layer.mask)
             for tensor in self._companions(layer):
-                zero_where_inactive(tensor, layer.mask)
+                apply_mask_(tensor, layer.mask)
 
     def _companions(self, layer: Layer) -> Iterable[Tensor]:
         """What goes with a layer's weight: its averaged copy, and the optimizer's state of it."""
@@ -319,180 +322,6 @@ class Sparsifier:
         for value in self._optimizer.state.get(layer.weight, {}).values():
             if isinstance(value, Tensor) and value.shape == layer.weight.shape:
                 yield value
-
-
-class DynamicSparsifier(Sparsifier, ABC):
-    """Drop-and-grow: every so many steps, a fraction of each layer's active weights is replaced.
-
-    A method is a subclass that says where to grow (:meth:`growth_scores`), and whether it needs
-    the gradient of inactive connections for that (:attr:`needs_dense_gradient`). A topology update
-    follows the optimizer's step, in every layer: the active weights of smallest magnitude are
-    dropped, and as many connections grown among all that are not kept (Evci et al. 2020,
-    Algorithm 1). One that is dropped and grown again in the same update keeps its value and
-    optimizer state; any other grown connection starts at zero.
-    """
-
-    needs_dense_gradient: ClassVar[bool] = False
-
-    class Settings(Sparsifier.Settings):
-        prune_rate: float = Field(
-            0.5, ge=0, le=1, description="fraction of a layer's active weights that an update drops"
-        )
-        prune_schedule: Schedule = Field(
-            "cosine", description="how the prune rate falls until exploration stops"
-        )
-        exploration_frequency: int = Field(
-            100, ge=1, description="optimizer steps between two topology updates"
-        )
-        stop_fraction: float = Field(
-            0.75, ge=0, le=1, description="fraction of the training after which exploration stops"
-        )
-        grown_state: Literal["zero", "mean", "keep"] = Field(
-            "zero",
-            description="optimizer state of grown weights: zero (Adam's first updates of them are "
-            "then up to 3.2 times the learning rate, because its step count is large already), "
-            "mean (zero, but the second moment is the layer's mean: small first updates), "
-            "keep (whatever was left there when the connection was dropped)",
-        )
-
-    def __init__(self, sparsity: float, *, total_steps: int, seed: int = 0, **settings: Any):
-        super().__init__(sparsity, total_steps=total_steps, seed=seed, **settings)
-        self.topology_updates = 0
-        self.skipped_updates = 0
-        """Updates left out because a gradient was not finite."""
-        self.updated_at = 0
-        """The step that the latest update followed; 0: none yet."""
-        self.connections_changed = 0
-        """Connections that the latest update replaced by others."""
-        self._accumulated: dict[str, tuple[Tensor, Tensor]] = {}
-        """Before an update, by layer: its gradient, and the sum of all its elements so far."""
-
-    __init__.__doc__ = Sparsifier.__init__.__doc__
-
-    @abstractmethod
-    def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
-        """Scores in the shape of ``layer.weight``; connections with the highest are grown.
-
-        Scores of active connections that are kept are ignored. All randomness comes from ``rng``,
-        which is on the weight's device.
-        """
-
-    def survival_scores(self, layer: Layer) -> Tensor:
-        """Scores in the shape of ``layer.weight``; active weights with the lowest are dropped."""
-        return layer.weight.abs()
-
-    def updates_at(self, step: int) -> bool:
-        """Whether a topology update follows optimizer step ``step`` (the first is 1)."""
-        return bool(
-            step % self.settings.exploration_frequency == 0
-            and step < self.settings.stop_fraction * self.total_steps
-        )
-
-    def prune_rate_at(self, step: int) -> float:
-        """The fraction (0 to 1) of each layer's active weights that the update after ``step``
-        drops."""
-        progress = step / (self.settings.stop_fraction * self.total_steps)
-        initial = self.settings.prune_rate
-        return schedules.prune_rate_at(self.settings.prune_schedule, initial, progress)
-
-    def dense_gradient_steps(self, steps: int) -> int:
-        if not (self.needs_dense_gradient and self.sparsity):
-            return 0
-        return sum(map(self.updates_at, range(1, steps + 1)))
-
-    def state_dict(self) -> dict[str, Any]:
-        counters = {"updates": self.topology_updates, "skipped": self.skipped_updates}
-        return super().state_dict() | counters
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.topology_updates = state["updates"]
-        self.skipped_updates = state["skipped"]
-
-    def _gradient_accumulated(self, layer: Layer, gradient: Tensor) -> None:
-        if self.updates_at(self.step + 1):
-            earlier, total = self._accumulated.get(layer.name, (None, 0))
-            if earlier is not gradient:  # it was reset: the optimizer's step was left out
-                layer.dense_gradient, total = None, 0
-            self._accumulated[layer.name] = gradient, total + gradient.sum()
-            if self.needs_dense_gradient:
-                self._accumulate_dense_gradient(layer, gradient)
-        super()._gradient_accumulated(layer, gradient)
-
-    def _accumulate_dense_gradient(self, layer: Layer, gradient: Tensor) -> None:
-        if layer.dense_gradient is None:
-            layer.dense_gradient = torch.empty_like(layer.weight).copy_(gradient)
-        else:  # the active weights' gradient holds the earlier micro-batches already
-            zero_where_inactive(layer.dense_gradient, ~layer.mask)
-            layer.dense_gradient.add_(gradient)
-
-    @torch.no_grad()
-    def _after_optimizer_step(self, *_: Any) -> None:
-        super()._after_optimizer_step()
-        if self.sparse_layers and self.updates_at(self.step):
-            if self._gradients_are_finite():
-                self._update_topology()
-            else:
-                self.skipped_updates += 1
-            self._accumulated.clear()
-            for layer in self.sparse_layers:
-                layer.dense_gradient = None
-
-    def _optimizer_moves_inactive_weights(self) -> bool:
-        kept_moments = self.settings.grown_state == "keep"
-        return kept_moments or super()._optimizer_moves_inactive_weights()
-
-    def _gradients_are_finite(self) -> bool:
-        """Of all weights, inactive ones too, whose gradients the optimizer never sees."""
-        groups = self._optimizer.param_groups
-        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        norms = torch._foreach_norm(gradients) if gradients else ()
-        sums = [total for _, total in self._accumulated.values()]
-        return all(bool(total.isfinite()) for total in (*sums, *norms))
-
-    def _update_topology(self) -> None:
-        rate = self.prune_rate_at(self.step)
-        if not 0 <= rate <= 1:
-            raise SparsityError(
-                f"{type(self).__name__}.prune_rate_at({self.step}) is {rate}; a prune rate is a "
-                "fraction, from 0 to 1"
-            )
-        self.connections_changed = sum(
-            self._drop_and_grow(each, rate) for each in self.sparse_layers
-        )
-        self.topology_updates += 1
-        self.updated_at = self.step
-
-    def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
-        """Replace connections of one layer; how many are others than before."""
-        count = round(prune_rate * layer.active)
-        frozen = not layer.weight.requires_grad
-        untrained = self.needs_dense_gradient and layer.dense_gradient is None
-        if count == 0 or frozen or untrained:
-            return 0
-        kept = largest(self.survival_scores(layer), layer.mask, layer.active - count)
-        mask = self.complete(layer, kept, self.growth_scores(layer, self._rng))
-        new = mask.logical_and(~layer.mask)
-        layer.mask.copy_(mask)
-        zero_where_inactive(layer.weight, layer.mask)
-        for tensor in self._companions(layer):
-            zero_where_inactive(tensor, layer.mask)
-        if self.settings.grown_state == "mean":
-            self._start_second_moments_at_mean(layer, new)
-        return int(new.count_nonzero())
-
-    def _start_second_moments_at_mean(self, layer: Layer, new: Tensor) -> None:
-        state = self._optimizer.state.get(layer.weight, {})
-        kept = layer.active - int(new.count_nonzero())
-        for key in ("exp_avg_sq", "square_avg"):
-            if key in state and kept:
-                state[key].masked_fill_(new, state[key].sum() / kept)
-
-    def _companions(self, layer: Layer) -> Iterable[Tensor]:
-        if self.settings.grown_state == "keep":
-            averaged = self._averaged
-            return () if averaged is None else (averaged.get_parameter(layer.name),)
-        return super()._companions(layer)
 
 
 def _full_mask(weight: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from dstbench.cache import Cache
-from dstbench.contracts import Data, PluginSettings, Workspace
+from dstbench.contracts import Data, Workspace
+from dstbench.settings import PluginSettings
 
 S = TypeVar("S", bound="Subject")
 
@@ -184,7 +185,7 @@ def _told(error: BaseException) -> str:
 def _is_ours(frame: TracebackType) -> bool:
     """Of the suite, cached properties included."""
     file = inspect.getfile(frame)
-    return Path(file).parent == HERE or file == functools.__file__
+    return HERE in Path(file).parents or file == functools.__file__
 
 
 def _indented(text: str) -> str:

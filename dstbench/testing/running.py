@@ -12,7 +12,8 @@ from typing import Any, Literal
 from unittest import SkipTest
 
 from dstbench.errors import ConfigError, PluginError
-from dstbench.plugins import Plugin, Plugins
+from dstbench.plugins.plugin import Plugin
+from dstbench.plugins.registry import Plugins
 from dstbench.testing.checking import Check, CheckFailed, merged
 
 State = Literal["kept", "broken", "skipped"]

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dstbench.config import explain
 from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Model
 from dstbench.errors import ConfigError
+from dstbench.grid.problems import explain
 from dstbench.sparsity import Sparsifier
-from dstbench.testing import datasets, executors, extractors, models, sparsifiers
 from dstbench.testing.checking import Check, Subject, make_check
+from dstbench.testing.checks import datasets, executors, extractors, models, sparsifiers
 
 _KINDS: dict[type[Any], tuple[type[Any], tuple[Callable[[Any], None], ...]]] = {
     Sparsifier: (sparsifiers.SparsifierSubject, sparsifiers.CHECKS),

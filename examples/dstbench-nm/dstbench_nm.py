@@ -62,7 +62,7 @@ class NM(DynamicSparsifier):
         assert layer.dense_gradient is not None
         return layer.dense_gradient.abs_()
 
-    def complete(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
+    def select_mask(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
         """In each group what is kept, then the highest scores: ``n`` connections."""
         ranked = scores.float().masked_fill(kept, math.inf).movedim(1, -1)
         groups = ranked.reshape(*ranked.shape[:-1], -1, self.settings.m)

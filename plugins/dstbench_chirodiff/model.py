@@ -130,7 +130,7 @@ class ChiroDiff(Model):
     def calls_per_sample(self) -> int:
         return int(self.settings.sampling_steps)
 
-    def facts(self) -> dict[str, float | int | str]:
+    def metadata(self) -> dict[str, float | int | str]:
         """The mean number of diffused points of a training sketch, and the dense denoiser's FLOPs
         for each: every weight is used once."""
         with torch.device("meta"):

@@ -45,7 +45,7 @@ class FirstStage:
     autoencoder: Any
     scaling_factor: float
     latents: dict[Split, Tensor]
-    facts: dict[str, float | int | str]
+    metadata: dict[str, float | int | str]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (N, C, h, w) to uint8 images (N, C, H, W): quantised, then decoded."""
@@ -100,10 +100,10 @@ def _encoded(
     def make(folder: Path) -> None:
         for split in SPLITS:
             _write_latents(folder / split, autoencoder, data, split, shape, workspace.report)
-        facts = _facts(autoencoder, latents(folder), data)
-        (folder / "facts.json").write_text(json.dumps(facts, indent=2))
-        if "first_stage_rmse" in facts:
-            error = facts["first_stage_rmse"]
+        metadata = _metadata(autoencoder, latents(folder), data)
+        (folder / "facts.json").write_text(json.dumps(metadata, indent=2))
+        if "first_stage_rmse" in metadata:
+            error = metadata["first_stage_rmse"]
             workspace.report(f"first stage: {error:.4f} RMSE on validation images")
 
     def latents(folder: Path) -> dict[Split, Tensor]:
@@ -111,12 +111,12 @@ def _encoded(
 
     key = {"format": FORMAT, "data": data.fingerprint, "autoencoder": weights_hash(autoencoder)}
     folder = workspace.cache.folder("ldm-latents", key, make, resumable=True)
-    facts = json.loads((folder / "facts.json").read_text())
+    metadata = json.loads((folder / "facts.json").read_text())
     return FirstStage(
         autoencoder=autoencoder,
-        scaling_factor=facts["scaling_factor"],
+        scaling_factor=metadata["scaling_factor"],
         latents=latents(folder),
-        facts=facts,
+        metadata=metadata,
     )
 
 
@@ -148,21 +148,21 @@ def _mapped(path: Path, shape: Sequence[int], count: int) -> Tensor:
     return torch.from_file(str(path), size=math.prod(size), dtype=torch.float32).view(size)
 
 
-def _facts(
+def _metadata(
     autoencoder: Any, latents: dict[Split, Tensor], data: Data
 ) -> dict[str, float | int | str]:
     """What is recorded: errors are those of the validation split, if there is one, with pixels in
     0…1."""
-    facts: dict[str, float | int | str] = {
+    metadata: dict[str, float | int | str] = {
         "scaling_factor": 1 / float(latents["train"].std()),
         "first_stage_parameters": autoencoder.num_parameters(),
     }
     if not len(data.validation):
-        return facts
+        return metadata
     squared_errors = []
     for start in range(0, len(data.validation), BATCH):
         batch = latents["validation"][start : start + BATCH].to(autoencoder.device)
         images = data.to_images(data.validation[start : start + BATCH])
         errors = (decode(autoencoder, batch).cpu().double() - images) / 255
         squared_errors.append(errors.square().flatten(1).mean(dim=1))
-    return facts | {"first_stage_rmse": float(torch.cat(squared_errors).mean().sqrt())}
+    return metadata | {"first_stage_rmse": float(torch.cat(squared_errors).mean().sqrt())}

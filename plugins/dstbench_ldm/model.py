@@ -128,8 +128,8 @@ class LatentDiffusion(Model):
     def calls_per_sample(self) -> int:
         return int(self.settings.sampling_steps)
 
-    def facts(self) -> dict[str, float | int | str]:
-        return self.first_stage.facts
+    def metadata(self) -> dict[str, float | int | str]:
+        return self.first_stage.metadata
 
     @property
     def _latent_shape(self) -> torch.Size:

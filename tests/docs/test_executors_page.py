@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dstbench.config import load_benchmark
-from dstbench.plugins import load_plugins
+from dstbench.grid.reader import load_benchmark
+from dstbench.plugins.registry import load_plugins
 
 PAGE = (Path(__file__).parents[2] / "docs" / "executors.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from dstbench import hookspecs
-from dstbench.plugins import Plugins, load_plugins
+from dstbench.plugins import hookspecs
+from dstbench.plugins.registry import Plugins, load_plugins
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -214,7 +214,7 @@ def test_every_block_is_run() -> None:
 def documented() -> Iterator[tuple[str, str, str]]:
     """Module (of hooks, too), name and parameters of all that the reference's tables list."""
     for title, section in sections(SECTIONS["Reference"], "###").items():
-        module = "dstbench.hookspecs" if title == "Hooks" else title.strip("`")
+        module = "dstbench.plugins.hookspecs" if title == "Hooks" else title.strip("`")
         for names in re.findall(r"^\| (`.*?) \| ", section, re.MULTILINE):
             for name, _, parameters in re.findall(r"`([\w.]+)(\((.*?)\))?`", names):
                 yield module, name, parameters
@@ -250,7 +250,7 @@ def test_every_hook_is_documented() -> None:
     listed = {
         name: parameters.split(", ") if parameters else []
         for module, name, parameters in DOCUMENTED
-        if module == "dstbench.hookspecs"
+        if module == "dstbench.plugins.hookspecs"
     }
     assert listed == hooks
 
@@ -277,7 +277,7 @@ def test_every_public_member_is_documented(module: str) -> None:
     assert not missing, f"docs/plugins.md does not document {', '.join(missing)}"
 
 
-@pytest.mark.parametrize("folder", ["plugins", "examples", "dstbench/templates"])
+@pytest.mark.parametrize("folder", ["plugins", "examples", "dstbench/scaffold/templates"])
 def test_plugins_use_nothing_that_is_not_public(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         for node in walk(parse(path.read_text(encoding="utf-8"))):

@@ -10,7 +10,7 @@ import pytest
 from dstbench.cache import Cache
 from dstbench.contracts import Workspace
 from dstbench.grid import Cell
-from dstbench.plugins import Plugins, load_plugins
+from dstbench.plugins.registry import Plugins, load_plugins
 from dstbench.records import Counts, Environment, Protocol, Record, Scores, Times
 from dstbench.settings import EvaluationSettings, TrainingSettings
 

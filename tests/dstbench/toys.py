@@ -133,7 +133,7 @@ class ToyModel(Model):
     def calls_per_sample(self) -> int:
         return SAMPLING_STEPS
 
-    def facts(self) -> dict[str, float | int | str]:
+    def metadata(self) -> dict[str, float | int | str]:
         return {"size": SIZE}
 
 

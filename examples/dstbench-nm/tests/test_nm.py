@@ -24,7 +24,7 @@ def test_a_group_is_filled_by_the_highest_scores() -> None:
     kept[0, 0] = kept[1, 6] = kept[1, 7] = True
     scores = torch.tensor([[0, 1, 3, 2, 5, 5, 5, 9], [1, 2, 3, 4, 9, 9, 0, 0]])
     expected = [[1, 0, 1, 0, 1, 0, 0, 1], [0, 0, 1, 1, 0, 0, 1, 1]]
-    assert sparsifier.complete(layer, kept, scores).int().tolist() == expected
+    assert sparsifier.select_mask(layer, kept, scores).int().tolist() == expected
 
 
 def test_an_update_by_hand() -> None:

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from dstbench.errors import StoreError
-from dstbench.leaderboard import tables
 from dstbench.report import write_report
+from dstbench.report.leaderboard import tables
 from dstbench.report.plot import fid_vs_sparsity
 from dstbench.report.sheet import GAP, MARGIN, sample_sheet
 

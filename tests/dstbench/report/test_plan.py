@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from dstbench.flops import Flops
+from dstbench.counting.flops import Flops
 from dstbench.grid import Cell
-from dstbench.planning import Plan
+from dstbench.planning.planner import Plan
 from dstbench.records import Counts
 from dstbench.report.plan import render_plan
 

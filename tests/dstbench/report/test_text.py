@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from dstbench.errors import StoreError
-from dstbench.leaderboard import leaderboard
 from dstbench.records import Scores
 from dstbench.report import render
+from dstbench.report.leaderboard import leaderboard
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import dstbench.sparsity
 from dstbench.errors import SparsityError
 from dstbench.sparsity import sparsifiable_weights
-from dstbench.sparsity.layers import zero_where_inactive
+from dstbench.sparsity.layers import apply_mask_
 
 
 def names(module: nn.Module, *keep_dense: str) -> set[str]:
@@ -188,7 +188,7 @@ def test_outside_the_mask_becomes_positive_zero(dtype: torch.dtype) -> None:
     tensor = torch.tensor(SPECIAL, dtype=dtype)
     mask = torch.tensor([True, False, False, False, False, False, True, True])
     expected = torch.tensor([1.5, 0, 0, 0, 0, 0, 3, -1], dtype=dtype)
-    zero_where_inactive(tensor, mask)
+    apply_mask_(tensor, mask)
     assert tensor.dtype == dtype
     assert torch.equal(tensor, expected)
     assert not torch.signbit(tensor[1:6]).any()
@@ -208,7 +208,7 @@ def test_mask_and_tensor_may_differ_in_layout(strided: Callable[[Tensor], Tensor
     tensor, mask = torch.randn(4, 3, 2, 2), torch.rand(4, 3, 2, 2) < 0.5
     expected = torch.where(mask, tensor, 0)
     changed = strided(tensor.clone())
-    zero_where_inactive(changed, mask)
+    apply_mask_(changed, mask)
     assert torch.equal(changed, expected)
 
 

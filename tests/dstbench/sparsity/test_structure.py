@@ -31,7 +31,7 @@ class InGroups(Sparsifier):
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         return {n: prod(shape) if shape[1] % 4 else prod(shape) // 4 for n, shape in shapes.items()}
 
-    def complete(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
+    def select_mask(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
         mask = kept.clone()
         for group in range(0, layer.weight.shape[1], 4):
             for row in range(layer.weight.shape[0]):

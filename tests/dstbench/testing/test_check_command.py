@@ -9,7 +9,8 @@ import pytest
 
 from dstbench import cli
 from dstbench.errors import ConfigError, PluginError
-from dstbench.plugins import Plugin, Plugins
+from dstbench.plugins.plugin import Plugin
+from dstbench.plugins.registry import Plugins
 from dstbench.testing import Check
 from dstbench.testing.checking import Broken, Subject, make_check
 from dstbench.testing.running import Outcome, find, line, parse_settings, report, run

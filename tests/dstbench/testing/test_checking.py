@@ -19,7 +19,7 @@ from dstbench.execution import in_this_process
 from dstbench.testing import CheckFailed, checks
 from dstbench.testing.checking import Subject, empty_workspace, make_check, merged, seeded
 from dstbench.testing.running import run
-from dstbench.testing.trials import Trial, first_difference
+from dstbench.testing.trials.trial import Trial, first_difference
 
 
 def failure(check: Any) -> CheckFailed:

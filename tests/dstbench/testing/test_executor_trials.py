@@ -5,7 +5,7 @@ from pathlib import Path
 from threading import Thread
 
 from dstbench.grid import Cell
-from dstbench.testing.executors import Errand
+from dstbench.testing.checks.executors import Errand
 
 
 def wait_for_a_beat(calls: Path) -> None:

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 from wrong_plugins import Wrong
 
 from dstbench.contracts import Ended, Executor, PluginSettings, RunCell
-from dstbench.failures import contained
 from dstbench.grid import Cell
+from dstbench.plugins.isolation import isolate
 
 CONTEXT = get_context("fork")
 
@@ -52,7 +52,7 @@ class RightExecutor(Executor):
 
 def call(run_cell: RunCell, cell: Cell, connection: Connection) -> None:
     errors: list[str | None] = [None]
-    with contained(errors.append):
+    with isolate(errors.append):
         run_cell(cell)
     connection.send(errors[-1])
 

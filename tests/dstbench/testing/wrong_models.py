@@ -569,7 +569,7 @@ class OtherTable(Other):
 class HiddenMatrix(Wrong, OtherTable):
     """Leaves a matrix of its own dense."""
 
-    caught_by = "maskable-table-is-complete"
+    caught_by = "sparsifiable-table-is-complete"
     happens = "it does not name matrix of a Matrix, which a product uses"
     denoiser = Matrix
 
@@ -577,7 +577,7 @@ class HiddenMatrix(Wrong, OtherTable):
 class HiddenLayer(Wrong, OtherTable):
     """Leaves the last layer dense."""
 
-    caught_by = "maskable-table-is-complete"
+    caught_by = "sparsifiable-table-is-complete"
     happens = "it does not name leave.weight, a weight of a Conv2d"
 
     @classmethod
@@ -588,7 +588,7 @@ class HiddenLayer(Wrong, OtherTable):
 class MaskedNorm(Wrong, OtherTable):
     """Masks a norm, too."""
 
-    caught_by = "maskable-table-is-complete"
+    caught_by = "sparsifiable-table-is-complete"
     happens = "it names norm.weight, which is no matrix of connections: a GroupNorm's"
 
     @classmethod
@@ -599,7 +599,7 @@ class MaskedNorm(Wrong, OtherTable):
 class Elsewhere(Wrong, OtherTable):
     """Names weights that the denoiser does not have."""
 
-    caught_by = "maskable-table-is-complete"
+    caught_by = "sparsifiable-table-is-complete"
     happens = "it names enter.weight, which is not that parameter of the denoiser"
 
     @classmethod
@@ -616,7 +616,7 @@ class Decorated(Convolutions):
 class Unused(Wrong, Other):
     """Has a layer that it never uses."""
 
-    caught_by = "maskable-weights-are-trained"
+    caught_by = "sparsifiable-weights-are-trained"
     happens = "spare.weight: no gradient in three steps"
     denoiser = Decorated
 
@@ -719,8 +719,8 @@ class Doubled(Wrong, Other):
 class TensorFacts(Wrong, RightModel):
     """Tells a tensor for a fact."""
 
-    caught_by = "facts-can-be-recorded"
+    caught_by = "metadata-can-be-recorded"
     happens = "size = tensor(4) is a Tensor"
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {"size": torch.tensor(4)}

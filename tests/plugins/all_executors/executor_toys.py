@@ -15,8 +15,8 @@ import torch
 
 from dstbench.contracts import Ended
 from dstbench.errors import HeldError
+from dstbench.execution.machine import environment
 from dstbench.grid import Cell
-from dstbench.machine import environment
 from dstbench.records import Record
 from dstbench.store import Store
 

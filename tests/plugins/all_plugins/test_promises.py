@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dstbench.plugins import Plugin, load_plugins
+from dstbench.plugins.plugin import Plugin
+from dstbench.plugins.registry import load_plugins
 from dstbench.testing import CheckFailed, checks
 
 SHIPPED = [plugin for plugin in load_plugins().listing if plugin.distribution == "dstbench"]

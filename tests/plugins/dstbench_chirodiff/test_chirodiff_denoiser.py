@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dstbench.cache import Cache
-from dstbench.flops import count_flops
+from dstbench.counting.flops import count_flops
 
 
 def packed_gru(gru: nn.GRU, inputs: Tensor, lengths: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ def test_flops_are_those_counted_by_hand(cache: Cache) -> None:
     mean_points = round(sum(range(5, 25)) / 20)  # the first point is not diffused
     counted = count_flops(model.build(), model.example())
     assert counted.dense == by_hand * mean_points
-    assert model.facts() == {"mean_points": 14.5, "dense_flops_per_point": by_hand}
+    assert model.metadata() == {"mean_points": 14.5, "dense_flops_per_point": by_hand}
 
 
 def test_flops_follow_the_density_of_each_matrix(cache: Cache) -> None:
@@ -163,18 +163,18 @@ def test_facts_leave_the_random_numbers_alone(cache: Cache) -> None:
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    model.facts()
+    model.metadata()
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_every_matrix_may_be_masked(cache: Cache) -> None:
     model = tiny_model(cache, layers=2)
     denoiser = model.build()
-    maskable = model.sparsifiable(denoiser)
-    assert set(maskable) == {"join.weight", "predict.weight"} | {
+    sparsifiable = model.sparsifiable(denoiser)
+    assert set(sparsifiable) == {"join.weight", "predict.weight"} | {
         f"gru.weight_{kind}_l{layer}{direction}"
         for kind in ("ih", "hh")
         for layer in (0, 1)
         for direction in ("", "_reverse")
     }
-    assert {n for n, p in denoiser.named_parameters() if p.ndim == 2} == set(maskable)
+    assert {n for n, p in denoiser.named_parameters() if p.ndim == 2} == set(sparsifiable)

@@ -10,9 +10,9 @@ from dstbench_rigl import RigL
 from torch import Tensor
 
 from dstbench.cache import Cache
+from dstbench.execution.training import Trainer
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
-from dstbench.training import Trainer
 
 SETTINGS = TrainingSettings(
     steps=12, batch_size=4, learning_rate=1e-2, gradient_clip=0.1, ema_decay=0.9

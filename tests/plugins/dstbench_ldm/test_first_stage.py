@@ -65,7 +65,7 @@ def test_without_a_validation_split_no_error_is_known(
     assert not data.validation
     stage = prepare_first_stage(published_at(published), data, workspace)
     assert stage.latents["validation"].shape == (0, *stage.latents["train"].shape[1:])
-    assert "first_stage_rmse" not in stage.facts
+    assert "first_stage_rmse" not in stage.metadata
 
 
 def test_sizes_that_are_not_the_published_ones(workspace: Workspace, published: Path) -> None:
@@ -112,7 +112,7 @@ def test_encoding_goes_on_where_it_was_stopped(
     uninterrupted = prepare(elsewhere, stop_after=9)
     for split in ("train", "validation"):
         assert torch.equal(stage.latents[split], uninterrupted.latents[split])
-    assert stage.facts == uninterrupted.facts
+    assert stage.metadata == uninterrupted.metadata
     prepare(workspace, stop_after=0)  # everything is there
 
 

@@ -7,7 +7,7 @@ from dstbench_ldm.settings import LatentDiffusionSettings
 from dstbench_rigl import RigL
 from torch.nn import functional as F
 
-from dstbench.machine import peak_memory, reset_peak_memory
+from dstbench.execution.machine import peak_memory, reset_peak_memory
 
 CPU = torch.device("cpu")
 

@@ -111,7 +111,7 @@ def test_first_stage_is_trained_once(
     )
     for name in "train", "validation":
         assert torch.equal(again.first_stage.latents[name], model.first_stage.latents[name])
-    assert again.facts() == model.facts()
+    assert again.metadata() == model.metadata()
 
     for other_data, other_settings in [
         (images(size=32), SETTINGS),
@@ -159,7 +159,7 @@ def test_first_stage_learns(tmp_path: Path) -> None:
             update={"autoencoder": autoencoder_with(steps=steps, batch_size=16, codes=64)}
         )
         model = LatentDiffusion(settings, data, Workspace(CPU, Cache(tmp_path)))
-        errors[steps] = model.facts()["first_stage_rmse"]
+        errors[steps] = model.metadata()["first_stage_rmse"]
     assert errors[80] < 0.5 * errors[2]
 
 
@@ -174,7 +174,7 @@ def test_first_stage_that_diverges_is_not_cached(tmp_path: Path) -> None:
 def test_latents_have_unit_deviation_and_the_factor_is_recorded(model: LatentDiffusion) -> None:
     assert model.batch("train", torch.arange(20)).std() == pytest.approx(1, abs=1e-5)
     latents = model.first_stage.latents
-    factor = model.facts()["scaling_factor"]
+    factor = model.metadata()["scaling_factor"]
     assert factor == pytest.approx(1 / float(latents["train"].std()), rel=1e-6)
     indices = torch.tensor([3, 1])
     assert torch.equal(model.batch("validation", indices), latents["validation"][indices] * factor)
@@ -190,7 +190,7 @@ def test_reconstruction_error_is_that_of_decoded_validation_images(
     error = (decoded.double() - originals.double()) / 255
     rmse = float(error.square().mean().sqrt())
     # A latent on the border between two codes may fall to the other side after scaling.
-    assert model.facts()["first_stage_rmse"] == pytest.approx(rmse, rel=1e-2)
+    assert model.metadata()["first_stage_rmse"] == pytest.approx(rmse, rel=1e-2)
 
 
 def test_latents_are_quantised_before_they_are_decoded(model: LatentDiffusion) -> None:

@@ -105,7 +105,7 @@ def test_the_outline_is_true_on_average(some) -> None:
     points = [len(item) for item in [*data.train, *data.validation]]
     outline = DigitsStrokes(DigitsStrokes.Settings()).outline()
     assert outline.shape == (pytest.approx(np.mean(points), abs=1), 3)
-    assert outline.nominal == "sketches of 43 points, the mean of those digits"
+    assert outline.assumption == "sketches of 43 points, the mean of those digits"
 
 
 def test_the_classifier_of_real_digits_reads_traced_ones(some, told) -> None:

@@ -1,0 +1,74 @@
+"""A cell: one training run of a grid, with every setting resolved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from dstbench.cache import digest
+from dstbench.settings import EvaluationSettings, TrainingSettings
+
+DENSE = "dense"
+"""The name of the reference: the same training without a sparsifier."""
+
+
+_WITHOUT_INFLUENCE = {
+    "training": {"log_every", "checkpoint_every", "checkpoint_minutes"},
+    "evaluation": {"batch_size"},
+}
+
+
+class Cell(BaseModel):
+    """One training run with every setting resolved."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    dataset: str
+    sparsifier: str
+    sparsity: float
+    seed: int
+    model_settings: dict[str, Any] = {}
+    dataset_settings: dict[str, Any] = {}
+    sparsifier_settings: dict[str, Any] = {}
+    extractor_settings: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    """Of the plugins that make the cell, by their kind: distribution and version, such as
+    ``{"model": "dstbench 0.1.0"}``. Cells of before versions were kept have none."""
+
+    @property
+    def training_settings(self) -> TrainingSettings:
+        """``training``, validated."""
+        return TrainingSettings(**self.training)
+
+    @property
+    def evaluation_settings(self) -> EvaluationSettings:
+        """``evaluation``, validated."""
+        return EvaluationSettings(**self.evaluation)
+
+    @property
+    def task(self) -> str:
+        return f"{self.model} on {self.dataset}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that determines the result: versions of plugins, and every setting but how often a
+        run writes something down, and how many images it samples and scores at a time."""
+        identity = self.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
+        if not self.versions:
+            del identity["versions"]
+        return identity
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is in :attr:`identity` beside model, dataset, sparsifier, sparsity and seed."""
+        return {key: value for key, value in self.identity.items() if isinstance(value, dict)}
+
+    @property
+    def id(self) -> str:
+        """Readable, and a hash of the cell's identity."""
+        readable = f"{self.model}-{self.dataset}-{self.sparsifier}-{self.sparsity:g}-{self.seed}"
+        return f"{readable}-{digest(self.identity)[:12]}"

@@ -1,0 +1,194 @@
+"""The commands: each calls the front door of :mod:`dstbench.api`, and prints.
+
+Quick to start: what needs more than a moment to import is imported by its command.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dstbench.cli.options import (
+    Device,
+    File,
+    Folder,
+    Only,
+    Preset,
+    Results,
+    Skip,
+    Threads,
+    ThreadsEach,
+)
+from dstbench.cli.printing import (
+    note,
+    notes,
+    print_availability,
+    print_cells,
+    print_rows,
+    whereabouts,
+)
+from dstbench.errors import StoreError
+
+
+def run(
+    file: File,
+    preset: Preset = None,
+    only: Only = None,
+    skip: Skip = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the cells and train nothing.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Download datasets and weights that are not there.")
+    ] = False,
+    results: Results = Path("results"),
+    executor: Annotated[
+        str | None, typer.Option(help="Where cells are run; by default as the file says, or local.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cells at a time, each in a process (executor local)."),
+    ] = None,
+    device: Device = "auto",
+    threads: ThreadsEach = None,
+) -> None:
+    """Train, sample and score every cell of a benchmark that has no result yet.
+
+    Cells whose data is not there are skipped, and tried again by the next run. Several runs of one
+    benchmark, on machines that share the results folder, share the work.
+
+    Exit codes:
+    0: all cells have a result;
+    1: some failed or diverged;
+    2: asked wrongly, nothing was trained;
+    3: some were skipped, all others have a result.
+    """
+    from dstbench.api import load_grid
+
+    grid = load_grid(file, preset, only=only or (), skip=skip or ())
+    if dry_run:
+        print_cells(grid.selected)
+        return
+    prepared = grid.prepare(
+        results, executor=executor, jobs=jobs, device=device, threads=threads, report=note
+    )
+
+    from dstbench.cli.progress import watching
+
+    print_availability(prepared.availability(), yes)
+    try:
+        with watching(notes, prepared.store, grid.selected):
+            found = prepared.run(download=yes)
+    except KeyboardInterrupt:
+        notes.print("stopped; the same command goes on from the latest checkpoint")
+        raise typer.Exit(130) from None
+    if found.records:
+        print(found.text())
+        found.write_report()
+        notes.print(f"written: {found.folder / 'leaderboard.md'}", highlight=False)
+    statuses = {record.cell.id: record.status for record in found.records}
+    selected = [statuses.get(cell.id) for cell in grid.selected]
+    skipped = selected.count("skipped")
+    unfinished = len(selected) - skipped - selected.count("done")
+    if unfinished:
+        notes.print(f"{unfinished} of {len(selected)} cells have no result")
+    if skipped:
+        notes.print(f"{skipped} of {len(selected)} cells were skipped: their data is not there")
+    if unfinished or skipped:
+        raise typer.Exit(1 if unfinished else 3)
+
+
+def plan(
+    file: File,
+    preset: Preset = None,
+    only: Only = None,
+    skip: Skip = None,
+    format: Annotated[
+        Literal["table", "csv", "json"],
+        typer.Option(help="table: markdown, seeds together; csv, json: one row per cell."),
+    ] = "table",
+    calibrate: Annotated[
+        bool, typer.Option(help="Estimate times too, from a few training steps taken now.")
+    ] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Say what every cell would cost: parameters, FLOPs, disk. Needs no data and trains nothing."""
+    from dstbench.api import load_grid
+
+    grid = load_grid(file, preset, only=only or (), skip=skip or ())
+
+    import torch
+
+    from dstbench.execution.machine import choose_device, environment
+    from dstbench.report.plan import render_plan
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    plans = grid.plan(device if calibrate else None)
+    machine = environment(choose_device(device)).machine if calibrate else None
+    print(render_plan(plans, format, grid.benchmark.name, machine), end="")
+
+
+def status(
+    folder: Folder,
+) -> None:
+    """Say which cells are done, running (where, since when), failed or waiting."""
+    from collections import Counter
+
+    from dstbench.store.status import statuses
+    from dstbench.store.store import Store
+
+    found = statuses(Store(folder))
+    rows = [
+        (each.cell.id, each.state, *whereabouts(each.claim, each.cell), each.detail)
+        for each in found
+    ]
+    print_rows(["cell", "state", "where", "since", "step", "detail"], rows)
+    counts = Counter(each.state for each in found)
+    print(f"{len(found)} cells: {', '.join(f'{n} {state}' for state, n in counts.items())}")
+
+
+def leaderboard(
+    folder: Folder,
+    format: Annotated[
+        Literal["markdown", "csv", "latex", "json"], typer.Option(help="What to print.")
+    ] = "markdown",
+    per_seed: Annotated[
+        bool,
+        typer.Option("--per-seed", help="One row per cell: settings, scores, counts and times."),
+    ] = False,
+) -> None:
+    """Print the leaderboard of results that are there."""
+    from dstbench.api import load_results
+    from dstbench.report.cells import render_cells
+
+    found = load_results(folder)
+    print(render_cells(found.cells, format) if per_seed else found.text(format))
+
+
+def sample(
+    cell: Annotated[Path, typer.Argument(help="A cell's folder, e.g. results/quickstart/cells/…")],
+    count: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 16,
+    format: Annotated[
+        Literal["png", "svg"], typer.Option(help="svg: of models that draw strokes.")
+    ] = "png",
+    to: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("samples"),
+    device: Device = "auto",
+) -> None:
+    """Draw samples from a trained cell and write each to a file."""
+    from dstbench.cache import Cache
+    from dstbench.contracts import Workspace
+    from dstbench.execution.machine import choose_device
+    from dstbench.execution.pipeline import Pipeline
+    from dstbench.plugins.registry import load_plugins
+    from dstbench.report.files import write_samples
+    from dstbench.store.folder import CellFolder
+
+    pipeline = Pipeline(load_plugins(), Workspace(choose_device(device), Cache(), note))
+    data, samples = pipeline.sample(CellFolder(cell), count)
+    try:
+        write_samples(samples, data, format, to)
+    except OSError as error:
+        raise StoreError(f"{to}: cannot be written to: {error.strerror}") from None
+    notes.print(f"written: {count} files in {to}", highlight=False)

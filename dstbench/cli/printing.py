@@ -1,0 +1,106 @@
+"""What commands print: results on standard output, the rest on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from dstbench.cell import Cell
+    from dstbench.contracts import Availability
+    from dstbench.execution.requirements import Requirement
+    from dstbench.plugins.plugin import Plugin
+    from dstbench.store.claim import Claim
+
+out = Console(soft_wrap=True)
+notes = Console(stderr=True)
+
+
+def print_availability(found: list[tuple[Requirement, Availability]], download: bool) -> None:
+    """A table of what is there and what is not, if there is such."""
+    states = {availability.state for _, availability in found}
+    if states <= {"ready"}:
+        return
+    rows = [
+        (each.name, each.kind, len(each.cells), availability.state, availability.detail)
+        for each, availability in found
+    ]
+    print_rows(["name", "kind", "cells", "state", "detail"], rows, sys.stderr)
+    if "download" in states and not download:
+        notes.print("--yes downloads what can be; without it, the cells that need it are skipped")
+
+
+def whereabouts(claim: Claim | None, cell: Cell) -> tuple[str, str, str]:
+    if claim is None:
+        return "", "", ""
+    return f"{claim.host}:{claim.pid}", claim.since, f"{claim.step}/{cell.training['steps']}"
+
+
+def note(message: str) -> None:
+    notes.print(f"    {message}", markup=False, soft_wrap=True)
+
+
+def print_cells(cells: Sequence[Cell]) -> None:
+    from dstbench.grid.variants import variants
+
+    settings = variants(cells)
+    columns = ["cell", "model", "dataset", "sparsifier", "S", "seed", "varied settings"]
+    print_rows(
+        columns,
+        [
+            (c.id, c.model, c.dataset, c.sparsifier, c.sparsity, c.seed, settings[c.id])
+            for c in cells
+        ],
+    )
+    print(f"{len(cells)} cells")
+
+
+def print_rows(
+    columns: list[str], rows: Sequence[tuple[object, ...]], file: TextIO | None = None
+) -> None:
+    """A plain table, as wide as it takes: nothing is cut off, on a pipe or a narrow terminal."""
+    from tabulate import tabulate
+
+    print(tabulate(rows, columns, tablefmt="plain", disable_numparse=True), file=file)
+
+
+def print_plugins(listing: list[Plugin]) -> None:
+    columns = ["name", "kind", "distribution", "version", "state"]
+    print_rows(
+        columns, [(p.name, p.kind or "—", p.distribution, p.version, p.state) for p in listing]
+    )
+    for plugin in listing:
+        if plugin.traceback:
+            out.print(f"\n{plugin.name} is broken:\n{plugin.traceback}", markup=False)
+
+
+def print_plugin(plugin: Plugin) -> None:
+    from rich.table import Column, Table
+
+    from dstbench.plugins.describe import describe, describe_settings
+
+    text = describe(plugin.cls) if plugin.cls else plugin.traceback
+    out.print(
+        f"{plugin.name}: {plugin.kind or 'plugin'} of {plugin.origin}, {plugin.state}\n{text}\n",
+        markup=False,
+        highlight=False,
+    )
+    if plugin.cls is not None:
+        table = Table(Column("setting", no_wrap=True), "type", "default", "meaning", box=None)
+        for setting in describe_settings(plugin.cls.Settings):
+            table.add_row(*map(escape, setting))
+        out.print(table)
+
+
+def plugin_as_json(plugin: Plugin, with_settings: bool) -> dict[str, object]:
+    from dstbench.plugins.describe import describe_settings
+
+    described: dict[str, object] = dict(plugin.as_dict())
+    if with_settings and plugin.cls is not None:
+        settings = describe_settings(plugin.cls.Settings)
+        described["settings"] = [setting._asdict() for setting in settings]
+    return described

@@ -1,0 +1,1 @@
+"""Parameters and theoretical FLOPs of masked networks."""

@@ -1,0 +1,32 @@
+"""From cells to records.
+
+:mod:`~dstbench.execution.scheduler` runs a grid's cells until each has a record; what may be
+missing is found out first, by :mod:`~dstbench.execution.preflight`; each cell is given to a
+:mod:`~dstbench.execution.worker`, in whatever process, which takes it through the
+:mod:`~dstbench.execution.pipeline` and keeps its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from dstbench.contracts import Ended
+from dstbench.errors import StoreError
+
+if TYPE_CHECKING:
+    from dstbench.cell import Cell
+    from dstbench.contracts import RunCell
+
+__all__ = ["in_this_process"]  # all that plugins need of it
+
+
+def in_this_process(run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+    """Run the cells one after another, here."""
+    for cell in cells:
+        try:
+            run_cell(cell)
+        except StoreError as error:
+            yield Ended(cell, str(error))
+        else:
+            yield Ended(cell)

@@ -1,0 +1,215 @@
+"""The way of one cell: :meth:`Pipeline.run` is the place to start reading."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_model
+from torch import Tensor, nn
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from dstbench import metrics
+from dstbench.cache import digest
+from dstbench.cell import DENSE, Cell
+from dstbench.contracts import Data, Dataset, FeatureExtractor, Features, Model, Workspace
+from dstbench.counting.counts import count, measure
+from dstbench.errors import PluginError, StoreError
+from dstbench.execution.training import Trainer
+from dstbench.plugins.plugin import Kind
+from dstbench.plugins.registry import Plugins
+from dstbench.records import Scores, Times
+from dstbench.seeds import derive
+from dstbench.sparsity import Sparsifier
+from dstbench.store.files import write_atomically
+from dstbench.store.folder import CellFolder
+
+KEPT_SAMPLES = 64
+"""Sample images kept of each cell, for its grid and the leaderboard's sheet."""
+
+
+@dataclass
+class Pipeline:
+    """Takes cells from their plugins to the parts of their records, one after another.
+
+    What several cells share, a loaded dataset, is loaded once.
+    """
+
+    plugins: Plugins
+    workspace: Workspace
+    _loaded: dict[str, Data] = field(default_factory=dict)
+
+    def run(self, cell: Cell, folder: CellFolder) -> dict[str, Any]:
+        """Load → build → attach → train → sample → score → count; the parts of the record."""
+        training, evaluation = cell.training_settings, cell.evaluation_settings
+
+        data = self.load(cell)
+        model: Model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
+        denoiser = self._build(model, cell)
+        sparsifier = self.sparsifier(cell)
+        trainer = Trainer(model, denoiser, sparsifier, training, cell.seed)
+        sparsifiable, inputs = model.sparsifiable(denoiser), model.example()
+        network = measure(denoiser, sparsifiable, inputs, model.calls_per_sample)
+        if folder.checkpoint.exists():
+            trainer.load(folder.checkpoint)
+        counts = count(network, sparsifier, training)
+
+        self._announce_updates(cell, sparsifier)
+        trainer.train(folder, lambda step, loss: self._on_step(cell, folder, step, loss))
+        folder.write_denoiser(trainer.averaged.module)
+
+        start = time.perf_counter()
+        samples = self._sample(model, trainer.averaged.module, cell, evaluation.samples)
+        images = data.to_images(samples)
+        seconds = time.perf_counter() - start
+        keep_samples(folder, images[:KEPT_SAMPLES])
+
+        extractor = self.extractor(cell)
+        real = metrics.real_features(data, cell.dataset, extractor, evaluation, self.workspace)
+        scores = metrics.score(images, real, extractor, evaluation)
+        return {
+            "scores": scores,
+            "untrained_scores": self._untrained_scores(model, cell, extractor, real),
+            "protocol": metrics.protocol(cell.dataset, extractor, evaluation, real),
+            "counts": counts,
+            "times": Times(
+                training_step=trainer.seconds_per_step(),
+                training=trainer.seconds,
+                sample=seconds / len(images),
+            ),
+            "validation_loss": trainer.validation_loss(),
+            "topology_updates": sparsifier.topology_updates if sparsifier else 0,
+            "skipped_topology_updates": sparsifier.skipped_updates if sparsifier else 0,
+            "metadata": model.metadata(),
+        }
+
+    def sample(self, folder: CellFolder, count: int) -> tuple[Data, Sequence[Any] | Tensor]:
+        """``count`` samples of a trained cell, and the dataset whose items they are.
+
+        They start from the same noise as those that were scored.
+
+        Raises:
+            StoreError: for a folder without a trained cell, or one of another version.
+        """
+        record = folder.record()
+        if record is None or not folder.denoiser.exists():
+            raise StoreError(
+                f"{folder.path}: no trained cell is here; name a folder under a benchmark's cells, "
+                "such as results/quickstart/cells/…"
+            )
+        cell = record.cell
+        for difference in self._other_versions(cell, "model", "dataset"):
+            self.workspace.report(f"the cell was trained with {difference}")
+        try:
+            data = self.load(cell)
+            model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
+            denoiser = self._build(model, cell)
+            load_model(denoiser, folder.denoiser)
+        except (ValidationError, RuntimeError, SafetensorError) as error:
+            raise StoreError(
+                f"{folder.path}: this cell is damaged, or of another version of dstbench or of "
+                f"'{cell.model}' than is installed: {error}"
+            ) from error
+        return data, self._sample(model, denoiser, cell, count)
+
+    def load(self, cell: Cell) -> Data:
+        """The cell's dataset."""
+        key = digest({"dataset": cell.dataset, "settings": cell.dataset_settings})
+        if key not in self._loaded:
+            dataset: Dataset = self._plugin("dataset", cell.dataset, cell.dataset_settings)
+            self._loaded[key] = dataset.load(self.workspace)
+        return self._loaded[key]
+
+    def extractor(self, cell: Cell) -> FeatureExtractor:
+        """The cell's feature extractor."""
+        name = cell.evaluation_settings.extractor
+        extractor: FeatureExtractor = self._plugin(
+            "feature extractor", name, cell.extractor_settings, self.workspace
+        )
+        return extractor
+
+    def sparsifier(self, cell: Cell) -> Sparsifier | None:
+        """The cell's sparsifier, attached to nothing; ``None`` for a dense cell."""
+        if cell.sparsifier == DENSE:
+            return None
+        cls: type[Sparsifier] = self.plugins.find("sparsifier", cell.sparsifier)
+        return cls(
+            cell.sparsity,
+            total_steps=cell.training_settings.steps,
+            seed=derive(cell.seed, "masks"),
+            **cell.sparsifier_settings,
+        )
+
+    def require_versions(self, cell: Cell) -> None:
+        """Raise :class:`PluginError` where the installed plugins are of other versions than those
+        that the cell names."""
+        kinds: tuple[Kind, ...] = ("model", "dataset", "sparsifier", "feature extractor")
+        if differences := self._other_versions(cell, *kinds):
+            raise PluginError(f"the cell is to be run with {'; '.join(differences)}")
+
+    def _other_versions(self, cell: Cell, *kinds: Kind) -> list[str]:
+        """In words, the cell's plugins of these kinds that are installed in another version."""
+        names: dict[Kind, str] = {
+            "model": cell.model,
+            "dataset": cell.dataset,
+            "sparsifier": cell.sparsifier,
+            "feature extractor": cell.evaluation_settings.extractor,
+        }
+        return [
+            f"{kind} '{names[kind]}' of {version}, but {installed} is installed"
+            for kind in kinds
+            if (version := cell.versions.get(kind))
+            and (installed := self.plugins.get(kind, names[kind]).origin) != version
+        ]
+
+    def _plugin(self, kind: Kind, name: str, settings: dict[str, Any], *rest: Any) -> Any:
+        """An instance of a plugin, given its validated settings and whatever else it takes."""
+        cls = self.plugins.find(kind, name)
+        return cls(cls.Settings(**settings), *rest)
+
+    def _build(self, model: Model, cell: Cell) -> nn.Module:
+        torch.manual_seed(derive(cell.seed, "weights"))
+        return model.build()
+
+    def _announce_updates(self, cell: Cell, sparsifier: Sparsifier | None) -> None:
+        """Let listeners know of each topology update."""
+        hook = self.plugins.manager.hook.dstbench_topology_updated
+        if sparsifier:
+            sparsifier.on_topology_update = lambda step, changed: hook(
+                cell=cell, step=step, changed=changed
+            )
+
+    def _on_step(self, cell: Cell, folder: CellFolder, step: int, loss: float) -> None:
+        folder.heartbeat(step, loss)
+        self.plugins.manager.hook.dstbench_step(cell=cell, step=step, loss=loss)
+
+    def _sample(
+        self, model: Model, denoiser: nn.Module, cell: Cell, count: int
+    ) -> Sequence[Any] | Tensor:
+        rng = torch.Generator().manual_seed(derive(cell.seed, "samples"))
+        denoiser.eval()
+        with torch.no_grad():
+            return model.sample(denoiser, count, cell.evaluation_settings.batch_size, rng)
+
+    def _untrained_scores(
+        self, model: Model, cell: Cell, extractor: FeatureExtractor, real: Features
+    ) -> Scores | None:
+        evaluation = cell.evaluation_settings
+        if cell.sparsifier != DENSE or not evaluation.untrained:
+            return None
+        samples = self._sample(model, self._build(model, cell), cell, evaluation.samples)
+        return metrics.score(model.data.to_images(samples), real, extractor, evaluation)
+
+
+def keep_samples(folder: CellFolder, images: Tensor) -> None:
+    """Keep sample images (N, C, H, W), and a picture of all of them."""
+    folder.write_samples(images.permute(0, 2, 3, 1).contiguous().numpy())
+    grid = to_pil_image(make_grid(images, nrow=math.ceil(math.sqrt(len(images))), padding=0))
+    write_atomically(folder.sheet, lambda path: grid.save(path, format="png"))

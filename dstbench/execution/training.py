@@ -1,0 +1,277 @@
+"""The training loop of one cell, which can stop at any step and go on in another process."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dstbench.contracts import Model
+from dstbench.errors import DataError, DivergedError, StoreError
+from dstbench.seeds import derive
+from dstbench.settings import TrainingSettings
+from dstbench.sparsity import Sparsifier
+from dstbench.store.files import write_atomically
+from dstbench.store.folder import CellFolder
+
+HISTORY = ("step", "loss", "seconds_per_step", "topology_updates")
+
+
+class Trainer:
+    """Trains a denoiser, keeps its averaged weights, and can be saved and loaded at any step.
+
+    All randomness of a step comes from the cell's seed and the step's number. So two runs of the
+    same seed see the same data and noise whatever their method, and a resumed run goes on exactly
+    where it stopped.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        denoiser: nn.Module,
+        sparsifier: Sparsifier | None,
+        settings: TrainingSettings,
+        seed: int,
+    ) -> None:
+        check_size(len(model.data.train), settings)
+        if settings.channels_last:
+            denoiser.to(memory_format=torch.channels_last)
+        self.model = model
+        self.denoiser = denoiser
+        self.sparsifier = sparsifier
+        self.settings = settings
+        self.seed = seed
+        self.optimizer = torch.optim.AdamW(
+            [p for p in denoiser.parameters() if p.requires_grad],
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
+        self.averaged = AveragedModel(denoiser, multi_avg_fn=average)
+        self.step = 0
+        self.seconds = 0.0
+        """Of all steps so far, those of earlier processes included."""
+        self._saved_at = time.monotonic()
+        self.step_seconds: list[float] = []
+        """Of each step of this process."""
+        self._epoch = -1
+        self._batches: Sequence[Tensor] = ()
+        """Of that epoch."""
+        self._unwritten: list[tuple[float, float]] = []
+        """Loss and seconds of the steps since the latest row of the history."""
+        if sparsifier is not None:
+            sparsifier.attach(
+                denoiser,
+                self.optimizer,
+                weights=model.sparsifiable(denoiser),
+                averaged=self.averaged.module,
+                backward=self._backward_without_step,
+            )
+
+    def train(self, folder: CellFolder, on_step: Callable[[int, float], None]) -> None:
+        """Take the steps that are left, writing history and checkpoints into the cell's folder.
+
+        ``on_step(step, loss)`` is called after every step.
+
+        Raises:
+            DivergedError: at a loss that is not finite.
+        """
+        _rewind(folder.history, self.step)
+        with folder.history.open("a", newline="") as file:
+            history = csv.writer(file)
+            while self.step < self.settings.steps:
+                loss = self.take_step()
+                on_step(self.step, loss)
+                last = self.step == self.settings.steps
+                if self.step % self.settings.log_every == 0 or last:
+                    history.writerow(self._history_row())
+                    file.flush()
+                if last or self._checkpoint_is_due():
+                    self.save(folder.checkpoint)
+
+    def seconds_per_step(self) -> float:
+        """Median over this process's steps; the mean over all where it took none."""
+        return statistics.median(self.step_seconds or [self.seconds / self.step])
+
+    @torch.no_grad()
+    def validation_loss(self) -> float | None:
+        """Mean loss of the averaged denoiser over the validation split, under fixed noise.
+
+        ``None`` for a dataset without one.
+        """
+        count = len(self.model.data.validation)
+        if count == 0:
+            return None
+        self.averaged.eval()
+        rng = _generator(derive(self.seed, "validation"))
+        total = 0.0
+        for indices in torch.split(torch.arange(count), self.settings.batch_size):
+            batch = self.model.batch("validation", indices)
+            total += self.model.loss(self.averaged.module, batch, rng).item() * len(indices)
+        return total / count
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint into the cell's folder; it appears whole or not at all."""
+        state = {
+            "cell": path.parent.name,
+            "step": self.step,
+            "seconds": self.seconds,
+            "denoiser": self.denoiser.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sparsifier": self.sparsifier.state_dict() if self.sparsifier else None,
+            "unwritten": self._unwritten,
+        }
+        write_atomically(path, lambda unfinished: torch.save(state, unfinished))
+        self._saved_at = time.monotonic()
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            StoreError: if the file cannot be read, or is not a checkpoint of this cell.
+        """
+        try:
+            state = torch.load(path, map_location=self.model.workspace.device, weights_only=True)
+            if state["cell"] != path.parent.name:
+                raise ValueError(f"of {state['cell']}")
+            self._restore(state)
+        except Exception as error:
+            raise StoreError(
+                f"{path}: this is not a checkpoint of this cell, or it is damaged; delete it to "
+                "start the cell from its first step"
+            ) from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.denoiser.load_state_dict(state["denoiser"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.sparsifier is not None:
+            self.sparsifier.load_state_dict(state["sparsifier"])
+        self.step = state["step"]
+        self.seconds = state["seconds"]
+        self._unwritten = state["unwritten"]
+
+    def take_step(self) -> float:
+        """Take the next optimizer step, and time it; the mean loss of its batch.
+
+        Raises:
+            DivergedError: at a loss that is not finite.
+        """
+        start = time.perf_counter()
+        loss = self._step()
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        self.step_seconds.append(seconds)
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} at step {self.step}")
+        self._unwritten.append((loss, seconds))
+        return loss
+
+    def _checkpoint_is_due(self) -> bool:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return (
+            self.step % self.settings.checkpoint_every == 0
+            or minutes >= self.settings.checkpoint_minutes
+        )
+
+    def _step(self) -> float:
+        """One optimizer step; the mean loss of its batch."""
+        loss = self._backward()
+        if self.settings.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.averaged.update_parameters(self.denoiser)
+        self.step += 1
+        return loss.item()
+
+    def _backward(self) -> Tensor:
+        """Accumulate the gradients of the next step's batch; its mean loss."""
+        self.denoiser.train()
+        rng = _generator(derive(self.seed, "step", self.step))
+        torch.manual_seed(derive(self.seed, "dropout", self.step))
+        indices = self._indices(self.step)
+        total = torch.zeros((), device=self.model.workspace.device)
+        for part in indices.tensor_split(self.settings.micro_batches):
+            loss = self._loss(part, rng) * (len(part) / len(indices))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def _backward_without_step(self) -> None:
+        """Accumulate the gradients of the next step's batch, which that step sees again; what a
+        forward pass leaves in buffers is undone.
+
+        Raises:
+            DivergedError: at a loss that is not finite.
+        """
+        before = [buffer.clone() for buffer in self.denoiser.buffers()]
+        loss = self._backward().item()
+        for buffer, value in zip(self.denoiser.buffers(), before, strict=True):
+            buffer.copy_(value)
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} before the first step")
+
+    def _loss(self, indices: Tensor, rng: torch.Generator) -> Tensor:
+        batch = self.model.batch("train", indices)
+        low_precision = self.settings.precision == "bf16"
+        with torch.autocast(self.model.workspace.device.type, torch.bfloat16, low_precision):
+            return self.model.loss(self.denoiser, batch, rng)
+
+    def _indices(self, step: int) -> Tensor:
+        """The examples of a step, from the epoch's batches."""
+        size = self.settings.batch_size
+        epoch, position = divmod(step, len(self.model.data.train) // size)
+        if epoch != self._epoch:
+            rng = _generator(derive(self.seed, "order", epoch))
+            self._epoch, self._batches = epoch, self.model.batches(size, rng)
+        return self._batches[position]
+
+    def _history_row(self) -> list[Any]:
+        means = [f"{statistics.fmean(values):.6g}" for values in zip(*self._unwritten, strict=True)]
+        self._unwritten = []
+        return [self.step, *means, self.sparsifier.topology_updates if self.sparsifier else 0]
+
+
+def check_size(examples: int, settings: TrainingSettings) -> None:
+    """Raise :class:`DataError` if the training split is smaller than a batch."""
+    if examples < settings.batch_size:
+        raise DataError(
+            f"the dataset has {examples} training examples, fewer than training.batch_size = "
+            f"{settings.batch_size}; a batch size of at most {examples} would fit"
+        )
+    if settings.batch_size < settings.micro_batches:
+        raise DataError(
+            f"training.micro_batches = {settings.micro_batches} is more than "
+            f"training.batch_size = {settings.batch_size}"
+        )
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _rewind(history: Path, step: int) -> None:
+    """Leave the header, and the rows of no step that is yet to be taken (again)."""
+    rows: list[list[str]] = []
+    if history.exists():
+        with history.open(newline="") as file:
+            rows = list(csv.reader(file))[1:]
+    kept = [row for row in rows if len(row) == len(HISTORY) and int(row[0]) <= step]
+
+    def write(path: Path) -> None:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([HISTORY, *kept])
+
+    write_atomically(history, write)

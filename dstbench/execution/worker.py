@@ -1,0 +1,225 @@
+"""What runs a cell, in whatever process, and keeps its record."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dstbench.cache import Cache
+from dstbench.cell import Cell
+from dstbench.contracts import Workspace
+from dstbench.errors import DataError, DivergedError, HeldError
+from dstbench.execution.machine import choose_device, environment, peak_memory, reset_peak_memory
+from dstbench.execution.pipeline import Pipeline
+from dstbench.execution.preflight import Unable
+from dstbench.plugins.isolation import FAILURES
+from dstbench.plugins.registry import load_plugins
+from dstbench.records import Environment, Record
+from dstbench.store.files import now
+from dstbench.store.folder import CellFolder, RecordVersion
+from dstbench.store.store import Store
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How cells are run; none of it changes what they are."""
+
+    device: str | None = None
+    """How each process that an executor starts chooses its device (``auto``, ``cpu``, …);
+    ``None``: as this one has it."""
+    threads: int | None = None
+    """CPU threads of each process that an executor starts; ``None``: left to the executor."""
+    minutes: float | None = None
+    """Time limit of a cell, which ends its process; ``None``: no limit."""
+
+
+class Worker:
+    """Runs cells and keeps their records: the :class:`~dstbench.contracts.RunCell` that executors
+    are given.
+
+    Pickled, it becomes the worker of the process that unpickles it, with plugins and data of its
+    own.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        pipeline: Pipeline,
+        options: RunOptions | None = None,
+        versions: Mapping[str, RecordVersion | None] | None = None,
+    ) -> None:
+        """
+        Args:
+            versions: of the records at the start of the run, by cell id: a cell that has another
+                one was run by somebody else meanwhile.
+        """
+        self.store = store
+        self.pipeline = pipeline
+        options = options or RunOptions()
+        self.options = replace(options, device=options.device or self.device)
+        self.versions = versions or {}
+
+    @property
+    def results(self) -> Path:
+        return self.store.folder
+
+    @property
+    def device(self) -> str:
+        return str(self.pipeline.workspace.device)
+
+    @property
+    def minutes(self) -> float | None:
+        return self.options.minutes
+
+    @property
+    def threads(self) -> int | None:
+        return self.options.threads
+
+    def __call__(self, cell: Cell) -> None:
+        with suppress(HeldError):
+            self.run(cell)
+
+    def into(self, results: Path) -> Worker:
+        return _in_this_process(results.absolute(), self.options, {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _in_this_process, (self.results.absolute(), self.options, self.versions)
+
+    def run(self, cell: Cell) -> None:
+        """Run a cell, unless it has another record by now: another process was quicker.
+
+        Raises:
+            HeldError: if another process is running it.
+            StoreError: if nothing can be written there.
+        """
+        folder = self.store.cell(cell)
+        with folder.locked():
+            if not self._is_as_it_was(cell, folder):
+                return
+            if folder.timeout_traceback():
+                record = self._timed_out(cell, folder)
+            else:
+                with time_limit(self.minutes, folder.timeout):
+                    record = self._attempt(cell, folder)
+            folder.write_record(record)
+            if record.is_final:
+                folder.checkpoint.unlink(missing_ok=True)
+        hook = self.pipeline.plugins.manager.hook
+        try:
+            hook.dstbench_cell_finished(cell=cell, record=record)
+        except FAILURES:  # of a listener's; the cell is well
+            self._report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
+
+    def mark_failed(self, cell: Cell, error: str) -> None:
+        """Record a cell as failed whose process died, unless another process has it by now."""
+        folder = self.store.cell(cell)
+        with suppress(HeldError), folder.locked():
+            if self._is_as_it_was(cell, folder):
+                folder.write_record(
+                    self._timed_out(cell, folder)
+                    if folder.timeout_traceback()
+                    else self._without_result(cell, "failed", error)
+                )
+
+    def leave_out(self, cell: Cell, status: Unable, reason: str) -> None:
+        """Record why a cell was not run; a checkpoint of it stays."""
+        folder = self.store.cell(cell)
+        with folder.locked():
+            record = folder.record()
+            if record is None or not record.is_final:
+                folder.write_record(self._without_result(cell, status, reason))
+
+    def _is_as_it_was(self, cell: Cell, folder: CellFolder) -> bool:
+        return folder.version() == self.versions.get(cell.id)
+
+    def _attempt(self, cell: Cell, folder: CellFolder) -> Record:
+        """Take the cell through the pipeline; its record, however that ends."""
+        device, started = self.pipeline.workspace.device, now()
+        outcome: dict[str, Any]
+        measurable = reset_peak_memory(device)
+        try:
+            self.pipeline.require_versions(cell)
+            self.pipeline.plugins.manager.hook.dstbench_cell_started(cell=cell)
+            outcome = {"status": "done", **self.pipeline.run(cell, folder)}
+        except DivergedError as error:
+            outcome = {"status": "diverged", "error": str(error)}
+        except DataError as error:  # of what the model needs beside the dataset
+            outcome = {"status": "skipped", "error": str(error)}
+        except FAILURES:
+            outcome = {"status": "failed", "error": traceback.format_exc()}
+        return Record(
+            cell=cell,
+            started=started,
+            environment=environment(device),
+            peak_memory=peak_memory(device) if measurable else None,
+            **outcome,
+        )
+
+    def _timed_out(self, cell: Cell, folder: CellFolder) -> Record:
+        """The record of a cell whose time limit ended its process."""
+        where = folder.timeout_traceback()
+        folder.timeout.unlink()
+        return self._without_result(
+            cell,
+            "failed",
+            f"{where}\nstopped by the benchmark's time limit, where the traceback says; the next "
+            "run goes on from its checkpoint",
+        )
+
+    def _without_result(self, cell: Cell, status: Unable, reason: str) -> Record:
+        return Record(
+            cell=cell, status=status, error=reason, started=now(), environment=self._environment
+        )
+
+    @cached_property
+    def _environment(self) -> Environment:
+        """For the many cells that may be left out: finding it out takes a moment."""
+        return environment(self.pipeline.workspace.device)
+
+    def _report(self, message: str) -> None:
+        self.pipeline.workspace.report(message)
+
+
+def _in_this_process(
+    results: Path, options: RunOptions, versions: Mapping[str, RecordVersion | None]
+) -> Worker:
+    return Worker(Store(results), _pipeline(options.device, options.threads), options, versions)
+
+
+@lru_cache
+def _pipeline(device: str | None, threads: int | None) -> Pipeline:
+    """The pipeline of this process."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Pipeline(load_plugins(), Workspace(choose_device(device or "auto"), Cache(), _print))
+
+
+def _print(message: str) -> None:
+    print(f"    {message}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def time_limit(minutes: float | None, timeout: Path) -> Iterator[None]:
+    """End this process if it is here for longer, with a traceback of all threads in that file.
+
+    Nothing gentler stops what hangs, in C code perhaps.
+    """
+    if minutes is None:
+        yield
+        return
+    with timeout.open("w") as file:
+        faulthandler.dump_traceback_later(60 * minutes, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            timeout.unlink(missing_ok=True)

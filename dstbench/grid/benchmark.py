@@ -1,0 +1,47 @@
+"""A validated benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dstbench.settings import (
+    EvaluationSettings,
+    ExecutionSettings,
+    PluginSettings,
+    TrainingSettings,
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model on a dataset, with every setting resolved."""
+
+    model: str
+    dataset: str
+    model_settings: PluginSettings
+    dataset_settings: PluginSettings
+    sparsifier_settings: Mapping[str, tuple[PluginSettings, ...]]
+    """By sparsifier: one for each combination of the values of its axes."""
+    extractor_settings: PluginSettings
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of model, dataset and feature extractor: which distribution each comes from."""
+    sparsifier_versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A validated benchmark file."""
+
+    name: str
+    """Of the file and, after a hyphen, of the preset."""
+    seeds: tuple[int, ...]
+    sparsities: tuple[float, ...]
+    sparsifiers: tuple[str, ...]
+    """As named in the file; ``dense`` is the reference."""
+    tasks: tuple[Task, ...]
+    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+    executors: Mapping[str, PluginSettings] = field(default_factory=dict)
+    """Settings of executors, by name: of the one to be used, and of those with a table."""

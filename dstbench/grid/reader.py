@@ -1,0 +1,277 @@
+"""Benchmark files: from TOML to a validated :class:`Benchmark`.
+
+Every error names the file, the line, the key, what is wrong and what would be right::
+
+    name = "quickstart"
+
+    [grid]
+    seeds = [0]
+    sparsities = [0.5, 0.9]
+    sparsifiers = ["dense", "static", "rigl"]   # dense: once per seed, at sparsity 0
+
+    [[tasks]]
+    model = "ldm"
+    dataset = "digits"
+
+    [sparsifiers.rigl]
+    prune_rate = [0.05, 0.5]    # a list where the plugin wants one value: an axis of the grid
+
+    [training]
+    steps = 2000
+
+Where cells are run is said by ``[execution]`` (see
+:class:`~dstbench.settings.ExecutionSettings`) and, by an executor's name, ``[executors.NAME]``.
+
+A task may repeat any of the tables ``models``, ``datasets``, ``sparsifiers``, ``extractors``
+(each by a plugin's name), ``training`` and ``evaluation``; its keys win over the file's.
+
+So may a preset, which may repeat all the others too; where it is chosen, its keys win over the
+file's and over those of every task, and results go to a folder of their own, ``NAME-PRESET``::
+
+    [presets.cpu.training]
+    steps = 200
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dstbench.cell import DENSE
+from dstbench.errors import ConfigError, PluginError, did_you_mean
+from dstbench.grid.axes import axes
+from dstbench.grid.benchmark import Benchmark, Task
+from dstbench.grid.consistency import refuse_sparsities, refuse_unused
+from dstbench.grid.problems import AsWritten, Problems
+from dstbench.grid.schema import FileTables, GridTable, TaskTables
+from dstbench.grid.source import read_text
+from dstbench.grid.tables import KeyPath, Table, over, table_at
+from dstbench.plugins.isolation import FAILURES
+from dstbench.plugins.plugin import Kind, check_name
+from dstbench.plugins.registry import Plugins
+from dstbench.settings import (
+    EvaluationSettings,
+    ExecutionSettings,
+    PluginSettings,
+    TrainingSettings,
+)
+
+
+def load_benchmark(
+    source: Path | Mapping[str, Any],
+    plugins: Plugins,
+    preset: str | None = None,
+    also: Sequence[str] = (),
+) -> Benchmark:
+    """Read and validate a benchmark, as it is or with one of its presets.
+
+    Args:
+        source: a TOML file, or what one would hold, as a dictionary.
+        also: sparsifiers (``--only sparsifier=…``) that join its grid if they are not in it.
+
+    Raises :class:`ConfigError`, which names all that is wrong with it, presets that were not
+    chosen included; and for a preset that it does not have.
+    """
+    if isinstance(source, Mapping):
+        return _Reader("benchmark", "", source, plugins, also).read(preset)
+    text = read_text(source)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: this is not valid TOML: {error}") from None
+    return _Reader(str(source), text, data, plugins, also).read(preset)
+
+
+class _Broken:
+    """In place of the class of a plugin that could not be loaded."""
+
+    Settings = AsWritten
+    kind = accepts = None
+
+
+class _Found(NamedTuple):
+    """A plugin that a file names."""
+
+    cls: type[Any]
+    origin: str
+
+
+class _Reader:
+    """Validates one benchmark; what is wrong with it is collected in ``problems``."""
+
+    def __init__(
+        self, name: str, text: str, data: Mapping[str, Any], plugins: Plugins, also: Sequence[str]
+    ) -> None:
+        self.name = name
+        self.data = data
+        self.plugins = plugins
+        self.also = also
+        self.problems = Problems(name, text)
+
+    def read(self, preset: str | None) -> Benchmark:
+        file = self.problems.validate(FileTables, Table((), dict(self.data)))
+        self.problems.stop_if_any()
+        for name in file.presets:
+            try:
+                check_name(name)
+            except ValueError as error:
+                self.problems.note(("presets", name), str(error))
+        benchmarks = {
+            name: self._benchmark(file, name, self.also if name == preset else ())
+            for name in (None, *file.presets)
+        }
+        self._refuse_unused(file, benchmarks)
+        for chosen, benchmark in benchmarks.items():
+            grid = self._table(((), *over(chosen)), "grid")
+            refuse_sparsities(benchmark, grid, self.plugins, self.problems)
+        self.problems.stop_if_any()
+        if preset not in benchmarks:
+            hint = did_you_mean(preset or "", file.presets)
+            raise ConfigError(f"{self.name}: unknown preset '{preset}'; {hint}")
+        return benchmarks[preset]
+
+    def _refuse_unused(self, file: FileTables, benchmarks: Mapping[str | None, Benchmark]) -> None:
+        """Refuse tables that no plugin in use would see: the file's, presets' and tasks'."""
+        refuse_unused((), file, benchmarks.values(), self.also, self.problems)
+        for name, tables in file.presets.items():
+            refuse_unused(("presets", name), tables, [benchmarks[name]], self.also, self.problems)
+        for index, task in enumerate(file.tasks):
+            alone = [
+                replace(each, tasks=each.tasks[index : index + 1]) for each in benchmarks.values()
+            ]
+            refuse_unused(("tasks", index), task, alone, self.also, self.problems)
+        self.problems.stop_if_any()
+
+    def _benchmark(self, file: FileTables, preset: str | None, also: Sequence[str]) -> Benchmark:
+        presets = over(preset)
+        table = self._table(((), *presets), "grid")
+        grid = self.problems.validate(GridTable, table)
+        self.problems.stop_if_any()
+        mentioned = {
+            name: self.problems.place(table.locate(("sparsifiers", index)))
+            for index, name in enumerate(grid.sparsifiers)
+        }
+        for name in also:
+            mentioned.setdefault(name, f"--only sparsifier={name}")
+        sparsifiers = {
+            name: self._find("sparsifier", name, where)
+            for name, where in mentioned.items()
+            if name != DENSE
+        }
+        if sparsifiers and not grid.sparsities:
+            names = ", ".join(sparsifiers)
+            self.problems.note(
+                table.locate(("sparsities",)), f"is empty, but {names} would need at least one"
+            )
+        execution, executors = self._execution(presets)
+        return Benchmark(
+            name=file.name if preset is None else f"{file.name}-{preset}",
+            seeds=grid.seeds,
+            sparsities=grid.sparsities,
+            sparsifiers=tuple(mentioned),
+            tasks=tuple(
+                self._task(index, task, presets, sparsifiers)
+                for index, task in enumerate(file.tasks)
+            ),
+            execution=execution,
+            executors=executors,
+        )
+
+    def _execution(
+        self, presets: tuple[KeyPath, ...]
+    ) -> tuple[ExecutionSettings, dict[str, PluginSettings]]:
+        starts = ((), *presets)
+        table = self._table(starts, "execution")
+        execution = self.problems.validate(ExecutionSettings, table)
+        self.problems.stop_if_any()
+        named = {execution.executor: table.locate(("executor",))} if execution.executor else {}
+        named |= {name: ("executors", name) for name in self._table(starts, "executors").values}
+        found = {
+            name: self._find("executor", name, self.problems.place(path))
+            for name, path in named.items()
+        }
+        self.problems.stop_if_any()
+        return execution, {
+            name: self._of_executor(executor.cls.Settings, self._table(starts, "executors", name))
+            for name, executor in found.items()
+        }
+
+    def _of_executor(self, schema: type[PluginSettings], table: Table) -> PluginSettings:
+        """Its settings, without which no cell could be run."""
+        try:
+            return self.problems.validate(schema, table)
+        except FAILURES as error:
+            self.problems.note(
+                table.locate(()), f"its validation failed: {type(error).__name__}: {error}"
+            )
+            return schema.model_construct()
+
+    def _task(
+        self,
+        index: int,
+        task: TaskTables,
+        presets: tuple[KeyPath, ...],
+        sparsifiers: Mapping[str, _Found],
+    ) -> Task:
+        at: KeyPath = ("tasks", index)
+
+        def table(*keys: str) -> Table:
+            return self._table(((), at, *presets), *keys)
+
+        evaluation_table = table("evaluation")
+        evaluation = self.problems.validate(EvaluationSettings, evaluation_table)
+        model = self._find("model", task.model, self.problems.place((*at, "model")))
+        dataset = self._find("dataset", task.dataset, self.problems.place((*at, "dataset")))
+        extractor = self._find(
+            "feature extractor",
+            evaluation.extractor,
+            self.problems.place(evaluation_table.locate(("extractor",))),
+        )
+        self.problems.stop_if_any()
+        kind, accepts = dataset.cls.kind, model.cls.accepts
+        if kind != accepts and None not in (kind, accepts):
+            self.problems.note(
+                (*at, "dataset"),
+                f"'{task.dataset}' is a dataset of {kind}, but model '{task.model}' takes "
+                f"{accepts}",
+            )
+
+        return Task(
+            model=task.model,
+            dataset=task.dataset,
+            model_settings=self.problems.validate_plugin(
+                model.cls.Settings, table("models", task.model)
+            ),
+            dataset_settings=self.problems.validate_plugin(
+                dataset.cls.Settings, table("datasets", task.dataset)
+            ),
+            sparsifier_settings={
+                name: axes(sparsifier.cls.Settings, table("sparsifiers", name), self.problems)
+                for name, sparsifier in sparsifiers.items()
+            },
+            extractor_settings=self.problems.validate_plugin(
+                extractor.cls.Settings, table("extractors", evaluation.extractor)
+            ),
+            training=self.problems.validate(TrainingSettings, table("training")),
+            evaluation=evaluation,
+            versions={
+                "model": model.origin,
+                "dataset": dataset.origin,
+                "feature extractor": extractor.origin,
+            },
+            sparsifier_versions={name: each.origin for name, each in sparsifiers.items()},
+        )
+
+    def _find(self, kind: Kind, name: str, mentioned_at: str) -> _Found:
+        try:
+            plugin = self.plugins.get(kind, name)
+        except PluginError as error:
+            self.problems.add(mentioned_at, str(error))
+            return _Found(_Broken, "")
+        return _Found(plugin.cls or _Broken, plugin.origin)
+
+    def _table(self, starts: Iterable[KeyPath], *keys: str) -> Table:
+        return table_at(self.data, starts, *keys)

@@ -1,0 +1,24 @@
+"""The text of a benchmark file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dstbench.errors import ConfigError, did_you_mean
+
+
+def read_text(path: Path) -> str:
+    """The file's text. Raises :class:`ConfigError` where it cannot be read."""
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        near = (file.name for file in path.parent.glob("*.toml"))
+        hint = did_you_mean(path.name, near)
+        raise ConfigError(f"{path}: no such file; benchmarks in that folder: {hint}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: this is a folder; a benchmark is a TOML file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: this is not UTF-8, as TOML must be") from None

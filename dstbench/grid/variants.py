@@ -1,0 +1,57 @@
+"""What sets cells apart from others of their task and method, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from dstbench.cell import Cell
+
+
+def variants(cells: Sequence[Cell]) -> dict[str, str]:
+    """By cell id: the settings (or version) that set it apart from others of its task and
+    sparsifier, such as ``"prune_rate=0.05"``; empty where there are none."""
+    alike: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault((cell.task, cell.sparsifier), []).append(cell)
+    return {
+        cell.id: variant
+        for group in alike.values()
+        for cell, variant in zip(group, distinctions([c.settings for c in group]), strict=True)
+    }
+
+
+def distinctions(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What sets each of several settings apart from the others: ``"prune_rate=0.05"``.
+
+    A version, kept under ``versions``, needs no key: ``"dstbench 0.1.0"``.
+    """
+    flat = [dict(_leaves(each)) for each in settings]
+    varying = [
+        path
+        for path in dict.fromkeys(chain.from_iterable(flat))
+        if len({each.get(path) for each in flat}) > 1
+    ]
+    return [
+        ", ".join(
+            # A setting and what the protocol made of it are often the same words: say them once.
+            dict.fromkeys(_in_words(path, each[path]) for path in varying if path in each)
+        )
+        for each in flat
+    ]
+
+
+def _in_words(path: tuple[str, ...], value: str) -> str:
+    return value if path[0] == "versions" else f"{path[-1]}={value}"
+
+
+def _leaves(
+    settings: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,1 @@
+"""What a grid would cost, before anything is loaded or trained."""

@@ -1,0 +1,201 @@
+"""What a grid would cost, before anything is loaded or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from dstbench.cache import canonical
+from dstbench.cell import DENSE, Cell
+from dstbench.contracts import Dataset, Items, Model, Outline
+from dstbench.counting.counts import Network, count, measure, sparsifiable_flops
+from dstbench.counting.flops import Flops
+from dstbench.errors import DstbenchError, PluginError
+from dstbench.planning.speed import Speed, measure_speed
+from dstbench.plugins.isolation import FAILURES
+from dstbench.plugins.registry import Plugins
+from dstbench.records import Counts
+from dstbench.sparsity import Sparsifier
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one cell would cost; ``None`` is what cannot be told."""
+
+    cell: Cell
+    counts: Counts | None = None
+    sparsifiable_flops: Flops | None = None
+    """The part of the FLOPs of an inference that masks can save."""
+    checkpoint_bytes: int | None = None
+    """While it is trained: weights, their average, AdamW's moments, masks."""
+    kept_bytes: int | None = None
+    """Of the trained weights."""
+    training_seconds: float | None = None
+    sampling_seconds: float | None = None
+    """Of the denoiser's calls alone."""
+    assumed: str = ""
+    """Of the data, where they decide the counts."""
+    problem: str = ""
+    """Why there is something that cannot be told."""
+
+    @property
+    def samples(self) -> int:
+        """How many the cell generates to be scored, those of the untrained denoiser included."""
+        evaluation = self.cell.evaluation_settings
+        twice = self.cell.sparsifier == DENSE and evaluation.untrained
+        return evaluation.samples * (2 if twice else 1)
+
+    @property
+    def sampling_flops(self) -> float | None:
+        """Of all these samples."""
+        return self.samples * self.counts.sample_flops if self.counts else None
+
+
+def plan(cells: Sequence[Cell], plugins: Plugins, device: torch.device | None = None) -> list[Plan]:
+    """What each of the cells would cost, in their order; no data are needed.
+
+    With a ``device`` there are times too, extrapolated from a few dense steps taken there. Masks
+    save none of it; data preparation, decoding and scoring are left out.
+    """
+    planner = _Planner(plugins, device)
+    return [planner.plan(cell) for cell in cells]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A model, and the items it is to learn."""
+
+    model: type[Model]
+    settings: Any
+    items: Items
+
+    def outline(self, device: torch.device) -> Outline:
+        with device:
+            outline = self.model.outline(self.settings, self.items)
+        if outline is None:
+            raise PluginError(
+                f"model '{self.model.name}' does not tell its denoiser before it has data "
+                "(it has no 'outline')"
+            )
+        return outline
+
+
+@dataclass(frozen=True)
+class _Measured:
+    network: Network
+    state_bytes: int
+    """Of all parameters and buffers."""
+    parameter_bytes: int
+
+
+@dataclass
+class _Planner:
+    """Each network is counted, and timed, once; what fails is not tried again."""
+
+    plugins: Plugins
+    device: torch.device | None
+    _tasks: dict[str, _Task | str] = field(default_factory=dict)
+    _measured: dict[str, _Measured | str] = field(default_factory=dict)
+    _counts: dict[str, tuple[Counts, Flops] | str] = field(default_factory=dict)
+    _speeds: dict[str, Speed | str] = field(default_factory=dict)
+
+    def plan(self, cell: Cell) -> Plan:
+        on = cell.model, cell.model_settings, cell.dataset, cell.dataset_settings
+        task = _once(self._tasks, canonical(on), lambda: self._task(cell))
+        if isinstance(task, str):
+            return Plan(cell, problem=task)
+        key = canonical([cell.model, cell.model_settings, task.items.shape])
+        measured = _once(self._measured, key, lambda: _measure(task))
+        if isinstance(measured, str):
+            return Plan(cell, problem=measured)
+        method = cell.sparsifier, cell.sparsifier_settings, cell.sparsity, cell.training
+        counted = _once(
+            self._counts, canonical([key, *method]), lambda: self._count(cell, measured.network)
+        )
+        if isinstance(counted, str):
+            return Plan(cell, problem=counted)
+        counts, in_sparsifiable = counted
+        masks = counts.sparsifiable if counts.active_sparsifiable < counts.sparsifiable else 0
+        plan = Plan(
+            cell,
+            counts,
+            in_sparsifiable,
+            checkpoint_bytes=2 * (measured.state_bytes + measured.parameter_bytes) + masks,
+            kept_bytes=measured.state_bytes,
+            assumed=task.items.assumption,
+        )
+        return self._timed(plan, task, key, measured.network.calls_per_sample)
+
+    def _task(self, cell: Cell) -> _Task:
+        dataset: type[Dataset] = self.plugins.find("dataset", cell.dataset)
+        model: type[Model] = self.plugins.find("model", cell.model)
+        items = dataset(dataset.Settings(**cell.dataset_settings)).outline()
+        if items is None:
+            raise PluginError(
+                f"dataset '{cell.dataset}' does not tell the shape of its items before it is "
+                "loaded (it has no 'outline')"
+            )
+        return _Task(model, model.Settings(**cell.model_settings), items)
+
+    def _count(self, cell: Cell, network: Network) -> tuple[Counts, Flops]:
+        training = cell.training_settings
+        sparsifier: Sparsifier | None = None
+        if cell.sparsifier != DENSE:
+            cls: type[Sparsifier] = self.plugins.find("sparsifier", cell.sparsifier)
+            sparsifier = cls(cell.sparsity, total_steps=training.steps, **cell.sparsifier_settings)
+        return count(network, sparsifier, training), sparsifiable_flops(network, sparsifier)
+
+    def _timed(self, plan: Plan, task: _Task, key: str, calls_per_sample: int) -> Plan:
+        device = self.device
+        if device is None:
+            return plan
+        training = plan.cell.training_settings
+        batch = plan.cell.evaluation_settings.batch_size
+        speed = _once(
+            self._speeds,
+            canonical([key, training.model_dump(mode="json") | {"steps": None}, batch]),
+            lambda: measure_speed(task.outline(device), training, batch, device),
+        )
+        if isinstance(speed, str):
+            return replace(plan, problem=f"not timed: {speed}")
+        return replace(
+            plan,
+            training_seconds=training.steps * speed.training_step,
+            sampling_seconds=plan.samples * calls_per_sample * speed.call,
+        )
+
+
+def _measure(task: _Task) -> _Measured:
+    outline = task.outline(torch.device("meta"))
+    # Tracing takes real tensors, but not their values; memory that nobody writes to is free.
+    denoiser = outline.denoiser.to_empty(device="cpu")
+    for buffer in denoiser.buffers():
+        buffer.zero_()
+    inputs = tuple(
+        torch.zeros_like(each, device="cpu") if isinstance(each, Tensor) and each.is_meta else each
+        for each in outline.inputs
+    )
+    sparsifiable = task.model.sparsifiable(denoiser)
+    return _Measured(
+        measure(denoiser, sparsifiable, inputs, outline.calls_per_sample),
+        sum(tensor.nbytes for tensor in denoiser.state_dict().values()),
+        sum(parameter.nbytes for parameter in denoiser.parameters()),
+    )
+
+
+def _once(known: dict[str, T | str], key: str, make: Callable[[], T]) -> T | str:
+    """What ``make`` makes, or why it failed: asked once, then known."""
+    if key not in known:
+        try:
+            known[key] = make()
+        except DstbenchError as error:
+            known[key] = str(error)
+        except FAILURES as error:  # a plugin's; the other networks are well
+            known[key] = f"{type(error).__name__}: {error}"
+    return known[key]

@@ -1,0 +1,68 @@
+"""The contract between dstbench and its plugins: one hook per thing that can be plugged in.
+
+A plugin is a module named by an entry point of the group ``dstbench``, with functions of these
+names marked by :data:`dstbench.hookimpl`.
+
+The last four hooks are events, for plugins that listen. What a listener raises while a cell runs
+fails the cell: its record holds the traceback, and the next run goes on from its checkpoint. What
+it raises when a cell has ended is reported, and the cell's record stays as it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from dstbench.cell import Cell
+    from dstbench.contracts import Dataset, Executor, FeatureExtractor, Model
+    from dstbench.records import Record
+    from dstbench.sparsity import Sparsifier
+
+hookspec = pluggy.HookspecMarker("dstbench")
+
+
+@hookspec
+def dstbench_models() -> list[type[Model]]:  # type: ignore[empty-body]
+    """Model classes."""
+
+
+@hookspec
+def dstbench_datasets() -> list[type[Dataset]]:  # type: ignore[empty-body]
+    """Dataset classes."""
+
+
+@hookspec
+def dstbench_sparsifiers() -> list[type[Sparsifier]]:  # type: ignore[empty-body]
+    """Sparsifier classes."""
+
+
+@hookspec
+def dstbench_feature_extractors() -> list[type[FeatureExtractor]]:  # type: ignore[empty-body]
+    """Feature-extractor classes."""
+
+
+@hookspec
+def dstbench_executors() -> list[type[Executor]]:  # type: ignore[empty-body]
+    """Executor classes."""
+
+
+@hookspec
+def dstbench_cell_started(cell: Cell) -> None:
+    """A cell is about to be trained, or to go on from its checkpoint."""
+
+
+@hookspec
+def dstbench_step(cell: Cell, step: int, loss: float) -> None:
+    """An optimizer step was taken; ``step`` counts from 1."""
+
+
+@hookspec
+def dstbench_topology_updated(cell: Cell, step: int, changed: int) -> None:
+    """A topology update replaced ``changed`` connections by others."""
+
+
+@hookspec
+def dstbench_cell_finished(cell: Cell, record: Record) -> None:
+    """A cell ended, well or not; ``record.status`` says which."""

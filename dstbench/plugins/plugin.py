@@ -1,0 +1,118 @@
+"""A plugin, and what its class has to be."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dstbench.cache import digest
+from dstbench.cell import DENSE
+from dstbench.contracts import Dataset, Executor, FeatureExtractor, Model
+from dstbench.errors import PluginError
+from dstbench.plugins.describe import summary
+from dstbench.settings import PluginSettings
+
+Kind = Literal["model", "dataset", "sparsifier", "feature extractor", "executor"]
+
+
+State = Literal["ok", "broken", "switched off"]
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One line of ``dstbench plugins``: a class that was plugged in, or a module that was not."""
+
+    name: str
+    """The class's name; the entry point's, where nothing was loaded from it."""
+    kind: Kind | None
+    """``None`` where nothing was loaded."""
+    distribution: str
+    version: str
+    state: State
+    summary: str = ""
+    """First line of the class's docstring; last line of a broken plugin's traceback."""
+    traceback: str | None = None
+    cls: type[Any] | None = None
+    error: BaseException | None = None
+    """What a broken plugin raised."""
+
+    @property
+    def origin(self) -> str:
+        """Distribution and version: ``"dstbench 0.1.0"``."""
+        return f"{self.distribution} {self.version}"
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Everything but the objects, for JSON."""
+        return {k: value for k, value in vars(self).items() if k not in ("cls", "error")}
+
+
+def check_name(name: str) -> str:
+    """``name``, if it can be part of a path. Raises :class:`ValueError` otherwise."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+        raise ValueError(
+            f"{name!r} is not a name: use lower-case letters, digits, '_', '.' and '-', "
+            "with a letter or digit first"
+        )
+    return name
+
+
+def check_class(kind: Kind, cls: Any) -> None:
+    """Raise :class:`PluginError` if the harness could not use ``cls``."""
+    if not isinstance(cls, type):
+        raise PluginError(f"a hook returned {cls!r} among its {kind}s; it should return classes")
+    where = f"{cls.__module__}.{cls.__qualname__}"
+    words = {"model": ("name", "accepts"), "dataset": ("name", "kind")}.get(kind, ("name",))
+    for word in words:
+        if not isinstance(getattr(cls, word, None), str):
+            raise PluginError(f"{where} has no '{word}' (a string, in the body of the class)")
+    if missing := getattr(cls, "__abstractmethods__", None):
+        raise PluginError(f"{where} does not define {', '.join(sorted(missing))}")
+    name: str = cls.name  # type: ignore[attr-defined]
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise PluginError(f"{where}: {error}") from None
+    if kind == "sparsifier" and name == DENSE:
+        raise PluginError(f"{where}: '{DENSE}' is the name of the reference; choose another")
+    settings = getattr(cls, "Settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, PluginSettings)):
+        raise PluginError(f"{where}.Settings is not a class derived from PluginSettings")
+
+
+def plugin_of(cls: type[Any]) -> Plugin:
+    """The plugin that a class is which no distribution brings.
+
+    Raises :class:`PluginError` for a class that is none.
+    """
+    from dstbench.sparsity import Sparsifier
+
+    bases: dict[type[Any], Kind] = {
+        Model: "model",
+        Dataset: "dataset",
+        Sparsifier: "sparsifier",
+        FeatureExtractor: "feature extractor",
+        Executor: "executor",
+    }
+    kinds = [
+        kind for base, kind in bases.items() if isinstance(cls, type) and issubclass(cls, base)
+    ]
+    if not kinds:
+        names = ", ".join(base.__name__ for base in bases)
+        raise PluginError(f"{cls!r} is no plugin: a class derived from one of {names} would be")
+    check_class(kinds[0], cls)
+    version = digest({"source": _source(cls)})[:12]
+    return Plugin(cls.name, kinds[0], cls.__module__, version, "ok", summary(cls), cls=cls)
+
+
+def _source(cls: type[Any]) -> list[str]:
+    """The code of the class, and of those of its bases that stand beside it."""
+    own = [base for base in cls.__mro__ if base.__module__ == cls.__module__]
+    try:
+        return [inspect.getsource(base) for base in own]
+    except (OSError, TypeError):
+        raise PluginError(
+            f"the source of {cls.__qualname__} cannot be read, by which results of it are told "
+            "apart from those of another version; define it in a file or in a notebook"
+        ) from None

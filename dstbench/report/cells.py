@@ -1,0 +1,103 @@
+"""One row per cell: what to compute with where means over seeds are not enough."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel
+
+from dstbench.records import Counts, Protocol, Record, Scores, Times
+from dstbench.report.formatting import MISSING, escape_markdown
+from dstbench.report.text import Format
+
+_PARTS: dict[str, type[BaseModel]] = {
+    "scores": Scores,
+    "counts": Counts,
+    "times": Times,
+    "protocol": Protocol,
+}
+_SECONDS = {"training_step": "training_step_seconds", "training": "training_seconds",
+            "sample": "sample_seconds"}  # fmt: skip
+
+
+def cell_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """One row per cell, by its id, in the order of the records.
+
+    Columns: ``model``, ``dataset``, ``sparsifier``, ``sparsity``, ``seed``; every setting that
+    differs among the cells that have it, by its path (``training.steps``); ``status`` and
+    ``reason``; every score; counts of parameters and FLOPs, and the sparsities that follow from
+    them; times (seconds) and peak memory (bytes); how they were scored, and on which machine. What
+    a cell does not have is missing (NaN).
+    """
+    varied = _varied_settings(records)
+    rows = [_row(record, settings) for record, settings in zip(records, varied, strict=True)]
+    return pd.DataFrame(rows, index=pd.Index([r.cell.id for r in records], name="cell"))
+
+
+def render_cells(cells: pd.DataFrame, format: Format = "markdown") -> str:
+    """The rows of :func:`cell_frame` as text; markdown and LaTeX leave out empty columns."""
+    if format == "csv":
+        return cells.to_csv().rstrip("\n")
+    if format == "json":
+        return cells.reset_index().to_json(orient="records", indent=2, force_ascii=False)
+    known = cells.dropna(axis="columns", how="all").reset_index()
+    if format == "latex":
+        return known.to_latex(index=False, escape=True, na_rep="---")
+    escaped = known.astype(object).where(known.notna(), MISSING).map(_escaped)
+    return escaped.to_markdown(index=False, disable_numparse=True)
+
+
+def _escaped(value: object) -> str:
+    return escape_markdown(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def _row(record: Record, settings: Mapping[str, Any]) -> dict[str, Any]:
+    cell, counts = record.cell, record.counts
+    parts = {
+        name: getattr(part, name, None)
+        for field, schema in _PARTS.items()
+        for part in [getattr(record, field)]
+        for name in schema.model_fields
+    }
+    return {
+        "model": cell.model,
+        "dataset": cell.dataset,
+        "sparsifier": cell.sparsifier,
+        "sparsity": cell.sparsity,
+        "seed": cell.seed,
+        **settings,
+        "status": record.status,
+        "reason": record.reason or None,
+        **{_SECONDS.get(name, name): value for name, value in parts.items()},
+        "whole_model_sparsity": counts and counts.whole_model_sparsity,
+        "peak_memory_bytes": record.peak_memory,
+        "validation_loss": record.validation_loss,
+        "topology_updates": record.topology_updates,
+        "skipped_topology_updates": record.skipped_topology_updates,
+        "untrained_fid": record.untrained_scores and record.untrained_scores.fid,
+        "machine": record.environment.machine,
+        "started": record.started,
+    }
+
+
+def _varied_settings(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The settings of each cell that are not the same in all cells that have them."""
+    flat = [dict(_leaves(record.cell.settings)) for record in records]
+    values: dict[str, set[str]] = {}
+    for settings in flat:
+        for path, value in settings.items():
+            values.setdefault(path, set()).add(json.dumps(value, sort_keys=True))
+    return [
+        {path: each.get(path) for path, found in values.items() if len(found) > 1} for each in flat
+    ]
+
+
+def _leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value

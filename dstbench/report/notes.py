@@ -1,0 +1,95 @@
+"""What stands below a table: how its numbers came about, and what to bear in mind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+from textwrap import shorten
+
+from dstbench.metrics import caveats
+from dstbench.records import Record
+from dstbench.report.leaderboard import METRICS, Table, machines
+
+SIGNIFICANCE = 0.05
+
+
+def _skipped(table: Table) -> str:
+    """All there is to say of a table whose cells were all skipped."""
+    count = len(table.records)
+    reasons = dict.fromkeys(record.error or "no reason given" for record in table.records)
+    cells = "1 cell" if count == 1 else f"{count} cells"
+    return f"{table.heading}: {cells} skipped: {'; '.join(reasons)}"
+
+
+def _notes(table: Table) -> Iterator[str]:
+    protocol = table.protocol
+    if failures := [
+        f"{row.method}, S = {row.sparsity:g}, seed {record.cell.seed}: {_reason(record)}"
+        for row in table.rows
+        for record in row.unfinished
+    ]:
+        cells = "1 cell" if len(failures) == 1 else f"{len(failures)} cells"
+        yield f"{cells} did not finish, and no number above includes them: {'; '.join(failures)}."
+    for caveat in caveats(protocol) if protocol else ():
+        yield f"Warning: {caveat}"
+    if protocol:
+        yield (
+            "Scores: mean ± sample standard deviation over seeds; feature extractor "
+            f"{protocol.extractor} (weights {protocol.weights_hash[:12]}), {protocol.samples:,} "
+            f"samples against {protocol.reference_images:,} images of {protocol.reference}, "
+            f"resize: {protocol.resize}."
+        )
+        yield _LEGEND if table.dense else "Best in bold."
+    if untrained := _untrained(table):
+        yield untrained
+    yield (
+        "S is the fraction of the sparsifiable weights that are zero, whole-model S that of all "
+        "parameters; (×): relative to dense."
+    )
+    yield (
+        "Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are "
+        f"those of one denoiser call{_calls_per_sample(table)}; decoder not included."
+    )
+    if places := machines(record for record in table.records if record.status == "done"):
+        yield (
+            f"Times and memory were measured cell by cell on {'; '.join(places)}. Memory is what a "
+            "GPU has allocated, on a CPU that of the whole process."
+        ) + (
+            " Rows of another machine than dense's have no ratio to it." if len(places) > 1 else ""
+        )
+
+
+_LEGEND = (
+    "Best in bold. Against dense, over the seeds both have: ▲ better by more than noise, △ better, "
+    "but within noise or with too few seeds to tell, ▼ worse by more than noise (two-sided paired "
+    f"t-test at {SIGNIFICANCE:.0%}, not corrected for the number of comparisons)."
+)
+
+
+def _untrained(table: Table) -> str | None:
+    fid = METRICS[0]
+    before = [
+        record.untrained_scores.fid
+        for record in table.records
+        if record.untrained_scores and record.untrained_scores.fid is not None
+    ]
+    if not before:
+        return None
+    text = f"Untrained denoiser: FID {fmean(before):.2f}"
+    dense = table.dense.scores(fid) if table.dense else {}
+    if not dense:
+        return f"{text}."
+    return f"{text}; the dense cells reach {fmean(dense.values()) / fmean(before):.3f} of it."
+
+
+def _calls_per_sample(table: Table) -> str:
+    counts = next((record.counts for record in table.records if record.counts), None)
+    if counts is None:
+        return ""
+    return f", of which a sample takes {counts.sample_flops / counts.inference_flops:.0f}"
+
+
+def _reason(record: Record) -> str:
+    """The status, and why, in a line."""
+    why = shorten(record.reason, 200, placeholder="…")
+    return f"{record.status}, {why}" if why else record.status

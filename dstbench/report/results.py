@@ -1,0 +1,115 @@
+"""The results of a benchmark, to look into from Python."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dstbench.cell import Cell
+from dstbench.errors import StoreError, did_you_mean
+from dstbench.records import Record
+from dstbench.store.folder import CellFolder
+from dstbench.store.store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from dstbench.report.text import Format
+
+
+class Results:
+    """What the cells of a benchmark have left behind."""
+
+    def __init__(self, store: Store, records: Sequence[Record], name: str) -> None:
+        self._store = store
+        self.name = name
+        """The benchmark's name."""
+        self.records = list(records)
+        """The record of each cell that has ended, well or not."""
+
+    def __repr__(self) -> str:
+        states = Counter(record.status for record in self.records)
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        return f"Results({str(self.folder)!r}: {counts or 'no cells'})"
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds them."""
+        return self._store.folder
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The leaderboard: one row per task, method and sparsity, with means and standard
+        deviations over seeds (see :func:`dstbench.report.leaderboard.leaderboard`)."""
+        from dstbench.report.leaderboard import leaderboard
+
+        return leaderboard(self.records)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row per cell, by its id: every setting that differs, and every score, count and time
+        (see :func:`dstbench.report.cells.cell_frame`)."""
+        from dstbench.report.cells import cell_frame
+
+        return cell_frame(self.records)
+
+    def history(self, cell: str | Cell) -> pd.DataFrame:
+        """The training of a cell, given by its id or as it is: columns ``step``, ``loss`` (mean
+        since the row before), ``seconds_per_step`` and ``topology_updates``.
+
+        Raises :class:`~dstbench.errors.StoreError` where there is none.
+        """
+        import pandas as pd
+
+        path = self._folder(cell).history
+        if not path.exists():
+            raise StoreError(f"{path}: not there; the cell was never trained")
+        return pd.read_csv(path)
+
+    def samples(self, cell: str | Cell) -> NDArray[np.uint8]:
+        """The sample images that are kept of a cell: uint8 (n, H, W, C).
+
+        The i-th of every cell of a task and seed starts from the same noise.
+
+        Raises :class:`~dstbench.errors.StoreError` where there are none.
+        """
+        import numpy as np
+
+        path = self._folder(cell).samples
+        if not path.exists():
+            raise StoreError(f"{path}: not there; the cell was not trained to its end")
+        images: NDArray[np.uint8] = np.load(path, allow_pickle=False)
+        return images
+
+    def text(self, format: Format = "markdown") -> str:
+        """The leaderboard, with notes on how its numbers came about."""
+        from dstbench.report import render
+
+        return render(self.records, format, self.name)
+
+    def write_report(self) -> None:
+        """Write the leaderboard and its pictures into the results folder, if there are records.
+
+        Raises :class:`~dstbench.errors.StoreError` where nothing can be written there.
+        """
+        from dstbench.report import write_report
+
+        if not self.records:
+            return
+        samples = self._store.samples(self.records)
+        try:
+            write_report(self.records, self.folder, samples, self.name)
+        except OSError as error:
+            raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
+
+    def _folder(self, cell: str | Cell) -> CellFolder:
+        name = cell.id if isinstance(cell, Cell) else cell
+        known = {record.cell.id: record.cell for record in self.records}
+        if name not in known:
+            raise StoreError(f"{self.folder}: no cell '{name}'; {did_you_mean(name, known)}")
+        return self._store.cell(known[name])

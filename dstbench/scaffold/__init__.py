@@ -1,0 +1,1 @@
+"""``dstbench new``: small installable packages to begin a plugin with."""

@@ -1,0 +1,24 @@
+"""What is on disk: one folder per cell, one atomic record.
+
+::
+
+    results/<benchmark>/cells/<cell id>/
+        record.json            the result; a cell without one is not finished
+        history.csv            loss and speed every few steps
+        denoiser.safetensors   the trained network: the averaged weights that are sampled from
+        samples.png            a grid of samples
+        samples.npy            the same samples, uint8 (n, H, W, C), for the leaderboard's sheet
+        checkpoint.pt          only while the cell is unfinished
+        cell.json              what was asked for, before there is a record
+        lock, running.json     held by the process that runs the cell; which that is, and its step
+        timeout.txt            where a process was when its time limit ended it
+
+A lock is the operating system's: it goes with its process, however that ends.
+"""
+
+from dstbench.store.files import write_atomically
+from dstbench.store.folder import CellFolder, RecordVersion
+from dstbench.store.store import Store
+
+# All that executors need of it.
+__all__ = ["CellFolder", "RecordVersion", "Store", "write_atomically"]

@@ -1,0 +1,100 @@
+"""Who holds a cell: the lock of its folder, and what the process that has it says of its progress.
+
+A lock is the operating system's: it goes with its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dstbench.errors import HeldError, StoreError
+from dstbench.store.files import now, write_atomically
+
+SECONDS_BETWEEN_HEARTBEATS = 2
+"""How often a process says at which step it is, at most."""
+
+
+class Claim(BaseModel):
+    """Which process runs a cell, and how far it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    pid: int
+    since: str
+    """ISO 8601, UTC."""
+    step: int = 0
+    loss: float | None = None
+    """The loss of that step; ``None`` before the first."""
+
+
+class CellLock:
+    """The lock of a cell's folder, and the claim of the process that holds it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = folder / "lock"
+        self._running = folder / "running.json"
+        self._claim: Claim | None = None
+        self._claimed_at = 0.0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the cell.
+
+        Raises:
+            HeldError: if another process holds it.
+            StoreError: if nothing can be written there.
+        """
+        lock = FileLock(self._lock)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise HeldError(f"cell {self.folder.name} is being run by another process") from None
+        except OSError as error:
+            raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
+        try:
+            self._write(Claim(host=socket.gethostname(), pid=os.getpid(), since=now()))
+            yield
+        finally:
+            self._running.unlink(missing_ok=True)
+            lock.release()
+
+    def is_held(self) -> bool:
+        """Whether some process holds the cell, on whatever machine."""
+        if not self._lock.exists():
+            return False
+        lock = FileLock(self._lock)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:  # of somebody else's folder, which one may only read
+            return self._running.exists()
+        lock.release()
+        return False
+
+    def heartbeat(self, step: int, loss: float) -> None:
+        """Say, every few seconds at most, how far the process is that holds the cell."""
+        due = time.monotonic() - self._claimed_at >= SECONDS_BETWEEN_HEARTBEATS
+        if self._claim and due:
+            self._write(self._claim.model_copy(update={"step": step, "loss": loss}))
+
+    def claim(self) -> Claim | None:
+        """What the process that holds the cell, or held it when it was killed, last said."""
+        with suppress(OSError, ValidationError):
+            return Claim.model_validate_json(self._running.read_bytes())
+        return None
+
+    def _write(self, claim: Claim) -> None:
+        self._claim, self._claimed_at = claim, time.monotonic()
+        write_atomically(self._running, lambda path: path.write_text(claim.model_dump_json()))

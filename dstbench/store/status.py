@@ -1,0 +1,58 @@
+"""What has become of the cells of a results folder, as any machine that sees it can tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dstbench.cell import Cell
+from dstbench.errors import StoreError
+from dstbench.store.claim import Claim
+from dstbench.store.folder import CellFolder
+from dstbench.store.store import Store
+
+State = Literal["done", "running", "failed", "diverged", "skipped", "waiting", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """Of one cell."""
+
+    cell: Cell
+    state: State
+    claim: Claim | None = None
+    """Of the process that runs it, if it is running."""
+    detail: str = ""
+    """Why it failed, diverged, was skipped or cannot be read: the last line."""
+
+
+def statuses(store: Store) -> list[Status]:
+    """Of every cell that was ever asked for, by its id.
+
+    A cell is waiting if it was asked for and has no record, and no living process runs it.
+
+    Raises :class:`StoreError` if there are no cells.
+    """
+    found = [status for folder in store.cells() if (status := _status(folder))]
+    if not found:
+        raise StoreError(
+            f"{store.folder}: no cells here; name the folder of a benchmark that was run, such as "
+            "results/quickstart"
+        )
+    return found
+
+
+def _status(folder: CellFolder) -> Status | None:
+    cell = folder.requested_cell()
+    try:
+        record = folder.record()
+    except StoreError as error:
+        return Status(cell, "unreadable", detail=str(error)) if cell else None
+    cell = record.cell if record else cell
+    if cell is None:
+        return None
+    if folder.is_held():
+        return Status(cell, "running", folder.claim())
+    if record is None:
+        return Status(cell, "waiting")
+    return Status(cell, record.status, detail=record.reason)

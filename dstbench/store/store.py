@@ -1,0 +1,82 @@
+"""The folder of one benchmark's results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dstbench.cell import Cell
+from dstbench.errors import StoreError
+from dstbench.records import Record
+from dstbench.store.folder import CellFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Store:
+    """The folder of one benchmark's results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def cell(self, cell: Cell) -> CellFolder:
+        return CellFolder(self.folder / "cells" / cell.id)
+
+    def cells(self) -> list[CellFolder]:
+        """The folders of all cells that were ever asked for, by their names."""
+        return [CellFolder(path) for path in sorted((self.folder / "cells").glob("*/"))]
+
+    def is_open(self, cell: Cell) -> bool:
+        """Whether the cell is to be run: it has no final record, and none that cannot be read."""
+        with suppress(StoreError):
+            record = self.cell(cell).record()
+            return record is None or not record.is_final
+        return False
+
+    def readable(self, cells: Sequence[Cell], report: Callable[[str], None]) -> Iterator[Record]:
+        """The records of those of the cells that have ended; what is wrong with those that cannot
+        be read is reported."""
+        for cell in cells:
+            try:
+                record = self.cell(cell).record()
+            except StoreError as error:
+                report(str(error))
+            else:
+                if record:
+                    yield record
+
+    def remove_pending_others(self, cells: Sequence[Cell]) -> None:
+        """Remove the requests for cells beside these that were never begun, of an earlier
+        benchmark file perhaps."""
+        ids = {cell.id for cell in cells}
+        for folder in self.cells():
+            if folder.path.name not in ids:
+                folder.remove_if_pending()
+
+    def records(self) -> list[Record]:
+        """The records of all ended cells, in the order in which they were run.
+
+        Raises :class:`StoreError` if there are none.
+        """
+        folders = sorted((self.folder / "cells").glob("*/record.json"))
+        records = [CellFolder(path.parent).record() for path in folders]
+        found = [record for record in records if record is not None]
+        if not found:
+            raise StoreError(
+                f"{self.folder}: no records here; name the folder of a benchmark that was run, "
+                "such as results/quickstart"
+            )
+        return sorted(found, key=lambda record: record.started)
+
+    def samples(self, records: list[Record]) -> dict[str, NDArray[np.uint8]]:
+        """The sample images of these records' cells, where they have any, by cell id."""
+        import numpy as np
+
+        paths = {record.cell.id: self.cell(record.cell).samples for record in records}
+        return {
+            name: np.load(path, allow_pickle=False) for name, path in paths.items() if path.exists()
+        }

@@ -1,0 +1,1 @@
+"""What is promised of each kind of plugin: a module per kind, a function per promise."""

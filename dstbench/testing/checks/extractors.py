@@ -1,0 +1,167 @@
+"""What is promised of a feature extractor."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from unittest import SkipTest
+
+import torch
+from torch import Tensor
+
+from dstbench.cache import Cache
+from dstbench.contracts import FeatureExtractor, Features, Workspace
+from dstbench.testing.checking import Broken, Subject, empty_workspace, seeded
+from dstbench.testing.checks import settings
+from dstbench.testing.items import check_availability
+
+SHAPES = ((1, 32, 32), (3, 32, 32), (1, 8, 12), (3, 64, 48))
+"""(C, H, W) of the images that it is tried with: grey and RGB, small and large, not all square."""
+
+
+@dataclass
+class ExtractorSubject(Subject):
+    """A feature extractor, made once for all checks."""
+
+    cls: type[FeatureExtractor]
+
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        return self.make()
+
+    def make(self) -> FeatureExtractor:
+        return self.cls(self.settings, self.workspace)
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """With a cache of its own, or the user's where the weights are only there; skips the check
+        where they are not."""
+        own = empty_workspace()
+        if self.cls.availability(self.settings, own).state == "ready":
+            return own
+        users = Workspace(torch.device("cpu"), Cache())
+        found = self.cls.availability(self.settings, users)
+        if found.state != "ready":
+            raise SkipTest(f"its weights are not there ({found.state}): {found.detail}")
+        return users
+
+
+def availability_is_told(subject: ExtractorSubject) -> None:
+    """Whether the weights are there is told within seconds and without loading them, and what to do
+    where they are not."""
+    cls = subject.cls
+    cannot_load: Any = type(
+        cls.__name__, (cls,), {"__init__": _refuse, "__module__": cls.__module__}
+    )
+    workspace = empty_workspace()
+    start = time.monotonic()
+    told = cannot_load.availability(subject.settings, workspace)
+    check_availability(told, time.monotonic() - start, workspace)
+
+
+def features_are_matrices(subject: ExtractorSubject) -> None:
+    """Features (N, D) and logits (N, K), D and K at least 2, are finite floats on the CPU, of grey
+    and RGB images of any size, and carry no graph of gradients."""
+    sizes = set()
+    for shape in SHAPES:
+        images = pictures(4, shape)
+        before = images.clone()
+        found = subject.extractor(images)
+        if not isinstance(found, Features):
+            raise Broken(f"of images {shape} it made a {type(found).__name__}, no Features")
+        for name, values in (("features", found.features), ("logits", found.logits)):
+            if problem := _problem(values, len(images)):
+                raise Broken(f"{name} of 4 images {shape} {problem}")
+        sizes.add((found.features.shape[1], found.logits.shape[1]))
+        if not torch.equal(images, before):
+            raise Broken(f"images {shape} were changed")
+    if len(sizes) > 1:
+        raise Broken(f"D and K differ with the shape of images: {sorted(sizes)}")
+
+
+def features_tell_images_apart(subject: ExtractorSubject) -> None:
+    """Different images have different features."""
+    for shape in SHAPES[:2]:
+        features = subject.extractor(pictures(4, shape)).features
+        if torch.equal(features[0], features[1]):
+            raise Broken(f"two images {shape} of random shades have the same features")
+
+
+def features_do_not_depend_on_batch_size(subject: ExtractorSubject) -> None:
+    """An image has the same features, but for the rounding of sums, alone and among others."""
+    for shape in SHAPES[:2]:
+        images = pictures(6, shape)
+        together = subject.extractor(images)
+        for size in (1, 4):
+            parts = [subject.extractor(part) for part in torch.split(images, size)]
+            for name in ("features", "logits"):
+                whole = getattr(together, name)
+                apart = torch.cat([getattr(part, name) for part in parts])
+                difference = float((whole - apart).abs().max())
+                if not difference <= 1e-3 * float(whole.abs().max()) + 1e-6:
+                    raise Broken(
+                        f"{name} of 6 images {shape}, extracted {size} at a time, differ by up to "
+                        f"{difference:.3g} from those extracted at once"
+                    )
+
+
+def extracting_is_deterministic(subject: ExtractorSubject) -> None:
+    """The same images have the same features each time, from every instance, whatever the global
+    generators."""
+    images = pictures(4, SHAPES[0])
+    first = subject.extractor(images)
+    with seeded(1):
+        other = subject.make()
+        for who, second in (("it", subject.extractor(images)), ("another instance", other(images))):
+            for name in ("features", "logits"):
+                if not torch.equal(getattr(first, name), getattr(second, name)):
+                    raise Broken(f"asked again, {who} makes other {name} of the same images")
+
+
+def weights_are_named(subject: ExtractorSubject) -> None:
+    """weights_hash is a SHA-256 in 64 hexadecimal digits, the same for every instance, and resize
+    says in words what happens to an image before the network sees it."""
+    told = subject.extractor.weights_hash
+    if not (isinstance(told, str) and re.fullmatch("[0-9a-f]{64}", told)):
+        raise Broken(f"weights_hash is {told!r}")
+    if (again := subject.make().weights_hash) != told:
+        raise Broken(f"weights_hash is {told}, and {again} of another instance")
+    words = subject.extractor.resize
+    if not (isinstance(words, str) and words.strip()):
+        raise Broken(f"resize is {words!r}")
+
+
+CHECKS = (
+    *settings.CHECKS,
+    availability_is_told,
+    features_are_matrices,
+    features_tell_images_apart,
+    features_do_not_depend_on_batch_size,
+    extracting_is_deterministic,
+    weights_are_named,
+)
+
+
+def pictures(count: int, shape: tuple[int, int, int]) -> Tensor:
+    """uint8 images (count, *shape) of random shades."""
+    rng = torch.Generator().manual_seed(0)
+    return torch.randint(256, (count, *shape), generator=rng).to(torch.uint8)
+
+
+def _problem(values: Any, count: int) -> str | None:
+    if not isinstance(values, Tensor):
+        return f"are a {type(values).__name__}, no tensor"
+    if values.ndim != 2 or len(values) != count or values.shape[1] < 2:
+        return f"have shape {tuple(values.shape)}"
+    if not values.is_floating_point() or values.device.type != "cpu":
+        return f"are {values.dtype} on {values.device}"
+    if values.requires_grad:
+        return "require a gradient: compute them under torch.no_grad()"
+    return None if values.isfinite().all() else "are not all finite"
+
+
+def _refuse(extractor: FeatureExtractor, *_: Any) -> None:
+    raise Broken("availability has made an instance")

@@ -1,0 +1,127 @@
+"""What is told about the machine."""
+
+import subprocess
+from importlib import metadata
+from mmap import mmap
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dstbench import __version__
+from dstbench.errors import ConfigError
+from dstbench.execution import machine
+from dstbench.execution.machine import choose_device, environment, peak_memory, reset_peak_memory
+
+CPU = torch.device("cpu")
+
+
+def pretend_gpus(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "name", "device"),
+    [
+        (0, "auto", "cpu"),
+        (2, "auto", "cuda"),
+        (2, "cpu", "cpu"),
+        (2, "cuda", "cuda"),
+        (2, "cuda:1", "cuda:1"),
+    ],
+)
+def test_devices(gpus: int, name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpus(gpus, monkeypatch)
+    assert str(choose_device(name)) == device
+
+
+@pytest.mark.parametrize(
+    ("gpus", "name", "known"),
+    [
+        (0, "cuda", "auto, cpu"),
+        (0, "nonsense", "auto, cpu"),
+        (0, "meta", "auto, cpu"),
+        (0, "", "auto, cpu"),
+        (2, "cuda:2", "auto, cpu, cuda, cuda:0, cuda:1"),
+    ],
+)
+def test_devices_that_are_not_there(
+    gpus: int, name: str, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_gpus(gpus, monkeypatch)
+    with pytest.raises(ConfigError) as caught:
+        choose_device(name)
+    assert str(caught.value) == (
+        f"there is no device '{name}' on this machine; choose among {known}"
+    )
+
+
+def test_the_environment_names_all_that_scores_depend_on() -> None:
+    found = environment(CPU)
+    names = ["torch", "torchvision", "diffusers", "torch-fidelity", "fvcore", "numpy", "pillow"]
+    assert found.packages == {"dstbench": __version__} | {n: metadata.version(n) for n in names}
+    assert found.threads == torch.get_num_threads()
+    assert (found.device, found.gpu) == ("cpu", None)
+    assert found.cpu
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    command = ["git", *identity, *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def revision_from(root: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """What is recorded if dstbench is the package in this folder."""
+    monkeypatch.setattr(machine, "__file__", str(root / "dstbench" / "execution" / "machine.py"))
+    return environment(CPU).git_revision
+
+
+def test_the_revision_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dstbench" / "execution").mkdir(parents=True)
+    source = tmp_path / "dstbench" / "execution" / "machine.py"
+    source.write_text("1")
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    git(tmp_path, "tag", "v1")
+    revision = git(tmp_path, "rev-parse", "HEAD")
+    assert revision_from(tmp_path, monkeypatch) == revision
+    source.write_text("2")
+    assert revision_from(tmp_path, monkeypatch) == f"{revision}-dirty"
+
+    # An installed package knows no revision, least of all that of the repository around it.
+    installed = tmp_path / ".venv" / "site-packages"
+    (installed / "dstbench" / "execution").mkdir(parents=True)
+    assert revision_from(installed, monkeypatch) is None
+
+
+def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", "")
+    assert revision_from(tmp_path, monkeypatch) is None
+
+
+def test_peak_memory_is_that_since_the_reset() -> None:
+    if not reset_peak_memory(CPU):
+        pytest.skip("this system does not let a process reset its peak")
+    start = peak_memory(CPU)
+    size = 64 * 2**20
+    with mmap(-1, size) as memory:
+        for _ in range(64):
+            memory.write(b"1" * (size // 64))
+    peak = peak_memory(CPU)
+    assert peak > start + size * 0.9
+    assert reset_peak_memory(CPU)
+    assert peak_memory(CPU) < peak - size * 0.9
+
+
+def test_a_system_that_does_not_let_us_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> SimpleNamespace:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(machine, "Path", lambda path: SimpleNamespace(write_text=refuse))
+    assert not reset_peak_memory(CPU)

@@ -1,0 +1,148 @@
+"""What is on disk."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_model
+from torch import nn
+
+from dstbench.errors import StoreError
+from dstbench.records import Record
+from dstbench.store import CellFolder, Store, write_atomically
+
+MakeRecord = Callable[..., Record]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CellFolder:
+    (tmp_path / "cell").mkdir()
+    return CellFolder(tmp_path / "cell")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    def fail(unfinished: Path) -> None:
+        assert unfinished.parent == tmp_path  # a rename is atomic only within a file system
+        unfinished.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, fail)
+    assert os.listdir(tmp_path) == []
+    write_atomically(path, lambda unfinished: unfinished.write_text("whole"))
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, fail)
+    assert path.read_text() == "whole"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_record_comes_back(folder: CellFolder, make_record: MakeRecord) -> None:
+    assert folder.record() is None
+    for record in (make_record(fid=1.25), make_record(status="failed", error="Traceback\n…")):
+        folder.write_record(record)
+        assert folder.record() == record
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda text: "", r"\(: Invalid JSON"),
+        (lambda text: text[:100], r"\(: Invalid JSON"),
+        (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), "schema_version"),
+        (lambda text: text.replace('"fid"', '"fud"'), r"scores\.fud"),
+    ],
+)
+def test_a_record_that_cannot_be_read(
+    folder: CellFolder,
+    make_record: MakeRecord,
+    damage: Callable[[str], str],
+    problem: str,
+) -> None:
+    folder.write_record(make_record())
+    path = folder.path / "record.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(StoreError, match=rf"(?s)record\.json: not a record.*{problem}.*move it"):
+        folder.record()
+
+
+def test_the_trained_network_comes_back(folder: CellFolder) -> None:
+    def network() -> nn.Module:
+        shared = nn.Linear(3, 3)
+        last = nn.Conv2d(2, 4, 3).to(memory_format=torch.channels_last)
+        return nn.Sequential(shared, nn.BatchNorm1d(3), shared, last)
+
+    trained, other = network(), network()
+    folder.write_denoiser(trained)
+    load_model(other, folder.denoiser)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_samples_are_kept_as_they_are(folder: CellFolder, channels: int) -> None:
+    images = np.arange(5 * 2 * 3 * channels, dtype=np.uint8).reshape(5, 2, 3, channels)
+    folder.write_samples(images)
+    np.testing.assert_array_equal(np.load(folder.samples, allow_pickle=False), images)
+
+
+def test_a_second_process_does_not_get_the_cell(folder: CellFolder) -> None:
+    hold = (
+        "import sys, time; from pathlib import Path; from dstbench.store import CellFolder\n"
+        "with CellFolder(Path(sys.argv[1])).locked(): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", hold, str(folder.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        start = time.monotonic()
+        with pytest.raises(StoreError, match=r"^cell cell is being run by another process$"):
+            folder.locked().__enter__()
+        assert time.monotonic() - start < 1
+        process.kill()
+    with folder.locked():
+        pass  # a killed process holds nothing
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(folder: CellFolder) -> None:
+    (folder.path / "checkpoint.pt.123.partial").write_text("half")
+    folder.checkpoint.write_text("whole")
+    with folder.locked():
+        assert not (folder.path / "checkpoint.pt.123.partial").exists()
+        assert folder.checkpoint.exists()
+
+
+def test_a_locked_folder_is_made(tmp_path: Path) -> None:
+    with CellFolder(tmp_path / "cells" / "new").locked():
+        assert (tmp_path / "cells" / "new").is_dir()
+
+
+def test_all_records_and_samples(tmp_path: Path, make_record: MakeRecord) -> None:
+    store = Store(tmp_path / "small")
+    records = [
+        make_record(seed=seed).model_copy(update={"started": f"2026-01-0{day}T00:00:00+00:00"})
+        for seed, day in ((2, 1), (0, 3), (1, 2))
+    ]
+    for record in records:
+        folder = store.cell(record.cell)
+        with folder.locked():
+            folder.write_record(record)
+    store.cell(records[0].cell).write_samples(np.full((1, 2, 2, 1), 7, np.uint8))
+    assert [record.cell.seed for record in store.records()] == [2, 1, 0]  # as they were run
+    samples = store.samples(records)
+    assert list(samples) == [records[0].cell.id]
+    assert samples[records[0].cell.id].shape == (1, 2, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["", "cells", "missing"])
+def test_a_folder_without_records(tmp_path: Path, name: str) -> None:
+    (tmp_path / "cells" / "unfinished").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"no records here; name the folder of a benchmark"):
+        Store(tmp_path / name).records()
