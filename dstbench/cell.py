@@ -36,7 +36,7 @@ class Cell(BaseModel):
     training: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     versions: dict[str, str] = {}
-    """Of the plugins that make the cell, by their kind: distribution and version, such as
+    """Distribution and version of the plugins that make the cell, by their kind, such as
     ``{"model": "dstbench 0.1.0"}``. Cells of before versions were kept have none."""
 
     @property

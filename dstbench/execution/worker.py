@@ -189,7 +189,7 @@ class Worker:
 
     @cached_property
     def _environment(self) -> Environment:
-        """For the many cells that may be left out: finding it out takes a moment."""
+        """The environment of this process, found out once: that takes a moment."""
         return environment(self.pipeline.workspace.device)
 
     def _report(self, message: str) -> None:
