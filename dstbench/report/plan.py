@@ -233,7 +233,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _in_unit(value: float | None, units: Mapping[str, int]) -> str:
-    """The value, to three digits, in the largest unit that it is at least one of, else the smallest."""
+    """The value, to three digits, in the largest unit that it is at least one of."""
     if value is None:
         return MISSING
     unit, size = next((item for item in units.items() if value >= item[1]), list(units.items())[-1])
