@@ -34,7 +34,7 @@ class PluginError(DstbenchError):
 
 
 class SparsityError(DstbenchError):
-    """A sparsity, layer distribution or mask that cannot be had for this network."""
+    """A sparsity, layer distribution or mask that is not possible for this network."""
 
 
 class DataError(DstbenchError):
