@@ -59,7 +59,6 @@ class NM(DynamicSparsifier):
         }
 
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
-        assert layer.dense_gradient is not None
         return layer.dense_gradient.abs_()
 
     def select_mask(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:

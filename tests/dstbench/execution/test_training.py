@@ -318,7 +318,6 @@ class BySensitivity(Sparsifier):
         self.shown: dict[str, Tensor] = {}
 
     def first_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
-        assert layer.dense_gradient is not None
         self.shown[layer.name] = layer.dense_gradient.clone()
         return layer.dense_gradient.abs()
 
