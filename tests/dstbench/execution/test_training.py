@@ -140,7 +140,7 @@ def without_times(folder: CellFolder) -> list[dict[str, str]]:
     return [row | {"seconds_per_step": ""} for row in history(folder)]
 
 
-# Resuming (promise 15)
+# Resuming
 
 EVERYTHING = {"micro_batches": 2, "gradient_clip": 0.5, "checkpoint_every": 4, "log_every": 5}
 
@@ -371,7 +371,7 @@ def test_a_loss_that_is_not_finite_before_the_first_step(make: MakeTrainer) -> N
         make(BySensitivity, model=Explosive)
 
 
-# What every method has in common (promise 12)
+# What every method has in common
 
 
 def batches(trainer: Trainer, folder: CellFolder) -> list[list[int]]:
@@ -529,7 +529,7 @@ def test_a_loss_that_is_not_finite_names_its_step(
     assert told == [1, 2, 3, 4, 5, 6]
 
 
-# Formats (promise 9)
+# Formats
 
 
 def test_bf16_is_for_the_forward_pass_only(make: MakeTrainer, tmp_path: Path) -> None:
