@@ -36,8 +36,8 @@ class Cell(BaseModel):
     training: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     versions: dict[str, str] = {}
-    """Distribution and version of the plugins that make the cell, by their kind, such as
-    ``{"model": "dstbench 0.1.0"}``. Cells of before versions were kept have none."""
+    """Distribution and version of each plugin that makes the cell, by its kind, such as
+    ``{"model": "dstbench 0.1.0"}``; empty where they are not known."""
 
     @property
     def training_settings(self) -> TrainingSettings:

@@ -19,14 +19,16 @@ from dstbench.sparsity.layers import matching
 
 @dataclass(frozen=True)
 class Network:
-    """A denoiser as it is counted, whatever the masks."""
+    """Counts of a denoiser that do not depend on its masks."""
 
     parameters: int
+    """Number of all parameters."""
     shapes: Mapping[str, tuple[int, ...]]
-    """Of the sparsifiable weights, by parameter name."""
+    """Shapes of the sparsifiable weights, by parameter name."""
     flops: FlopsByWeight
-    """Of one call on one example."""
+    """FLOPs of one denoiser call on one example."""
     calls_per_sample: int
+    """Denoiser calls of one sample."""
 
 
 def measure(
@@ -35,7 +37,7 @@ def measure(
     inputs: tuple[Any, ...],
     calls_per_sample: int,
 ) -> Network:
-    """What there is to count; ``inputs`` are those of one call on one example.
+    """Count a denoiser without masks; ``inputs`` are those of one call on one example.
 
     Raises:
         CountingError: for an operator that may be heavy and for which there is no rule.
@@ -62,7 +64,7 @@ def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSet
     """
     active = _active(network, sparsifier)
     sizes = {name: prod(network.shapes[name]) for name in active}
-    flops = network.flops.masked({name: active[name] / sizes[name] for name in active})
+    flops = network.flops.under({name: active[name] / sizes[name] for name in active})
     masked = sum(sizes.values()) - sum(active.values())
     size, steps = training.batch_size, training.steps
     dense_steps = sparsifier.dense_gradient_steps(steps) if sparsifier else 0
@@ -84,7 +86,7 @@ def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSet
 
 def sparsifiable_flops(network: Network, sparsifier: Sparsifier | None) -> Flops:
     """The part of an inference's FLOPs that masks can save: products with sparsifiable weights."""
-    active, flops = _active(network, sparsifier), network.flops.modules[""]
+    active, flops = _active(network, sparsifier), network.flops.by_weight
     used = {name: flops.get(name, 0.0) for name in active}
     return Flops(
         dense=sum(used.values()),
@@ -93,7 +95,7 @@ def sparsifiable_flops(network: Network, sparsifier: Sparsifier | None) -> Flops
 
 
 def _active(network: Network, sparsifier: Sparsifier | None) -> dict[str, int]:
-    """How many of each sparsifiable weight's elements are active."""
+    """Number of active elements of each sparsifiable weight, by parameter name."""
     if sparsifier is None:
         return {name: prod(shape) for name, shape in network.shapes.items()}
     if sparsifier.layers:

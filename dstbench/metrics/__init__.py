@@ -1,4 +1,4 @@
-"""How good samples are: features of images, scores of samples, and under which protocol."""
+"""Quality of samples: features of images, scores computed from them, and the scores' protocol."""
 
 from dstbench.metrics.features import extract, real_features
 from dstbench.metrics.protocol import caveats, protocol

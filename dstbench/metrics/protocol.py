@@ -1,4 +1,4 @@
-"""Under which protocol samples were scored, and what to bear in mind when reading the scores."""
+"""The protocol under which samples are scored, and its caveats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dstbench.settings import EvaluationSettings
 def protocol(
     dataset: str, extractor: FeatureExtractor, settings: EvaluationSettings, real: Features
 ) -> Protocol:
-    """How the samples of a cell are scored against ``real``, the reference split's features."""
+    """The protocol of a cell's scores against ``real``, the features of the reference split."""
     reference_images, width = real.features.shape
     return Protocol(
         extractor=extractor.name,
@@ -24,7 +24,7 @@ def protocol(
 
 
 def caveats(protocol: Protocol) -> list[str]:
-    """What the reader of scores under this protocol must know, one sentence each.
+    """Caveats for readers of scores under this protocol, one sentence each.
 
     The covariance of N images has a rank of at most N − 1. Unless N exceeds the number of
     features it is singular, and FID, whose bias shrinks with N (Bińkowski et al., 'Demystifying

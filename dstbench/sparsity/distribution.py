@@ -61,7 +61,7 @@ def _erdos_renyi(name: str, shape: Shape, distribution: Distribution) -> float:
 def active_counts(
     shapes: Mapping[str, Shape], sparsity: float, distribution: Distribution
 ) -> dict[str, int]:
-    """How many weights of each layer are active: whole numbers that sum to exactly
+    """Number of active weights of each layer: whole numbers that sum to exactly
     round((1 − ``sparsity``) · N), N the number of all these weights.
 
     The densities of :func:`densities` are rounded down, and what is missing goes to the layers

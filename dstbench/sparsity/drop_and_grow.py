@@ -13,6 +13,7 @@ from torch import Tensor
 from dstbench.errors import SparsityError
 from dstbench.sparsity import schedules
 from dstbench.sparsity.layers import Layer, apply_mask_
+from dstbench.sparsity.optimizers import start_second_moments_at_mean
 from dstbench.sparsity.schedules import Schedule
 from dstbench.sparsity.selection import largest
 from dstbench.sparsity.sparsifier import Sparsifier
@@ -30,6 +31,8 @@ class DynamicSparsifier(Sparsifier, ABC):
     """
 
     needs_dense_gradient: ClassVar[bool] = False
+    """Whether :meth:`growth_scores` finds the gradient of all connections in
+    ``layer.dense_gradient``; the steps before an update then cost more."""
 
     class Settings(Sparsifier.Settings):
         prune_rate: float = Field(
@@ -55,11 +58,12 @@ class DynamicSparsifier(Sparsifier, ABC):
     def __init__(self, sparsity: float, *, total_steps: int, seed: int = 0, **settings: Any):
         super().__init__(sparsity, total_steps=total_steps, seed=seed, **settings)
         self.updated_at = 0
-        """The step that the latest update followed; 0: none yet."""
+        """Optimizer step that the latest topology update followed; 0: none yet."""
         self.connections_changed = 0
-        """Connections that the latest update replaced by others."""
+        """Number of connections that the latest topology update replaced by others."""
         self._accumulated: dict[str, tuple[Tensor, Tensor]] = {}
-        """Before an update, by layer: its gradient, and the sum of all its elements so far."""
+        """Gradient of each layer in a step before an update, and the sum of all its elements over
+        the micro-batches so far; by parameter name."""
 
     __init__.__doc__ = Sparsifier.__init__.__doc__
 
@@ -107,14 +111,15 @@ class DynamicSparsifier(Sparsifier, ABC):
         if self.updates_at(self.step + 1):
             earlier, total = self._accumulated.get(layer.name, (None, 0))
             if earlier is not gradient:  # it was reset: the optimizer's step was left out
-                layer.dense_gradient, total = None, 0
+                del layer.dense_gradient
+                total = 0
             self._accumulated[layer.name] = gradient, total + gradient.sum()
             if self.needs_dense_gradient:
                 self._accumulate_dense_gradient(layer, gradient)
         super()._gradient_accumulated(layer, gradient)
 
     def _accumulate_dense_gradient(self, layer: Layer, gradient: Tensor) -> None:
-        if layer.dense_gradient is None:
+        if not layer.has_dense_gradient:
             layer.dense_gradient = torch.empty_like(layer.weight).copy_(gradient)
         else:  # the active weights' gradient holds the earlier micro-batches already
             apply_mask_(layer.dense_gradient, ~layer.mask)
@@ -130,14 +135,15 @@ class DynamicSparsifier(Sparsifier, ABC):
                 self.skipped_updates += 1
             self._accumulated.clear()
             for layer in self.sparse_layers:
-                layer.dense_gradient = None
+                del layer.dense_gradient
 
     def _optimizer_moves_inactive_weights(self) -> bool:
         kept_moments = self.settings.grown_state == "keep"
         return kept_moments or super()._optimizer_moves_inactive_weights()
 
     def _gradients_are_finite(self) -> bool:
-        """Of all weights, inactive ones too, whose gradients the optimizer never sees."""
+        """Whether all gradients are finite, those of inactive connections too, which the optimizer
+        never sees."""
         groups = self._optimizer.param_groups
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
         norms = torch._foreach_norm(gradients) if gradients else ()
@@ -160,29 +166,24 @@ class DynamicSparsifier(Sparsifier, ABC):
             self.on_topology_update(self.step, self.connections_changed)
 
     def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
-        """Replace connections of one layer; how many are others than before."""
+        """Replace connections of one layer by others, and return their number."""
         count = round(prune_rate * layer.active)
         frozen = not layer.weight.requires_grad
-        untrained = self.needs_dense_gradient and layer.dense_gradient is None
+        untrained = self.needs_dense_gradient and not layer.has_dense_gradient
         if count == 0 or frozen or untrained:
             return 0
         kept = largest(self.survival_scores(layer), layer.mask, layer.active - count)
         mask = self.select_mask(layer, kept, self.growth_scores(layer, self._rng))
         new = mask.logical_and(~layer.mask)
+        changed = int(new.count_nonzero())
         layer.mask.copy_(mask)
         apply_mask_(layer.weight, layer.mask)
         for tensor in self._companions(layer):
             apply_mask_(tensor, layer.mask)
         if self.settings.grown_state == "mean":
-            self._start_second_moments_at_mean(layer, new)
-        return int(new.count_nonzero())
-
-    def _start_second_moments_at_mean(self, layer: Layer, new: Tensor) -> None:
-        state = self._optimizer.state.get(layer.weight, {})
-        kept = layer.active - int(new.count_nonzero())
-        for key in ("exp_avg_sq", "square_avg"):
-            if key in state and kept:
-                state[key].masked_fill_(new, state[key].sum() / kept)
+            kept_count = layer.active - changed
+            start_second_moments_at_mean(self._optimizer, layer.weight, new, kept_count)
+        return changed
 
     def _companions(self, layer: Layer) -> Iterable[Tensor]:
         if self.settings.grown_state == "keep":

@@ -1,4 +1,4 @@
-"""Which tensors of a network may be masked, and what belongs to one masked layer."""
+"""The sparsifiable weights of a network, and the layer that holds one of them with its mask."""
 
 from __future__ import annotations
 
@@ -112,20 +112,48 @@ def apply_mask_(tensor: Tensor, mask: Tensor) -> None:
 
 @dataclass
 class Layer:
-    """One masked weight.
-
-    ``mask`` is boolean, True = active, with the weight's shape and strides; ``active`` is the
-    number of its true elements, which no step changes. ``dense_gradient`` is there only in a
-    topology update, or in the choice of the first mask, of a method that asked for it: the gradient
-    of all connections, summed over micro-batches, free to be overwritten.
-    """
+    """One masked weight, and which of its connections are active."""
 
     name: str
+    """Parameter name in the network's ``named_parameters()``."""
     weight: nn.Parameter
     mask: Tensor
+    """Boolean, True = active, with the weight's shape and strides."""
     active: int
-    dense_gradient: Tensor | None = field(default=None, repr=False)
+    """Number of active connections, which no step changes."""
+    _dense_gradient: Tensor | None = field(default=None, init=False, repr=False)
 
     @property
     def density(self) -> float:
+        """Fraction of active connections."""
         return self.active / self.mask.numel()
+
+    @property
+    def dense_gradient(self) -> Tensor:
+        """Gradient of all connections, inactive ones too, in the weight's shape, summed over
+        micro-batches; free to be overwritten.
+
+        Raises:
+            SparsityError: outside a topology update of a method that asks for it, and outside the
+                choice of a first mask that asks for it.
+        """
+        if self._dense_gradient is None:
+            raise SparsityError(
+                f"{self.name} has no dense gradient here: set needs_dense_gradient = True to have "
+                "it in topology updates, needs_initial_gradient = True to have it while the first "
+                "mask is chosen"
+            )
+        return self._dense_gradient
+
+    @dense_gradient.setter
+    def dense_gradient(self, gradient: Tensor) -> None:
+        self._dense_gradient = gradient
+
+    @dense_gradient.deleter
+    def dense_gradient(self) -> None:
+        self._dense_gradient = None
+
+    @property
+    def has_dense_gradient(self) -> bool:
+        """Whether :attr:`dense_gradient` is there."""
+        return self._dense_gradient is not None

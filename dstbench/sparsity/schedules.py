@@ -1,4 +1,4 @@
-"""Prune-rate schedules: which fraction of a layer's active weights an update replaces."""
+"""Prune-rate schedules: the fraction of a layer's active weights that an update replaces."""
 
 from __future__ import annotations
 

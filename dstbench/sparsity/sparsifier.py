@@ -1,4 +1,4 @@
-"""Sparsifiers: a fixed mask, and the drop-and-grow that all dynamic methods share."""
+"""The base of all sparsifiers: masks that are chosen once, and kept while a network is trained."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from torch.utils.hooks import RemovableHandle
 
 from dstbench.errors import SparsityError
 from dstbench.settings import PluginSettings
+from dstbench.sparsity.attachment import check_attachable
 from dstbench.sparsity.distribution import Distribution, active_counts
 from dstbench.sparsity.layers import Layer, apply_mask_, matching, sparsifiable_weights
+from dstbench.sparsity.optimizers import mixes_elements, state_of
 from dstbench.sparsity.selection import largest, random_scores
-
-_MIXING_OPTIMIZERS = {"LBFGS", "Muon"}
-"""Their updates mix the elements of a weight, or of its past gradients; others' never do."""
 
 
 class Sparsifier:
@@ -61,12 +60,12 @@ class Sparsifier:
         Args:
             sparsity: fraction of the sparsifiable weights that are zero, in [0, 1).
             total_steps: optimizer steps of the whole training, on which schedules depend.
-            seed: of the first mask and of random growth.
-            settings: of the class's ``Settings``.
+            seed: seed of the first mask and of random growth.
+            settings: values of the class's ``Settings``.
 
         Raises:
             SparsityError: for a sparsity out of range or settings that are not the class's. A
-                method that cannot be had at every sparsity raises it here too: a benchmark that
+                method that is not possible at every sparsity raises it here too: a benchmark that
                 asks for such a cell is refused before anything is trained.
         """
         if not 0 <= sparsity < 1:
@@ -81,11 +80,12 @@ class Sparsifier:
         self.step = 0
         """Optimizer steps taken since the training began."""
         self.topology_updates = 0
+        """Topology updates made since the training began."""
         self.skipped_updates = 0
         """Topology updates left out because a gradient was not finite."""
         self.on_topology_update: Callable[[int, int], object] | None = None
-        """Called after each topology update with its step and the number of connections that it
-        replaced by others."""
+        """Function that is called after each topology update, with the optimizer step that the
+        update follows and the number of connections that it replaced by others."""
         self.layers: list[Layer] = []
         self._optimizer: torch.optim.Optimizer
         self._averaged: nn.Module | None = None
@@ -131,7 +131,7 @@ class Sparsifier:
         else:
             left_dense = matching(weights, self.settings.keep_dense)
             weights = {name: w for name, w in weights.items() if name not in left_dense}
-        self._check(weights, optimizer, averaged)
+        check_attachable(weights, optimizer, averaged)
         self._optimizer = optimizer
         self._averaged = averaged
         self._rng = torch.Generator(next(iter(weights.values())).device).manual_seed(self.seed)
@@ -151,13 +151,13 @@ class Sparsifier:
         return self
 
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-        """How many weights of each layer are active, of weights of these shapes that may be masked.
+        """Number of active weights of each layer, by parameter name as are the ``shapes``.
 
-        Where that follows from more than shapes, it is told while the sparsifier is being attached:
+        Counts that follow from more than shapes are known while the sparsifier is being attached:
         :attr:`layers` are there then, still dense, with what :attr:`needs_initial_gradient` gives.
 
         Raises:
-            SparsityError: for a shape that the layer distribution cannot be had for, and before
+            SparsityError: for a shape that the layer distribution is not defined for, and before
                 the sparsifier is attached where the counts do not follow from shapes.
         """
         return active_counts(shapes, self.sparsity, self.settings.distribution)
@@ -179,7 +179,7 @@ class Sparsifier:
         return largest(scores, ~kept, missing).logical_or_(kept)
 
     def dense_gradient_steps(self, steps: int) -> int:
-        """How many of the first ``steps`` optimizer steps compute the gradient of inactive
+        """Number of the first ``steps`` optimizer steps that compute the gradient of inactive
         weights; what :attr:`needs_initial_gradient` asks for is none of them."""
         return 0
 
@@ -244,34 +244,6 @@ class Sparsifier:
             layer.mask.copy_(masks.get(layer.name, _full_mask(layer.weight)))
         self._apply_masks()
 
-    @staticmethod
-    def _check(
-        weights: Mapping[str, nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-        averaged: nn.Module | None,
-    ) -> None:
-        if not weights:
-            raise SparsityError("the model has no weights that may be masked")
-        if len({id(weight) for weight in weights.values()}) < len(weights):
-            raise SparsityError("the same weight is given under two names; give it once")
-        optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        shapes = {} if averaged is None else {n: p.shape for n, p in averaged.named_parameters()}
-        for name, weight in weights.items():
-            if not weight.requires_grad:
-                raise SparsityError(f"{name} is frozen, and only trained weights can be masked")
-            if id(weight) not in optimized:
-                raise SparsityError(
-                    f"{name} is not among the optimizer's parameters: attach the sparsifier to "
-                    "the optimizer that trains the model, or freeze the weight"
-                )
-            if torch.empty_like(weight).stride() != weight.stride():
-                raise SparsityError(f"{name} is stored with gaps; make it contiguous first")
-            if averaged is not None and shapes.get(name) != weight.shape:
-                raise SparsityError(
-                    f"the averaged copy has no {name} of shape {tuple(weight.shape)}; give it with "
-                    "the model's own parameter names (AveragedModel's are in its .module)"
-                )
-
     def _take_initial_gradient(self, model: nn.Module, backward: Callable[[], None]) -> None:
         model.zero_grad()
         backward()
@@ -289,7 +261,7 @@ class Sparsifier:
             scores = self.first_scores(layer, self._rng)
             layer.mask.copy_(self.select_mask(layer, torch.zeros_like(layer.mask), scores))
         for layer in self.layers:
-            layer.dense_gradient = None
+            del layer.dense_gradient
 
     def _after_backward(self, layer: Layer, weight: Tensor) -> None:
         if layer.density < 1 and weight.grad is not None:
@@ -306,7 +278,7 @@ class Sparsifier:
                 apply_mask_(layer.weight, layer.mask)
 
     def _optimizer_moves_inactive_weights(self) -> bool:
-        return type(self._optimizer).__name__ in _MIXING_OPTIMIZERS
+        return mixes_elements(self._optimizer)
 
     @torch.no_grad()
     def _apply_masks(self) -> None:
@@ -316,12 +288,10 @@ class Sparsifier:
                 apply_mask_(tensor, layer.mask)
 
     def _companions(self, layer: Layer) -> Iterable[Tensor]:
-        """What goes with a layer's weight: its averaged copy, and the optimizer's state of it."""
+        """Tensors masked with a layer's weight: its averaged copy, the optimizer's state of it."""
         if self._averaged is not None:
             yield self._averaged.get_parameter(layer.name)
-        for value in self._optimizer.state.get(layer.weight, {}).values():
-            if isinstance(value, Tensor) and value.shape == layer.weight.shape:
-                yield value
+        yield from state_of(self._optimizer, layer.weight)
 
 
 def _full_mask(weight: Tensor) -> Tensor:

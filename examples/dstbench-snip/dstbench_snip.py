@@ -36,7 +36,7 @@ class Snip(Sparsifier):
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         if self.sparsity == 0:
             return {name: prod(shape) for name, shape in shapes.items()}
-        if not self.layers or self.layers[0].dense_gradient is None:
+        if not self.layers:
             raise SparsityError(
                 "which layer keeps how many connections follows from the first training batch: "
                 "snip cannot tell before"
@@ -52,7 +52,6 @@ class Snip(Sparsifier):
 
 
 def _sensitivity(layer: Layer) -> Tensor:
-    assert layer.dense_gradient is not None
     return (layer.dense_gradient * layer.weight).abs()
 
 

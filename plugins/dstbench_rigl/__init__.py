@@ -14,7 +14,6 @@ class RigL(DynamicSparsifier):
     needs_dense_gradient = True
 
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
-        assert layer.dense_gradient is not None
         return layer.dense_gradient.abs_()
 
 

@@ -863,7 +863,7 @@ def test_executors_that_fail(dstbench: Dstbench, folder: Path, plug_in: PlugIn) 
     assert len(list(folder.glob("results/toys/cells/*/record.json"))) == 1
 
 
-# Killed (promise 15)
+# Killed, and run again
 
 DIGITS = """
 name = "digits"

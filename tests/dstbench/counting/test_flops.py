@@ -1,6 +1,8 @@
 """FLOPs of masked networks, against counts made by hand."""
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dstbench.counting.flops import FlopCount, Flops, count_flops, flops_by_weight, training_flops
+from dstbench.counting.flops import Flops, flops_by_weight, training_flops
 from dstbench.errors import CountingError
 from dstbench.sparsity.distribution import densities
 
@@ -28,18 +30,19 @@ class TwoLayers(nn.Module):
         return out
 
 
+def count_flops(
+    module: nn.Module, inputs: tuple[Any, ...], densities: Mapping[str, float] | None = None
+) -> Flops:
+    return flops_by_weight(module, inputs).under(densities or {})
+
+
 CONV, HEAD = 8 * 3 * 3 * 3 * 6 * 6, 8 * 5
 IMAGE = (torch.zeros(1, 3, 6, 6),)
 
 
 def test_two_layers_by_hand() -> None:
     count = count_flops(TwoLayers(), IMAGE, {"conv.weight": 0.25, "head.weight": 0.5})
-    assert count.modules == {
-        "": Flops(CONV + HEAD, CONV / 4 + HEAD / 2),
-        "conv": Flops(CONV, CONV / 4),
-        "head": Flops(HEAD, HEAD / 2),
-    }
-    assert (count.dense, count.masked) == count.modules[""]
+    assert count == Flops(CONV + HEAD, CONV / 4 + HEAD / 2)
 
 
 def test_flops_grow_with_the_batch() -> None:
@@ -48,10 +51,10 @@ def test_flops_grow_with_the_batch() -> None:
 
 def test_one_trace_serves_all_masks() -> None:
     flops = flops_by_weight(TwoLayers(), IMAGE)
-    assert flops.modules[""] == {"conv.weight": CONV, "head.weight": HEAD}
+    assert flops.by_weight == {"conv.weight": CONV, "head.weight": HEAD}
     assert flops.parameters == {"conv.weight", "conv.bias", "head.weight", "head.bias"}
     for densities_ in ({}, {"conv.weight": 0.25, "head.weight": 0.5}):
-        assert flops.masked(densities_) == count_flops(TwoLayers(), IMAGE, densities_)
+        assert flops.under(densities_) == count_flops(TwoLayers(), IMAGE, densities_)
 
 
 @settings(max_examples=20, deadline=None)
@@ -66,10 +69,8 @@ def test_strides_groups_and_transposed_convolutions() -> None:
     module = nn.Sequential(
         nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2), nn.ConvTranspose2d(8, 4, 2, stride=2)
     )
-    count = count_flops(module, (torch.zeros(1, 4, 6, 6),), {"0.weight": 0.5, "1.weight": 0.25})
-    grouped, transposed = 8 * 2 * 9 * 3 * 3, 8 * 4 * 4 * 3 * 3
-    assert count.modules["0"] == Flops(grouped, grouped / 2)
-    assert count.modules["1"] == Flops(transposed, transposed / 4)
+    flops = flops_by_weight(module, (torch.zeros(1, 4, 6, 6),))
+    assert flops.by_weight == {"0.weight": 8 * 2 * 9 * 3 * 3, "1.weight": 8 * 4 * 4 * 3 * 3}
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -198,7 +199,7 @@ def test_a_reused_module_is_counted_at_each_use() -> None:
             return out
 
     count = count_flops(Twice(), (torch.zeros(1, 4),), {"layer.weight": 0.5})
-    assert count.modules == {"": Flops(32, 16), "layer": Flops(32, 16)}
+    assert count == Flops(32, 16)
 
 
 def test_tied_weights_are_scaled_in_both_layers() -> None:
@@ -292,7 +293,7 @@ def test_the_module_is_left_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_training_flops() -> None:
-    count = FlopCount({"": Flops(dense=100, masked=10)})
+    count = Flops(dense=100, masked=10)
     assert training_flops(count, examples_per_step=4, steps=50) == 4 * 50 * 30
     rigl = training_flops(count, examples_per_step=4, steps=50, dense_gradient_steps=5)
     assert rigl == 4 * (45 * 30 + 5 * (2 * 10 + 100))
@@ -325,8 +326,9 @@ def test_a_small_unet_masks_all_its_layers_and_nothing_else() -> None:
     network = unet(8, (16, 32), heads=8, groups=8)
     inputs = (torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.long))
     names = layers(network)
-    count = count_flops(network, inputs, {f"{name}.weight": 0.5 for name in names})
-    in_layers = sum(count.modules[name].dense for name in names)
+    flops = flops_by_weight(network, inputs)
+    in_layers = sum(flops.by_weight[f"{name}.weight"] for name in names)
+    count = flops.under({f"{name}.weight": 0.5 for name in names})
     assert in_layers > 0.9 * count.dense
     assert count.dense - count.masked == in_layers / 2
 
@@ -338,8 +340,9 @@ def test_the_network_of_the_paper() -> None:
         network = unet(64, (224, 448, 672, 896), heads=32, groups=32)
     network.to_empty(device="cpu")  # no need to initialise what is only traced
     assert sum(p.numel() for p in network.parameters()) == 274_056_163
-    count = count_flops(network, (torch.zeros(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)))
-    flops = {f"{name}.weight": count.modules[name].dense for name in layers(network)}
+    inputs = (torch.zeros(1, 3, 64, 64), torch.zeros(1, dtype=torch.long))
+    by_weight = flops_by_weight(network, inputs).by_weight
+    flops = {name: by_weight[name] for name in (f"{layer}.weight" for layer in layers(network))}
     assert len(flops) == 155
     assert sum(flops.values()) / 1e9 == pytest.approx(96.02, abs=0.005)
 

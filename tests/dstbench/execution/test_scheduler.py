@@ -147,7 +147,7 @@ def test_a_cell_leaves_a_whole_record(scheduler: Scheduler, make_cell: MakeCell)
     assert sum(int(weights[name].count_nonzero()) for name in CONVOLUTIONS) == 360
 
 
-# What is run, and what is not (promise 16)
+# What is run, and what is not
 
 
 def test_a_finished_cell_is_not_run_again(
@@ -734,7 +734,7 @@ def test_the_batch_size_of_sampling_changes_no_sample(
     assert np.abs(images[0] - images[1]).max() <= 1  # rounding
 
 
-# Counts (promise 10)
+# Counts
 
 
 def layer_counts(sparsity: float) -> dict[str, int]:
@@ -782,7 +782,7 @@ def test_counts_by_hand(
     assert counts.dense_training_flops == 6 * 12 * 3 * DENSE_FLOPS
 
 
-# The same for every method (promise 12)
+# The same for every method
 
 
 @dataclass

@@ -140,7 +140,7 @@ def without_times(folder: CellFolder) -> list[dict[str, str]]:
     return [row | {"seconds_per_step": ""} for row in history(folder)]
 
 
-# Resuming (promise 15)
+# Resuming
 
 EVERYTHING = {"micro_batches": 2, "gradient_clip": 0.5, "checkpoint_every": 4, "log_every": 5}
 
@@ -318,7 +318,6 @@ class BySensitivity(Sparsifier):
         self.shown: dict[str, Tensor] = {}
 
     def first_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
-        assert layer.dense_gradient is not None
         self.shown[layer.name] = layer.dense_gradient.clone()
         return layer.dense_gradient.abs()
 
@@ -372,7 +371,7 @@ def test_a_loss_that_is_not_finite_before_the_first_step(make: MakeTrainer) -> N
         make(BySensitivity, model=Explosive)
 
 
-# What every method has in common (promise 12)
+# What every method has in common
 
 
 def batches(trainer: Trainer, folder: CellFolder) -> list[list[int]]:
@@ -530,7 +529,7 @@ def test_a_loss_that_is_not_finite_names_its_step(
     assert told == [1, 2, 3, 4, 5, 6]
 
 
-# Formats (promise 9)
+# Formats
 
 
 def test_bf16_is_for_the_forward_pass_only(make: MakeTrainer, tmp_path: Path) -> None:

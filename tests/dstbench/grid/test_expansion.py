@@ -154,10 +154,10 @@ def test_another_version_of_a_sparsifier_makes_cells_of_its_own_alone() -> None:
     assert changed == [cell.sparsifier for cell in old if cell.sparsifier == "rigl"]
 
 
-def test_cells_of_before_versions_were_kept_keep_their_id() -> None:
+def test_a_cell_without_versions_has_none_in_its_identity() -> None:
     (cell, *_) = cells(BENCHMARK)
-    before = cell.model_dump(mode="json", exclude={"versions"})
-    assert Cell.model_validate(before).id == cell.id
+    stored = cell.model_dump(mode="json", exclude={"versions"})
+    assert Cell.model_validate(stored).id == cell.id
     assert "versions" not in cell.identity
 
 

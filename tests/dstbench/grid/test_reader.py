@@ -599,7 +599,7 @@ class Picky(DynamicSparsifier):
     def __init__(self, sparsity: float, **settings: Any) -> None:
         super().__init__(sparsity, **settings)
         if sparsity * self.settings.group % 1:
-            raise SparsityError(f"not to be had with group = {self.settings.group}")
+            raise SparsityError(f"not possible with group = {self.settings.group}")
 
     def growth_scores(self, *_: Any) -> Any: ...
 
@@ -693,9 +693,9 @@ sparsities = [0.3]
     with pytest.raises(ConfigError) as caught:
         load(text + tables)
     assert str(caught.value).splitlines() == [
-        "x.toml:5: grid.sparsities[1]: picky: not to be had with group = 4",
-        "x.toml:21: presets.fine.grid.sparsities[0]: picky: not to be had with group = 10",
-        "x.toml:23: presets.odd.grid.sparsities[0]: picky: not to be had with group = 4",
+        "x.toml:5: grid.sparsities[1]: picky: not possible with group = 4",
+        "x.toml:21: presets.fine.grid.sparsities[0]: picky: not possible with group = 10",
+        "x.toml:23: presets.odd.grid.sparsities[0]: picky: not possible with group = 4",
     ]
     assert load(text, ("0.9]", "0.75]")).sparsities == (0.5, 0.75)
     # What joins from outside may be selected at some of the sparsities, and fails at the others.

@@ -179,7 +179,7 @@ def test_a_version_is_said_once_however_many_kinds_of_plugins_it_provides(make_r
     assert [table.variant for table in found] == ["dstbench 0.1", "dstbench 0.2"]
 
 
-def test_records_of_before_versions_were_kept_are_not_mixed_with_others(make_record):
+def test_records_without_versions_are_not_mixed_with_others(make_record):
     found = tables([make_record(fid=1.0), make_record(fid=2.0, **of())])
     assert [table.variant for table in found] == ["", "lab 1.0, dstbench 0.1"]
 

@@ -25,7 +25,6 @@ class GradientGrowth(DynamicSparsifier):
         self.shown: dict[str, Tensor] = {}
 
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
-        assert layer.dense_gradient is not None
         self.shown[layer.name] = layer.dense_gradient.clone()
         return layer.dense_gradient.abs_()
 

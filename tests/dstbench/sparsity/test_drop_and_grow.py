@@ -21,7 +21,8 @@ from sparsity_methods import (
 )
 from torch import Tensor, nn
 
-from dstbench.sparsity import DynamicSparsifier, Layer
+from dstbench.errors import SparsityError
+from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier
 
 
 class ByTable(DynamicSparsifier):
@@ -146,15 +147,13 @@ def test_the_prune_rate_follows_its_schedule() -> None:
         )
         sparsifier.attach(model, optimizer)
         (layer,) = sparsifier.layers
-        counts = []
-        for step in range(1, 9):
+        counts: list[tuple[int, int]] = []
+        sparsifier.on_topology_update = lambda step, changed, to=counts: to.append((step, changed))
+        for _ in range(8):
             with torch.no_grad():
                 layer.weight.copy_(torch.randn(10, 20) * layer.mask)
             sparsifier.table = (~layer.mask).int()
-            before = sparsifier.topology_updates
             optimizer.step()
-            if sparsifier.topology_updates > before:
-                counts.append((step, sparsifier.connections_changed))
         changed[schedule] = counts
     # progress 2/6 and 4/6; at step 6 exploration is over
     assert changed == {
@@ -394,7 +393,7 @@ def test_the_dense_gradient_is_that_of_an_unmasked_backward(
         sparsifier.shown.clear()
         for batch in batches.chunk(micro_batches):
             (model(batch).square().mean() / micro_batches).backward()
-            held = [layer.dense_gradient is not None for layer in sparsifier.layers]
+            held = [layer.has_dense_gradient for layer in sparsifier.layers]
             assert held == [step % 2 == 0] * 2, "kept at the steps that need it, and only there"
         for layer in sparsifier.layers:
             assert layer.weight.grad is not None
@@ -404,7 +403,71 @@ def test_the_dense_gradient_is_that_of_an_unmasked_backward(
         assert sparsifier.shown.keys() == ({"0.weight", "3.weight"} if step % 2 == 0 else set())
         for name, gradient in sparsifier.shown.items():
             torch.testing.assert_close(gradient, expected[name])
-        assert all(layer.dense_gradient is None for layer in sparsifier.layers)
+        assert not any(layer.has_dense_gradient for layer in sparsifier.layers)
+
+
+class WithoutAsking(RandomGrowth):
+    """Forgets needs_dense_gradient."""
+
+    def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        return layer.dense_gradient.abs_()
+
+
+class WithoutAskingAtFirst(Sparsifier):
+    """Forgets needs_initial_gradient."""
+
+    def first_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        return layer.dense_gradient.abs_()
+
+
+@pytest.mark.parametrize("kind", [WithoutAsking, WithoutAskingAtFirst])
+def test_a_dense_gradient_that_nobody_asked_for(kind: type[Sparsifier]) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+
+    def first_update() -> None:
+        make(kind, 0.5, every=1).attach(model, optimizer)
+        train(model, optimizer, range(1))
+
+    with pytest.raises(SparsityError) as caught:
+        first_update()
+    assert str(caught.value) == (
+        "0.weight has no dense gradient here: set needs_dense_gradient = True to have it in "
+        "topology updates, needs_initial_gradient = True to have it while the first mask is chosen"
+    )
+
+
+def test_a_listener_is_told_of_each_update() -> None:
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    sparsifier = make(RandomGrowth, 0.5, total_steps=12, every=3).attach(model, optimizer)
+    unheard = sparsifier.state_dict().keys()
+    masks = [layer.mask.clone() for layer in sparsifier.layers]
+    heard, expected = [], []
+
+    def hear(step: int, changed: int) -> None:
+        heard.append((step, changed))
+        now = [layer.mask.clone() for layer in sparsifier.layers]
+        grown = sum(int((new & ~old).sum()) for new, old in zip(now, masks, strict=True))
+        expected.append((sparsifier.step, grown))
+        masks[:] = now
+
+    sparsifier.on_topology_update = hear
+    train(model, optimizer, range(12))
+    assert heard == expected
+    assert [step for step, _ in heard] == [3, 6]  # exploration stops after nine steps
+    assert all(changed > 0 for _, changed in heard)
+    assert sparsifier.state_dict().keys() == unheard
+
+
+def test_a_skipped_update_is_not_told() -> None:
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    sparsifier = make(RandomGrowth, 0.5, every=1).attach(model, optimizer)
+    sparsifier.on_topology_update = lambda step, changed: pytest.fail("nothing was updated")
+    (model.weight.sum() * math.nan).backward()
+    optimizer.step()
+    assert sparsifier.skipped_updates == 1
 
 
 class Poisoned(nn.Module):
@@ -445,7 +508,7 @@ def test_a_gradient_that_is_not_finite_skips_the_update(
             model.loss(mask).backward()
         optimizer.step()
         optimizer.zero_grad()
-        assert layer.dense_gradient is None
+        assert not layer.has_dense_gradient
         if step == 2:
             assert (sparsifier.topology_updates, sparsifier.skipped_updates) == (0, 1)
             assert torch.equal(layer.mask, mask)

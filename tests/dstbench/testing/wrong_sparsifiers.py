@@ -43,7 +43,6 @@ class ByFirstGradient(Sparsifier):
         return {layer.name: int(part.sum()) for layer, part in zip(self.layers, parts, strict=True)}
 
     def first_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
-        assert layer.dense_gradient is not None
         return layer.dense_gradient.abs()
 
 
@@ -64,7 +63,6 @@ class GrowingByGradient(DynamicSparsifier):
     needs_dense_gradient = True
 
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
-        assert layer.dense_gradient is not None
         return layer.dense_gradient.abs()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dstbench.cache import Cache
-from dstbench.counting.flops import count_flops
+from dstbench.counting.flops import flops_by_weight
 
 
 def packed_gru(gru: nn.GRU, inputs: Tensor, lengths: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def test_flops_are_those_counted_by_hand(cache: Cache) -> None:
         + (5 + 8) * 3  # predict
     )
     mean_points = round(sum(range(5, 25)) / 20)  # the first point is not diffused
-    counted = count_flops(model.build(), model.example())
+    counted = flops_by_weight(model.build(), model.example()).under({})
     assert counted.dense == by_hand * mean_points
     assert model.metadata() == {"mean_points": 14.5, "dense_flops_per_point": by_hand}
 
@@ -152,8 +152,9 @@ def test_flops_are_those_counted_by_hand(cache: Cache) -> None:
 def test_flops_follow_the_density_of_each_matrix(cache: Cache) -> None:
     model = tiny_model(cache, layers=1, units=5)
     denoiser = model.build()
-    dense = count_flops(denoiser, model.example()).masked
-    half = count_flops(denoiser, model.example(), {"gru.weight_hh_l0_reverse": 0.5}).masked
+    flops = flops_by_weight(denoiser, model.example())
+    dense = flops.under({}).masked
+    half = flops.under({"gru.weight_hh_l0_reverse": 0.5}).masked
     points = model.example()[0].shape[1]
     assert dense - half == 0.5 * 15 * 5 * points
 

@@ -29,7 +29,7 @@ def test_an_update_by_hand() -> None:
     momentum = optimizer.state[model.weight]["momentum_buffer"]
     assert momentum.tolist() == [[0.0, 2.0, 0.0], [0.0, 0.0, 12.0]]
     assert (sparsifier.topology_updates, sparsifier.connections_changed) == (1, 1)
-    assert layer.dense_gradient is None
+    assert not layer.has_dense_gradient
 
 
 def test_it_grows_as_a_plain_reading_of_the_algorithm() -> None:

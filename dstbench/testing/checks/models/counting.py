@@ -40,7 +40,7 @@ def flops_are_counted(subject: ModelSubject) -> None:
     model, denoiser = subject.model, subject.build()
     inputs = model.example()
     network = measure(denoiser, model.sparsifiable(denoiser), inputs, model.calls_per_sample)
-    counted = sum(network.flops.modules[""].values())
+    counted = sum(network.flops.by_weight.values())
     with torch.no_grad():
         found = _flops(lambda: denoiser.eval()(*inputs))
     if found > 1.02 * counted:
@@ -82,7 +82,7 @@ def sparsifiable_table_is_complete(subject: ModelSubject) -> None:
             raise Broken(f"it names {name}, which is frozen")
     listed = {id(weight) for weight in table.values()}
     network = measure(denoiser, table, model.example(), model.calls_per_sample)
-    used = {id(parameters[name]) for name in network.flops.modules[""] if name in parameters}
+    used = {id(parameters[name]) for name in network.flops.by_weight if name in parameters}
     for name, owner, own_name, parameter in _owned(denoiser):
         kind = type(owner).__name__
         never = isinstance(owner, NEVER_MASKED) or own_name.startswith("bias")

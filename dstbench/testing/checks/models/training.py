@@ -239,7 +239,6 @@ class _ByGradient(DynamicSparsifier):
     needs_dense_gradient = True
 
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
-        assert layer.dense_gradient is not None
         return layer.dense_gradient.abs()
 
 
