@@ -27,8 +27,8 @@ _PART = re.compile(r"(<!-- made: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def renew(page: str) -> str:
     """The page, with each of its parts as the code says now.
 
-    Parts are ``commands``, the name of a :data:`~dstbench.grid.reference.TOPICS` or, in plural, a
-    kind of plugin: ``plugins model``.
+    Parts are ``commands``, the names of :data:`~dstbench.grid.reference.TOPICS`, and ``plugins``
+    with a kind, such as ``plugins model``.
     """
     return _PART.sub(lambda found: f"{found[1]}\n{part(found[2])}\n\n{found[3]}", page)
 
@@ -92,7 +92,7 @@ def _names(parameter: str, option: OptionInfo) -> list[str]:
 
 
 def _choices(annotation: Any) -> str:
-    """The words that may be given, if they are counted."""
+    """The words that may be given, where not any will do."""
     return "|".join(get_args(annotation)) if get_origin(annotation) is Literal else ""
 
 
