@@ -19,7 +19,7 @@ VALIDATION = 297
 TYPICAL = Typical(strokes=1.3, length=2.04, source="the mean of those digits")
 
 
-class DigitsStrokes(Dataset):
+class DigitsStrokes(Dataset["DigitsStrokes.Settings"]):
     """1,797 digits of one to three strokes, split 1,500 / 297 with each class in proportion.
 
     Traced from the 8×8 images of scikit-learn's ``load_digits`` (the test part of UCI's 'Optical
@@ -62,7 +62,7 @@ def _split(digits: Any) -> Splits:
 
 
 def _read(image: NDArray[np.float64]) -> list[Stroke]:
-    """Of grey levels 0…16 (8, 8)."""
+    """The strokes of grey levels 0…16 (8, 8)."""
     from dstbench_sketches.tracing import trace
 
     return trace(image / 16)

@@ -1,4 +1,4 @@
-"""From the drawings of any source to a dataset: prepared once, in parallel, and cached."""
+"""Drawings of any source as a dataset: prepared once, in parallel, and cached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
-"""Of what is cached; a new one for every change of what it holds."""
+"""Version of what is cached; a new one for every change of what it holds."""
 
 REPORT_EVERY = 1000
 """Drawings between two reports of progress."""
@@ -56,7 +56,8 @@ class Typical(NamedTuple):
 
     strokes: float
     length: float
-    """Of all strokes together; the drawing's farthest point is at distance 1 from its first."""
+    """Length of all strokes together; the drawing's farthest point is at distance 1 from its
+    first."""
     source: str
 
     def outline(self, settings: SketchSettings) -> Items:

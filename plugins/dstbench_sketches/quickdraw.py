@@ -37,7 +37,7 @@ Category = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]*$")]
 TYPICAL = Typical(strokes=8.3, length=6.6, source="as three records of it have on average")
 
 
-class QuickDraw(Dataset):
+class QuickDraw(Dataset["QuickDraw.Settings"]):
     """The first drawings of each category, a tenth of all (at random, seed 0) for validation.
 
     By Google, CC BY 4.0, https://github.com/googlecreativelab/quickdraw-dataset. Files are read

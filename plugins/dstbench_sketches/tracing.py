@@ -1,4 +1,4 @@
-"""From a picture of lines to the strokes of a pen: threshold, thin, follow."""
+"""A picture of lines as the strokes of a pen: threshold, thin, follow."""
 
 from __future__ import annotations
 
