@@ -230,7 +230,7 @@ class Model(Plugin[S]):
 
     @cached_property
     def _inputs_and_calls(self) -> tuple[tuple[Any, ...], int]:
-        """Those of an outline whose denoiser is dropped, and draws no random number of a cell's."""
+        """What an outline says beside its denoiser, which takes no random number from a cell."""
         import torch
 
         device = self.workspace.device
@@ -352,7 +352,7 @@ class RunCell(Protocol):
     def __call__(self, cell: Cell) -> None: ...
 
     def into(self, results: Path) -> RunCell:
-        """The same, with the results in another folder."""
+        """The same function, with the results in another folder."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Plugin:
     name: str
     """The name in the class; the entry point's, where nothing was loaded from it."""
     kind: Kind | None
-    """``None`` where nothing was loaded."""
+    """Kind of the class; ``None`` where nothing was loaded."""
     distribution: str
     version: str
     state: State

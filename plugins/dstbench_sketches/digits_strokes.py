@@ -35,7 +35,10 @@ class DigitsStrokes(Dataset["DigitsStrokes.Settings"]):
             32, ge=8, le=1024, description="pixels on a side of a scored picture"
         )
         line_width: float = Field(
-            0.14, gt=0, le=0.5, description="of a scored picture, as a fraction of its side"
+            0.14,
+            gt=0,
+            le=0.5,
+            description="width of lines in a scored picture, as a fraction of its side",
         )
 
     def outline(self) -> Items:

@@ -47,7 +47,10 @@ class SketchSettings(PluginSettings):
     )
     image_size: int = Field(64, ge=8, le=1024, description="pixels on a side of a scored picture")
     line_width: float = Field(
-        0.03, gt=0, le=0.5, description="of a scored picture, as a fraction of its side"
+        0.03,
+        gt=0,
+        le=0.5,
+        description="width of lines in a scored picture, as a fraction of its side",
     )
 
 

@@ -52,7 +52,7 @@ class QuickDraw(Dataset["QuickDraw.Settings"]):
         categories: tuple[Category, ...] = Field(
             ("cat", "crab", "mosquito", "bus", "fish", "yoga", "flower"),
             min_length=1,
-            description="what was to be drawn, of the game's 345 categories",
+            description="things that were to be drawn, among the game's 345 categories",
         )
         format: Literal["simplified", "raw"] = Field(
             "simplified", description="raw: every point that the pen passed"
