@@ -61,7 +61,7 @@ def test_what_is_to_reproduce_a_failure_does() -> None:
     trial: Trial = here["trial"]
     assert (trial.step, trial.cls, trial.sparsity) == (1, Shrinking, 0.5)
     with pytest.raises(CheckFailed):
-        exec(failure(the_check(Unwilling, "sparsity-is-to-be-had")).reproduce, {})
+        exec(failure(the_check(Unwilling, "sparsity-is-possible")).reproduce, {})
 
 
 class Raising(ToyImages):
