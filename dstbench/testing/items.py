@@ -1,4 +1,4 @@
-"""What items and their pictures have to be."""
+"""What is promised of items, of their pictures, and of telling whether data is there."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from dstbench.contracts import Availability, Workspace
 from dstbench.testing.checking import Broken
 
 SECONDS = 10.0
-"""That it may take to tell whether data is there."""
+"""Seconds that an ``availability`` may take."""
 
 
 def check_availability(told: Any, seconds: float, workspace: Workspace) -> None:
-    """Of what an ``availability`` returned, how long it took, and with which empty cache."""
+    """Raise :class:`Broken` unless what an ``availability`` returned is one, with a detail where
+    something is missing, and was told within :data:`SECONDS` and without writing into the
+    workspace's cache, which was empty."""
     if not isinstance(told, Availability):
         raise Broken(f"availability returned {told!r}, no Availability")
     states = get_args(Availability.__annotations__["state"]) or ("ready", "download", "missing")
@@ -27,7 +29,7 @@ def check_availability(told: Any, seconds: float, workspace: Workspace) -> None:
     if seconds > SECONDS:
         raise Broken(f"it took {seconds:.0f} seconds to tell; at most {SECONDS:.0f} are allowed")
     if written := sorted(path.name for path in workspace.cache.root.glob("*")):
-        raise Broken(f"telling has put {', '.join(written)} into the cache")
+        raise Broken(f"availability has put {', '.join(written)} into the cache")
 
 
 def check_pictures(
@@ -46,8 +48,8 @@ def check_pictures(
 
 
 def item_problem(kind: str, item: Any) -> str | None:
-    """Why it is no item of this kind; ``None``: it is one, or the kind is not known."""
-    return _ITEM_PROBLEMS.get(kind, lambda item: None)(item)
+    """Why something is no item of this kind; ``None`` where it is one, or the kind is not known."""
+    return ITEM_PROBLEMS.get(kind, lambda item: None)(item)
 
 
 def _picture_problem(pictures: Any, count: int) -> str | None:
@@ -80,8 +82,8 @@ def _sketch_problem(item: Any) -> str | None:
     return f"has a pen of {odd[0]:g}, which is neither 0 nor 1" if odd else None
 
 
-_ITEM_PROBLEMS: dict[str, Callable[[Any], str | None]] = {
+ITEM_PROBLEMS: dict[str, Callable[[Any], str | None]] = {
     "images": _image_problem,
     "sketches": _sketch_problem,
 }
-"""By kind: why something is no item of it, or ``None``."""
+"""Functions, by kind of data, that say why something is no item of it; ``None``: it is one."""

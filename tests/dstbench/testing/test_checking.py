@@ -11,7 +11,7 @@ import pytest
 import torch
 from toys import ToyImages
 from wrong_models import RightModel, UnknownKind
-from wrong_sparsifiers import Drifting, Growing, Shrinking, Unwilling
+from wrong_sparsifiers import Drifting, Growing, LateMasking, Shrinking, Unwilling
 
 from dstbench.contracts import Data, Executor
 from dstbench.errors import ConfigError, DataError
@@ -60,8 +60,41 @@ def test_what_is_to_reproduce_a_failure_does() -> None:
     exec(failure(the_check(Shrinking, "counts-stay")).reproduce, here)
     trial: Trial = here["trial"]
     assert (trial.step, trial.cls, trial.sparsity) == (1, Shrinking, 0.5)
+    exec(failure(the_check(LateMasking, "gradients-are-masked")).reproduce, here)
+    trial = here["trial"]
+    (layer, *_) = trial.sparsifier.layers
+    assert layer.weight.grad[~layer.mask].any()
     with pytest.raises(CheckFailed):
         exec(failure(the_check(Unwilling, "sparsity-is-possible")).reproduce, {})
+
+
+def test_looks_at_a_training_share_it_and_tell_its_exception_alike() -> None:
+    class Failing(Growing):
+        """Fails at the second topology update."""
+
+        steps_taken = 0
+
+        def _after_optimizer_step(self, *_: Any) -> None:
+            Failing.steps_taken += 1
+            super()._after_optimizer_step()
+            if self.step == 6:
+                raise ValueError("no more")
+
+    looks = [
+        "sparsity-is-possible",
+        "topology-moves",
+        "counts-stay",
+        "inactive-weights-are-zero",
+        "averaged-weights-are-masked",
+        "gradients-are-masked",
+        "moments-are-zero",
+    ]
+    by_name = {str(check): check for check in checks(Failing)}
+    happened = {failure(by_name[name]).happened for name in looks}
+    assert Failing.steps_taken == 6
+    (told,) = happened
+    assert told.startswith("ValueError was raised\nTraceback")
+    assert told.endswith("ValueError: no more")
 
 
 class Raising(ToyImages):

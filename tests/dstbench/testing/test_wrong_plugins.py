@@ -33,7 +33,7 @@ START_A_PROCESS = {"training-survives-a-new-process", "another-process-loads-the
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of wrong executors may outlive their trial, which is in the current folder."""
+    """Processes of wrong executors may outlive their check, whose folder is in the current one."""
     monkeypatch.chdir(tmp_path)
 
 
