@@ -1,35 +1,14 @@
-"""What is promised of items, of their pictures, and of telling whether data is there."""
+"""What items and their pictures have to be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dstbench.contracts import Availability, Workspace
 from dstbench.testing.checking import Broken
-
-SECONDS = 10.0
-"""Seconds that an ``availability`` may take."""
-
-
-def check_availability(told: Any, seconds: float, workspace: Workspace) -> None:
-    """Raise :class:`Broken` unless what an ``availability`` returned is one, with a detail where
-    something is missing, and was told within :data:`SECONDS` and without writing into the
-    workspace's cache, which was empty."""
-    if not isinstance(told, Availability):
-        raise Broken(f"availability returned {told!r}, no Availability")
-    states = get_args(Availability.__annotations__["state"]) or ("ready", "download", "missing")
-    if told.state not in states:
-        raise Broken(f"its state is {told.state!r}, none of {', '.join(states)}")
-    if told.state != "ready" and not told.detail:
-        raise Broken(f"it is '{told.state}', but the detail, what a user could do, is empty")
-    if seconds > SECONDS:
-        raise Broken(f"it took {seconds:.0f} seconds to tell; at most {SECONDS:.0f} are allowed")
-    if written := sorted(path.name for path in workspace.cache.root.glob("*")):
-        raise Broken(f"availability has put {', '.join(written)} into the cache")
 
 
 def check_pictures(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +15,12 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from torch import Tensor
 
-from dstbench.cache import Cache
 from dstbench.contracts import Data, Dataset, Workspace
 from dstbench.errors import DataError
+from dstbench.testing.availability import check_availability, ready_workspace
 from dstbench.testing.checking import Broken, Subject, empty_workspace, seeded
 from dstbench.testing.checks import settings
-from dstbench.testing.items import ITEM_PROBLEMS, check_availability, check_pictures, item_problem
+from dstbench.testing.items import ITEM_PROBLEMS, check_pictures, item_problem
 from dstbench.testing.trials.loaded import SPLITS, content_hash, first_unlike, summary
 from dstbench.testing.trials.processes import require_importable, run_module
 
@@ -49,14 +48,7 @@ class DatasetSubject(Subject):
     def workspace(self) -> Workspace:
         """A workspace with a cache of its own, or with the user's where the data is only there;
         skips the check where the data is not."""
-        own = empty_workspace()
-        if self.dataset().availability(own).state == "ready":
-            return own
-        users = Workspace(torch.device("cpu"), Cache())
-        found = self.dataset().availability(users)
-        if found.state != "ready":
-            raise SkipTest(f"its data is not there ({found.state}): {found.detail}")
-        return users
+        return ready_workspace(self.dataset().availability, "data is")
 
     @property
     def anew(self) -> Workspace:
@@ -71,10 +63,7 @@ def availability_is_told(subject: DatasetSubject) -> None:
     and what to do where it is not."""
     cls = subject.cls
     cannot_load = type(cls.__name__, (cls,), {"load": _refuse, "__module__": cls.__module__})
-    workspace = empty_workspace()
-    start = time.monotonic()
-    told = cannot_load(subject.settings).availability(workspace)
-    check_availability(told, time.monotonic() - start, workspace)
+    check_availability(lambda workspace: cannot_load(subject.settings).availability(workspace))
 
 
 def items_are_of_their_kind(subject: DatasetSubject) -> None:

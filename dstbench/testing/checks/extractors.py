@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
-from unittest import SkipTest
 
 import torch
 from torch import Tensor
 
-from dstbench.cache import Cache
 from dstbench.contracts import FeatureExtractor, Features, Workspace
-from dstbench.testing.checking import Broken, Subject, empty_workspace, seeded
+from dstbench.testing.availability import check_availability, ready_workspace
+from dstbench.testing.checking import Broken, Subject, seeded
 from dstbench.testing.checks import settings
-from dstbench.testing.items import check_availability
 
 SHAPES = ((1, 32, 32), (3, 32, 32), (1, 8, 12), (3, 64, 48))
 """Shapes (C, H, W) of the images that a feature extractor is tried with: grey and RGB, small and
@@ -40,14 +37,7 @@ class FeatureExtractorSubject(Subject):
     def workspace(self) -> Workspace:
         """A workspace with a cache of its own, or with the user's where the weights are only there;
         skips the check where they are not."""
-        own = empty_workspace()
-        if self.cls.availability(self.settings, own).state == "ready":
-            return own
-        users = Workspace(torch.device("cpu"), Cache())
-        found = self.cls.availability(self.settings, users)
-        if found.state != "ready":
-            raise SkipTest(f"its weights are not there ({found.state}): {found.detail}")
-        return users
+        return ready_workspace(partial(self.cls.availability, self.settings), "weights are")
 
 
 def availability_is_told(subject: FeatureExtractorSubject) -> None:
@@ -57,10 +47,7 @@ def availability_is_told(subject: FeatureExtractorSubject) -> None:
     cannot_load: Any = type(
         cls.__name__, (cls,), {"__init__": _refuse, "__module__": cls.__module__}
     )
-    workspace = empty_workspace()
-    start = time.monotonic()
-    told = cannot_load.availability(subject.settings, workspace)
-    check_availability(told, time.monotonic() - start, workspace)
+    check_availability(partial(cannot_load.availability, subject.settings))
 
 
 def features_are_matrices(subject: FeatureExtractorSubject) -> None:

@@ -109,7 +109,7 @@ def test_an_exception_of_the_plugin_is_told_from_where_it_leaves_the_suite() -> 
     assert happened.startswith("ZeroDivisionError was raised\nTraceback (most recent call last):")
     assert "return 1 / 0" in happened
     assert "testing/checking.py" not in happened.replace("test_checking", "")
-    assert "testing/datasets.py" not in happened
+    assert "testing/checks/" not in happened
 
 
 def test_a_plugin_that_would_end_the_process_fails_the_check() -> None:

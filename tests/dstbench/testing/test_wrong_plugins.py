@@ -15,7 +15,7 @@ from wrong_sparsifiers import ByFirstGradient, Growing, Uneven
 
 from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Model
 from dstbench.sparsity import Sparsifier
-from dstbench.testing import Check, CheckFailed, checks, items
+from dstbench.testing import Check, CheckFailed, availability, checks
 from dstbench.testing.checking import empty_workspace
 from dstbench.testing.checks import executors
 
@@ -60,7 +60,7 @@ def toy_images() -> Data:
 def test_a_wrong_plugin_is_caught(
     cls: type[Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (items, executors):
+    for module in (availability, executors):
         monkeypatch.setattr(module, "SECONDS", getattr(cls, "patience", module.SECONDS))
     check = the_check(cls, name)
     with pytest.raises(CheckFailed) as caught:
