@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from dstbench.errors import ConfigError, PluginError
+from dstbench.errors import ConfigError
+from dstbench.plugins import require
 
 OBJECT_STORE = 128 * 2**20
 """Bytes of memory that a cluster of this machine has for what tasks send each other: little."""
@@ -17,13 +18,7 @@ OBJECT_STORE = 128 * 2**20
 def import_ray() -> Any:
     """The package. Raises :class:`~dstbench.errors.PluginError` if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-    try:
-        import ray
-    except ImportError as error:
-        raise PluginError(
-            f"executor 'ray' needs the package ray ({error}): pip install dstbench[ray]"
-        ) from None
-    return ray
+    return require("ray", "executor 'ray'", "dstbench[ray]")
 
 
 @contextmanager

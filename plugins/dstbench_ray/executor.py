@@ -39,7 +39,7 @@ class Ray(Executor):
     """Tasks of a Ray cluster: a running one, or one of this machine alone that is started for them.
 
     A cell whose node dies is run again on another. One whose process dies, for want of memory
-    perhaps, has failed after the third time. Needs ``pip install dstbench[ray]``, here and on every
+    perhaps, has failed after the third time. Needs ``pip install 'dstbench[ray]'``, here and on every
     node. What was tried are clusters of several nodes on one machine.
     """
 

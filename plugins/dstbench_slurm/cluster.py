@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dstbench.errors import ConfigError, PluginError
+from dstbench.errors import ConfigError
 from dstbench.grid import Cell
+from dstbench.plugins import require
 from dstbench_slurm.turn import Turn
 
 Job = Any
@@ -39,7 +40,7 @@ class Cluster:
             PluginError: if the package submitit is not installed.
             ConfigError: if there is no Slurm here, or it refuses the jobs.
         """
-        submitit = import_submitit()
+        submitit = require("submitit", "executor 'slurm'", "dstbench[slurm]")
         for command in COMMANDS:
             if shutil.which(command) is None:
                 raise ConfigError(
@@ -73,16 +74,6 @@ class Cluster:
     def cancel(self, jobs: Sequence[Job]) -> None:
         if jobs:
             subprocess.run(["scancel", *(job.job_id for job in jobs)], capture_output=True)
-
-
-def import_submitit() -> Any:
-    try:
-        import submitit
-    except ImportError as error:
-        raise PluginError(
-            f"executor 'slurm' needs the package submitit ({error}): pip install dstbench[slurm]"
-        ) from None
-    return submitit
 
 
 def parameters(settings: Any, jobs: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Slurm(Executor):
 
     A job that is preempted, that runs into its time limit or whose node dies is queued again, and
     goes on from the cell's checkpoint. Stopping dstbench cancels the jobs. Needs
-    ``pip install dstbench[slurm]``, and nodes that see the results folder. What was tried is a
+    ``pip install 'dstbench[slurm]'``, and nodes that see the results folder. What was tried is a
     Slurm of one machine (22.05), where nodes were killed and jobs preempted.
     """
 
