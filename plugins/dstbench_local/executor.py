@@ -23,7 +23,7 @@ from dstbench.grid import Cell
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
-SECONDS_TO_END = 5
+SECONDS_TO_END = 10
 """Time that worker processes have to end, before they are killed."""
 
 
@@ -109,48 +109,34 @@ class _Worker:
 
     def interrupt(self) -> None:
         """Raise ``KeyboardInterrupt`` in the middle of the cell."""
-        if self.process is not None:
-            self.process.terminate()
-
-    def hang_up(self) -> None:
-        """Give no more cells, upon which an idle process ends."""
-        if self.process is not None:
-            self.connection.close()
-
-    def join(self, seconds: float) -> None:
-        if self.process is not None:
-            self.process.join(seconds)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.join()
+        assert self.process is not None
+        self.process.terminate()
 
 
 def _end(workers: Sequence[_Worker]) -> None:
     """End all processes, by force only where they do not end in time: what is killed leaves behind
     the semaphores that libraries made in it, of which a warning tells."""
+    running = [(worker.connection, worker.process) for worker in workers if worker.process]
     deadline = time.monotonic() + SECONDS_TO_END
     try:
-        for worker in workers:
-            worker.hang_up()
-        for worker in workers:
-            worker.join(max(0, deadline - time.monotonic()))
+        for connection, _ in running:
+            connection.close()  # an idle process ends
+        for _, process in running:
+            process.join(max(0, deadline - time.monotonic()))
     finally:
-        for worker in workers:
-            worker.kill()
+        for _, process in running:
+            process.kill()
+            process.join()
 
 
 def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
     """The life of a worker process, until its parent gives no more cells or interrupts it."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is the parent's, which interrupts this one
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # no failure of the cell
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which interrupts
     Thread(target=_die_with_parent, daemon=True).start()
     try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # which fails no cell
         _run_cells(connection, threads, gpu)
-    except EOFError:
+    except (EOFError, ConnectionError):
         pass
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGTERM)
