@@ -14,11 +14,11 @@ from dstbench_slurm.cluster import Cluster, Job
 from dstbench_slurm.turn import Turn
 
 FOLDER = "slurm"
-"""Of what jobs write, in the results folder."""
+"""Name of the folder, in the results folder, of what jobs write."""
 OUR_OWN = ("array", "error", "open-mode", "output", "requeue", "no-requeue", "signal")
 """Options of sbatch without which nothing would be heard of jobs, or none resumed."""
 TAIL = 4000
-"""Characters of what a job wrote that are told of it."""
+"""Characters, from the end, of what a lost job wrote that its error repeats."""
 
 
 def _not_our_own(name: str) -> str:
