@@ -105,5 +105,6 @@ def run_apart(
         unpack(begun, folder.path)
     run_cell.into(results)(cell)
     if folder.version():  # else another process has the cell here, which nobody listens to any more
-        yield from map(read, folder.files())
+        for path in folder.files():
+            yield read(path)
         shutil.rmtree(folder.path)
