@@ -36,14 +36,14 @@ ENDLESS = f"""{TASK}
 steps = 1_000_000
 """
 
+Start = Callable[[str], "subprocess.Popen[str]"]
+
 EXPECTED = ("[", "    toy-features features of ", "written: ", "stopped; the same command goes on ")
 """Beginnings of the lines on stderr."""
 
 
 @pytest.fixture
-def start(
-    toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], "subprocess.Popen[str]"]:
+def start(toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a run of a benchmark, in a process group of its own that hears Ctrl-C."""
     monkeypatch.chdir(tmp_path)
 
@@ -66,8 +66,9 @@ def check_nothing_else_is_told(stderr: str) -> None:
     assert unexpected == []
 
 
+@pytest.mark.slow
 def test_a_run_that_is_done_ends_without_a_warning(
-    start: Callable[[str], "subprocess.Popen[str]"],
+    start: Start,
 ) -> None:
     run = start(BENCHMARK)
     _, stderr = run.communicate(timeout=120)
@@ -75,8 +76,9 @@ def test_a_run_that_is_done_ends_without_a_warning(
     check_nothing_else_is_told(stderr)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_processes_without_a_warning_and_fails_no_cell(
-    start: Callable[[str], "subprocess.Popen[str]"],
+    start: Start,
 ) -> None:
     """One of the two processes has had a cell to its end, with all that libraries leave in it."""
     run = start(BENCHMARK + ENDLESS)
