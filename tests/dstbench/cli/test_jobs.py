@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,22 +43,29 @@ EXPECTED = ("[", "    toy-features features of ", "written: ", "stopped; the sam
 
 
 @pytest.fixture
-def start(toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+def start(toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts a run of a benchmark, in a process group of its own that hears Ctrl-C."""
     monkeypatch.chdir(tmp_path)
+    runs = []
 
     def start(benchmark: str) -> "subprocess.Popen[str]":
         Path("toys.toml").write_text(benchmark)
         main = "from dstbench.cli import main; main()"
-        return subprocess.Popen(
+        run = subprocess.Popen(
             [sys.executable, "-c", main, "run", "toys.toml", "--jobs", "2"],
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
+        runs.append(run)
+        return run
 
-    return start
+    yield start
+    for run in runs:
+        run.kill()
+        run.communicate()
 
 
 def check_nothing_else_is_told(stderr: str) -> None:
@@ -67,9 +74,7 @@ def check_nothing_else_is_told(stderr: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_done_ends_without_a_warning(
-    start: Start,
-) -> None:
+def test_a_run_that_is_done_ends_without_a_warning(start: Start) -> None:
     run = start(BENCHMARK)
     _, stderr = run.communicate(timeout=120)
     assert run.returncode == 0
@@ -77,9 +82,7 @@ def test_a_run_that_is_done_ends_without_a_warning(
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes_without_a_warning_and_fails_no_cell(
-    start: Start,
-) -> None:
+def test_ctrl_c_ends_all_processes_without_a_warning_and_fails_no_cell(start: Start) -> None:
     """One of the two processes has had a cell to its end, with all that libraries leave in it."""
     run = start(BENCHMARK + ENDLESS)
     deadline = time.monotonic() + 120

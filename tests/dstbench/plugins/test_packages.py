@@ -14,7 +14,7 @@ def test_a_package_that_is_there() -> None:
     assert require("json", "dataset 'mine'", "mine[json]") is json
 
 
-def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_not_there() -> None:
     with pytest.raises(PluginError) as raised:
         require("no_such_package", "dataset 'mine'", "mine[extra]")
     assert str(raised.value) == (
