@@ -413,6 +413,12 @@ def test_a_leaderboard_in_every_format(dstbench: Dstbench) -> None:
     assert "dense" in json.dumps(json.loads(leaderboard("--format", "json")))
     latex = leaderboard("--format", "latex")
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
+    cells = list(DictReader(leaderboard("--per-seed", "--format", "csv").splitlines()))
+    assert [(row["sparsifier"], row["seed"], row["status"]) for row in cells] == [
+        ("dense", "0", "done"),
+        ("leftmost", "0", "done"),
+    ]
+    assert leaderboard("--per-seed").startswith("| cell ")
 
 
 def test_samples_of_a_cell_are_those_that_were_scored(dstbench: Dstbench, folder: Path) -> None:
