@@ -30,7 +30,7 @@ class Scores(_Part):
     fid: float | None = None
     kid: float | None = None
     kid_std: float | None = None
-    """Over the subsets of one evaluation; not over seeds."""
+    """Standard deviation over the subsets of one evaluation, not over seeds."""
     inception_score: float | None = None
     inception_score_std: float | None = None
     precision: float | None = None
@@ -62,12 +62,12 @@ class Counts(_Part):
     sparsifiable: int
     active_sparsifiable: int
     inference_flops: float
-    """Of one denoiser call on one example."""
+    """FLOPs of one denoiser call on one example, under masks."""
     dense_inference_flops: float
     sample_flops: float
-    """Of all denoiser calls of one sample; decoder not included."""
+    """FLOPs of all denoiser calls of one sample; decoder not included."""
     training_flops: float
-    """Of the whole training run, summed step by step."""
+    """FLOPs of the whole training run, summed step by step."""
     dense_training_flops: float
 
     @property
@@ -82,14 +82,14 @@ class Counts(_Part):
 
 
 class Times(_Part):
-    """Measured, in seconds of wall clock."""
+    """Measured times, in seconds of wall clock."""
 
     training_step: float
-    """Median over the steps of this run."""
+    """Seconds per optimizer step: the median over the steps of this run."""
     training: float
-    """The whole training loop, earlier interrupted runs included."""
+    """Seconds of the whole training loop, earlier interrupted runs included."""
     sample: float
-    """Per sample, decoding included."""
+    """Seconds per sample, decoding included."""
 
 
 class Environment(_Part):
@@ -106,7 +106,7 @@ class Environment(_Part):
 
     @property
     def machine(self) -> str:
-        """In words: what the times depend on."""
+        """What the times depend on, in words."""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return f"{self.gpu or self.cpu} ({self.device}, {threads})"
 
@@ -121,11 +121,11 @@ class Record(_Part):
     """What ended the cell, for ``failed`` (a traceback) and ``diverged`` (what was not finite);
     what it would need, for ``skipped``."""
     started: str
-    """ISO 8601, UTC."""
+    """Begin of the cell's run, ISO 8601 in UTC."""
     environment: Environment
     scores: Scores | None = None
     untrained_scores: Scores | None = None
-    """Of the denoiser before its first step, where the benchmark asks for it."""
+    """Scores of the denoiser before its first step, where the benchmark asks for them."""
     protocol: Protocol | None = None
     counts: Counts | None = None
     times: Times | None = None
@@ -134,7 +134,7 @@ class Record(_Part):
     validation_loss: float | None = None
     topology_updates: int = 0
     skipped_topology_updates: int = 0
-    """Updates left out because a gradient was not finite."""
+    """Topology updates left out because a gradient was not finite."""
     metadata: dict[str, float | int | str] = {}
     """What the model says about the parts that cells share."""
 

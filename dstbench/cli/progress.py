@@ -29,7 +29,7 @@ from dstbench.store.store import Store
 
 SECONDS_BETWEEN_LINES = 15
 SECONDS_BETWEEN_LOOKS = 0.5
-"""At the results folder."""
+"""Pause between two looks at the results folder."""
 
 
 def descriptions(cells: Sequence[Cell]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from dstbench.sparsity.layers import matching
 
 @dataclass(frozen=True)
 class Network:
-    """What is counted of a denoiser, whatever its masks."""
+    """Counts of a denoiser that do not depend on its masks."""
 
     parameters: int
     """Number of all parameters."""

@@ -1,4 +1,4 @@
-"""From cells to records.
+"""The way from cells to records.
 
 :mod:`~dstbench.execution.scheduler` runs a grid's cells until each has a record; what may be
 missing is found out first, by :mod:`~dstbench.execution.preflight`; each cell is given to a

@@ -64,7 +64,7 @@ def _cpu() -> str:
 
 
 def _git_revision() -> str | None:
-    """Of the checkout that dstbench runs from, with ``-dirty`` after uncommitted changes.
+    """The revision of the checkout that dstbench runs from, ``-dirty`` with uncommitted changes.
 
     ``None`` for an installed package, which may well lie inside a repository of something else.
     """

@@ -155,7 +155,7 @@ class Pipeline:
             raise PluginError(f"the cell is to be run with {'; '.join(differences)}")
 
     def _other_versions(self, cell: Cell, *kinds: Kind) -> list[str]:
-        """In words, the cell's plugins of these kinds that are installed in another version."""
+        """The cell's plugins of these kinds that are installed in another version, in words."""
         names: dict[Kind, str] = {
             "model": cell.model,
             "dataset": cell.dataset,

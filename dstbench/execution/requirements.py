@@ -26,7 +26,7 @@ class Requirement:
     cells: tuple[Cell, ...]
 
     def availability(self, plugins: Plugins, workspace: Workspace) -> Availability:
-        """Whether it is there. What the plugin raises is raised, of any kind."""
+        """Whether what is required is there. Raises whatever the plugin raises."""
         found: object
         if self.kind == "dataset":
             datasets: type[Dataset] = plugins.find(self.kind, self.name)

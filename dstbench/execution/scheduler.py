@@ -1,4 +1,4 @@
-"""From a grid's cells to their records, by whatever executor."""
+"""The run of a grid: its cells are given to an executor until each has a record."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from dstbench.records import Record
 from dstbench.store.store import Store
 
 TRIES = 3
-"""How often a cell is run that leaves no record, although its process was well."""
+"""Number of times that a cell is run which leaves no record, although its process was well."""
 
 SECONDS_BETWEEN_LOOKS = 1
-"""At cells that other processes are running."""
+"""Pause between two looks at cells that other processes are running."""
 
 Run = Callable[[RunCell, Sequence[Cell]], Iterator[Ended]]
 
@@ -104,7 +104,7 @@ class Scheduler:
         return self._without_record(cells, worker)
 
     def _attempt(self, function: Callable[..., object], *arguments: object) -> bool:
-        """Whether it could be done in the store; reported, if not."""
+        """Call what writes to the store; say whether that worked, and report why not."""
         try:
             function(*arguments)
         except StoreError as error:

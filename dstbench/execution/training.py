@@ -60,13 +60,13 @@ class Trainer:
         self.averaged = AveragedModel(denoiser, multi_avg_fn=average)
         self.step = 0
         self.seconds = 0.0
-        """Of all steps so far, those of earlier processes included."""
+        """Wall-clock time of all steps so far, those of earlier processes included."""
         self._saved_at = time.monotonic()
         self.step_seconds: list[float] = []
-        """Of each step of this process."""
+        """Wall-clock time of each step of this process."""
         self._epoch = -1
         self._batches: Sequence[Tensor] = ()
-        """Of that epoch."""
+        """The batches of that epoch."""
         self._unwritten: list[tuple[float, float]] = []
         """Loss and seconds of the steps since the latest row of the history."""
         if sparsifier is not None:

@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import torch
 
 from dstbench.cache import Cache
@@ -47,7 +48,7 @@ class Worker:
     are given.
 
     Pickled, it becomes the worker of the process that unpickles it, with plugins and data of its
-    own.
+    own. Classes that no distribution brings go with it as they are, those of a notebook too.
     """
 
     def __init__(
@@ -89,10 +90,16 @@ class Worker:
             self.run(cell)
 
     def into(self, results: Path) -> Worker:
-        return _in_this_process(results.absolute(), self.options, {})
+        return _in_this_process(results.absolute(), self.options, self._given(), {})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _in_this_process, (self.results.absolute(), self.options, self.versions)
+        where = self.results.absolute()
+        return _in_this_process, (where, self.options, self._given(), self.versions)
+
+    def _given(self) -> bytes:
+        """The plugins that were given as classes, pickled."""
+        given: bytes = cloudpickle.dumps(self.pipeline.plugins.given)
+        return given
 
     def run(self, cell: Cell) -> None:
         """Run a cell, unless it has another record by now: another process was quicker.
@@ -182,7 +189,7 @@ class Worker:
 
     @cached_property
     def _environment(self) -> Environment:
-        """For the many cells that may be left out: finding it out takes a moment."""
+        """The environment of this process, found out once: that takes a moment."""
         return environment(self.pipeline.workspace.device)
 
     def _report(self, message: str) -> None:
@@ -190,17 +197,22 @@ class Worker:
 
 
 def _in_this_process(
-    results: Path, options: RunOptions, versions: Mapping[str, RecordVersion | None]
+    results: Path,
+    options: RunOptions,
+    given: bytes,
+    versions: Mapping[str, RecordVersion | None],
 ) -> Worker:
-    return Worker(Store(results), _pipeline(options.device, options.threads), options, versions)
+    pipeline = _pipeline(options.device, options.threads, given)
+    return Worker(Store(results), pipeline, options, versions)
 
 
 @lru_cache
-def _pipeline(device: str | None, threads: int | None) -> Pipeline:
+def _pipeline(device: str | None, threads: int | None, given: bytes) -> Pipeline:
     """The pipeline of this process."""
     if threads is not None:
         torch.set_num_threads(threads)
-    return Pipeline(load_plugins(), Workspace(choose_device(device or "auto"), Cache(), _print))
+    plugins = load_plugins(cloudpickle.loads(given))
+    return Pipeline(plugins, Workspace(choose_device(device or "auto"), Cache(), _print))
 
 
 def _print(message: str) -> None:

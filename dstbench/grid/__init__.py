@@ -1,4 +1,4 @@
-"""From a benchmark file to its cells."""
+"""The way from a benchmark file to its cells."""
 
 from dstbench.cell import Cell
 

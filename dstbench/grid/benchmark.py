@@ -22,13 +22,14 @@ class Task:
     model_settings: PluginSettings
     dataset_settings: PluginSettings
     sparsifier_settings: Mapping[str, tuple[PluginSettings, ...]]
-    """By sparsifier: one for each combination of the values of its axes."""
+    """Settings by sparsifier: one for each combination of the values of its axes."""
     extractor_settings: PluginSettings
     training: TrainingSettings
     evaluation: EvaluationSettings
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Of model, dataset and feature extractor: which distribution each comes from."""
+    """Distribution and version of model, dataset and feature extractor, by kind."""
     sparsifier_versions: Mapping[str, str] = field(default_factory=dict)
+    """Distribution and version of each sparsifier, by its name."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Benchmark:
     """A validated benchmark file."""
 
     name: str
-    """Of the file and, after a hyphen, of the preset."""
+    """The file's name and, after a hyphen, the preset's."""
     seeds: tuple[int, ...]
     sparsities: tuple[float, ...]
     sparsifiers: tuple[str, ...]

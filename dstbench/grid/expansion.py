@@ -1,4 +1,4 @@
-"""From a benchmark to its cells: the cross product of the axes."""
+"""The cells of a benchmark: the cross product of its axes."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def load_benchmark(
 
 
 class _Broken:
-    """In place of the class of a plugin that could not be loaded."""
+    """What stands for the class of a plugin that could not be loaded."""
 
     Settings = AsWritten
     kind = accepts = None

@@ -27,7 +27,7 @@ class Table:
 
 
 def over(preset: str | None) -> tuple[KeyPath, ...]:
-    """Where in the file a preset's tables are."""
+    """The place of a preset's tables in the file; nothing where there is no preset."""
     return () if preset is None else (("presets", preset),)
 
 

@@ -11,8 +11,8 @@ from dstbench.cell import Cell
 
 
 def variants(cells: Sequence[Cell]) -> dict[str, str]:
-    """By cell id: the settings (or version) that set it apart from others of its task and
-    sparsifier, such as ``"prune_rate=0.05"``; empty where there are none."""
+    """The settings (or version) that set each cell apart from others of its task and sparsifier,
+    such as ``"prune_rate=0.05"``, by its id; empty where there are none."""
     alike: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         alike.setdefault((cell.task, cell.sparsifier), []).append(cell)

@@ -33,14 +33,14 @@ class Plan:
     sparsifiable_flops: Flops | None = None
     """The part of the FLOPs of an inference that masks can save."""
     checkpoint_bytes: int | None = None
-    """While it is trained: weights, their average, AdamW's moments, masks."""
+    """Size of a checkpoint: weights, their average, AdamW's moments, masks."""
     kept_bytes: int | None = None
-    """Of the trained weights."""
+    """Size of the trained weights."""
     training_seconds: float | None = None
     sampling_seconds: float | None = None
-    """Of the denoiser's calls alone."""
+    """Time of the denoiser's calls alone."""
     assumed: str = ""
-    """Of the data, where they decide the counts."""
+    """What was assumed of the data, where they decide the counts."""
     problem: str = ""
     """Why there is something that cannot be told."""
 
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def sampling_flops(self) -> float | None:
-        """Of all these samples."""
+        """FLOPs of generating all these samples."""
         return self.samples * self.counts.sample_flops if self.counts else None
 
 
@@ -90,7 +90,7 @@ class _Task:
 class _Measured:
     network: Network
     state_bytes: int
-    """Of all parameters and buffers."""
+    """Size of all parameters and buffers."""
     parameter_bytes: int
 
 

@@ -18,7 +18,8 @@ from dstbench.execution.training import Trainer
 from dstbench.settings import PluginSettings, TrainingSettings
 
 REPETITIONS = 5
-"""Of what is timed, after one more to warm up; fewer where they take longer than that:"""
+"""Number of repetitions that are timed, after one more to warm up; fewer where they take longer
+than ``ENOUGH``."""
 
 ENOUGH = 1.0
 """Seconds of a batch above which its time is taken to grow with its size, and of all repetitions
@@ -30,9 +31,9 @@ class Speed:
     """Seconds of wall clock."""
 
     training_step: float
-    """Of a whole batch."""
+    """Time of one optimizer step on a whole batch."""
     call: float
-    """Of one example of a batch that the denoiser is called on, as in sampling."""
+    """Time per example of a denoiser call on a batch, as in sampling."""
 
 
 def measure_speed(
@@ -52,7 +53,7 @@ def measure_speed(
 
 
 def _seconds(batch: int, prepare: Callable[[int], Callable[[], object]]) -> float:
-    """Of a batch, where ``prepare(size)`` makes ready what one of that size needs to be timed."""
+    """The time of a batch; ``prepare(size)`` returns the action to time for one of that size."""
     for size in _doubling(batch):
         seconds = _median_seconds(prepare(size))
         if seconds > ENOUGH:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from pydantic import BaseModel
 
+from dstbench.cache import canonical
+from dstbench.cell import Cell
 from dstbench.records import Counts, Protocol, Record, Scores, Times
 from dstbench.report.formatting import MISSING, escape_markdown
 from dstbench.report.text import Format
@@ -86,13 +87,24 @@ def _row(record: Record, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _varied_settings(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The settings of each cell that are not the same in all cells that have them."""
     flat = [dict(_leaves(record.cell.settings)) for record in records]
-    values: dict[str, set[str]] = {}
-    for settings in flat:
+    values: dict[tuple[str, str], set[str]] = {}
+    for record, settings in zip(records, flat, strict=True):
         for path, value in settings.items():
-            values.setdefault(path, set()).add(json.dumps(value, sort_keys=True))
-    return [
-        {path: each.get(path) for path, found in values.items() if len(found) > 1} for each in flat
-    ]
+            key = path, _versioned(record.cell, path)
+            values.setdefault(key, set()).add(canonical(value))
+    varied = dict.fromkeys(path for (path, _), found in values.items() if len(found) > 1)
+    return [{path: settings.get(path) for path in varied} for settings in flat]
+
+
+def _versioned(cell: Cell, path: str) -> str:
+    """The plugin that a path is the version of: those of different plugins do not vary."""
+    plugins = {
+        "versions.model": cell.model,
+        "versions.dataset": cell.dataset,
+        "versions.sparsifier": cell.sparsifier,
+        "versions.feature extractor": cell.evaluation_settings.extractor,
+    }
+    return plugins.get(path, "")
 
 
 def _leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

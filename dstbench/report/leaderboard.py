@@ -1,4 +1,4 @@
-"""From records to numbers: which cells may be compared, and how they compare."""
+"""The leaderboard in numbers: which cells may be compared, and how they compare."""
 
 from __future__ import annotations
 

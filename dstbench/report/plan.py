@@ -215,7 +215,7 @@ def _bullets(notes: Iterable[str]) -> str:
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
-    """Of those that are known, if there are any."""
+    """The sum of the values that are known, if there are any."""
     known = [value for value in values if value is not None]
     return math.fsum(known) if known else None
 
@@ -233,7 +233,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _in_unit(value: float | None, units: Mapping[str, int]) -> str:
-    """In the largest unit that it is at least one of, else in the smallest; to three digits."""
+    """The value, to three digits, in the largest unit that it is at least one of."""
     if value is None:
         return MISSING
     unit, size = next((item for item in units.items() if value >= item[1]), list(units.items())[-1])

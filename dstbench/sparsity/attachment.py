@@ -1,4 +1,4 @@
-"""What a sparsifier can be attached to."""
+"""The check of what a sparsifier is attached to."""
 
 from __future__ import annotations
 

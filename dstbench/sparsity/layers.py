@@ -1,4 +1,4 @@
-"""Which tensors of a network may be masked, and what belongs to one masked layer."""
+"""The sparsifiable weights of a network, and the layer that holds one of them with its mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch's optimizers keep of a weight, and do to its elements."""
+"""Optimizers as masks see them: the state they keep of a weight, the elements they mix."""
 
 from __future__ import annotations
 

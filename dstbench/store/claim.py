@@ -23,14 +23,14 @@ SECONDS_BETWEEN_HEARTBEATS = 2
 
 
 class Claim(BaseModel):
-    """Which process runs a cell, and how far it is."""
+    """The process that runs a cell, and how far it is."""
 
     model_config = ConfigDict(frozen=True)
 
     host: str
     pid: int
     since: str
-    """ISO 8601, UTC."""
+    """Begin of the hold, ISO 8601 in UTC."""
     step: int = 0
     loss: float | None = None
     """The loss of that step; ``None`` before the first."""

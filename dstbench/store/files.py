@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def now() -> str:
-    """ISO 8601, UTC."""
+    """The time, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

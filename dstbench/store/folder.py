@@ -97,7 +97,7 @@ class CellFolder:
         return None
 
     def timeout_traceback(self) -> str:
-        """Where the process was that a time limit ended here; empty if none was."""
+        """The traceback of the process that a time limit ended here; empty if none was."""
         with suppress(OSError):
             return self.timeout.read_text(errors="replace")
         return ""

@@ -16,20 +16,20 @@ State = Literal["done", "running", "failed", "diverged", "skipped", "waiting", "
 
 @dataclass(frozen=True)
 class Status:
-    """Of one cell."""
+    """What has become of one cell."""
 
     cell: Cell
     state: State
     claim: Claim | None = None
-    """Of the process that runs it, if it is running."""
+    """The claim of the process that runs it, if it is running."""
     detail: str = ""
     """Why it failed, diverged, was skipped or cannot be read: the last line."""
 
 
 def statuses(store: Store) -> list[Status]:
-    """Of every cell that was ever asked for, by its id.
+    """The status of every cell that was ever requested, by its id.
 
-    A cell is waiting if it was asked for and has no record, and no living process runs it.
+    A cell is waiting if it was requested and has no record, and no living process runs it.
 
     Raises :class:`StoreError` if there are no cells.
     """

@@ -62,7 +62,7 @@ class NM(DynamicSparsifier):
         return layer.dense_gradient.abs_()
 
     def select_mask(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
-        """In each group what is kept, then the highest scores: ``n`` connections."""
+        """The mask with ``n`` connections in each group: ``kept``, then the highest ``scores``."""
         ranked = scores.float().masked_fill(kept, math.inf).movedim(1, -1)
         groups = ranked.reshape(*ranked.shape[:-1], -1, self.settings.m)
         order = groups.argsort(dim=-1, descending=True, stable=True)

@@ -75,3 +75,10 @@ def test_a_benchmark_of_them_ends_in_a_leaderboard(python: Python, tmp_path: Pat
     assert rows["fid_mean"].notna().all()
     # 33,280 sparsifiable weights, half of them active; 320 biases
     assert (rows["active_parameters"] == [33_600] + 4 * [320 + 33_280 / 2]).all()
+
+
+def test_a_method_without_a_package(python: Python, tmp_path: Path) -> None:
+    out = python(EXAMPLES / "own_method.py")
+    assert "Results('results/own-method': 10 done)" in out
+    assert "samples: (64, 32, 32, 1)" in out
+    assert (tmp_path / "results" / "own-method" / "leaderboard.md").exists()

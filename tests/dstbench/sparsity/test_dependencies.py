@@ -11,8 +11,11 @@ import sys
 
 import numpy, pydantic, torch
 
-# Some of what they need they import when they are first used.
-type("Settings", (pydantic.BaseModel,), {"__annotations__": {"x": int}, "x": pydantic.Field(ge=1)})
+
+class Bounded(pydantic.BaseModel):  # some of what they need they import when they are first used
+    number: int = pydantic.Field(ge=1)
+
+
 network = torch.nn.Linear(2, 2)
 network(torch.ones(1, 2)).sum().backward()
 torch.optim.AdamW(network.parameters()).step()
