@@ -1,5 +1,6 @@
-"""The README's examples do what it says."""
+"""The README's examples do what it says, and its numbers are those that were measured."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -20,13 +21,19 @@ def example(language, containing):
     return block
 
 
+def test_it_is_short_and_begins_with_the_installation():
+    assert len(README.splitlines()) <= 120
+    assert re.search(r"```\w+\n(.*?)```", README, re.DOTALL)[1] == "pip install dstbench\n"
+    assert README.count("![") == 1
+
+
 def test_benchmark(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(example("toml", "[[tasks]]"), encoding="utf-8")
     grid = cells(load_benchmark(path, load_plugins()))
     # per seed: dense, static at two sparsities, RigL at two sparsities × two prune rates
     assert len(grid) == 3 * (1 + 2 + 4)
-    assert {cell.training["steps"] for cell in grid} == {20_000}
+    assert {cell.training["steps"] for cell in grid} == {1000}
 
 
 def test_engine_alone():
@@ -34,6 +41,22 @@ def test_engine_alone():
     namespace = {"model": model, "optimizer": torch.optim.AdamW(model.parameters())}
     exec(example("python", "RigL(0.9"), namespace)
     assert int(model.weight.count_nonzero()) == round(0.1 * 16 * 32)
+
+
+def test_the_table_is_that_of_the_quickstart():
+    with (ROOT / "results" / "quickstart" / "leaderboard.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["task"] == "ldm on digits"]
+    assert re.findall(r"^\| (\w+) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", README, re.M) == [
+        (
+            row["method"],
+            f"{float(row['sparsity']):g}",
+            f"{float(row['fid_mean']):.2f}",
+            f"{float(row['active_parameters_ratio']):.3f}",
+            f"{float(row['inference_flops_ratio']):.3f}",
+        )
+        for row in rows
+    ]
+    assert {row["seeds"] for row in rows} == {"1"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.toml")), ids=lambda p: p.name)

@@ -37,7 +37,9 @@ def run(
     preset: Preset = None,
     only: Only = None,
     skip: Skip = None,
-    dry_run: Annotated[bool, typer.Option(help="Print the cells and train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the cells and train nothing.")
+    ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Download datasets and weights that are not there.")
     ] = False,
@@ -108,7 +110,10 @@ def plan(
         typer.Option(help="table: markdown, seeds together; csv, json: one row per cell."),
     ] = "table",
     calibrate: Annotated[
-        bool, typer.Option(help="Estimate times too, from a few training steps taken now.")
+        bool,
+        typer.Option(
+            "--calibrate", help="Estimate times too, from a few training steps taken now."
+        ),
     ] = False,
     device: Device = "auto",
     threads: Threads = None,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from dstbench.cell import Cell
     from dstbench.contracts import Availability
     from dstbench.execution.requirements import Requirement
+    from dstbench.grid.reference import Topic
+    from dstbench.plugins.describe import Setting
     from dstbench.plugins.plugin import Plugin
     from dstbench.store.claim import Claim
 
@@ -79,8 +81,6 @@ def print_plugins(listing: list[Plugin]) -> None:
 
 
 def print_plugin(plugin: Plugin) -> None:
-    from rich.table import Column, Table
-
     from dstbench.plugins.describe import describe, describe_settings
 
     text = describe(plugin.cls) if plugin.cls else plugin.traceback
@@ -90,10 +90,24 @@ def print_plugin(plugin: Plugin) -> None:
         highlight=False,
     )
     if plugin.cls is not None:
-        table = Table(Column("setting", no_wrap=True), "type", "default", "meaning", box=None)
-        for setting in describe_settings(plugin.cls.Settings):
-            table.add_row(*map(escape, setting))
-        out.print(table)
+        print_settings("setting", describe_settings(plugin.cls.Settings))
+
+
+def print_topic(topic: Topic) -> None:
+    header = f"{topic.header}\n" if topic.header else ""
+    out.print(f"{header}{topic.text}", markup=False, highlight=False)
+    if topic.keys:
+        print()
+        print_settings("key", topic.keys)
+
+
+def print_settings(word: str, settings: Sequence[Setting]) -> None:
+    from rich.table import Column, Table
+
+    table = Table(Column(word, no_wrap=True), "type", "default", "meaning", box=None)
+    for setting in settings:
+        table.add_row(*map(escape, setting))
+    out.print(table)
 
 
 def plugin_as_json(plugin: Plugin, with_settings: bool) -> dict[str, object]:

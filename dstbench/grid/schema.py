@@ -33,39 +33,74 @@ Unique = AfterValidator(unique)
 
 
 class GridTable(PluginSettings):
+    """The axes of the grid: a cell is run for each task, seed, sparsifier and sparsity."""
+
     seeds: Annotated[tuple[Seed, ...], NotEmpty, Unique] = Field(
         description="at least one integer, such as [0, 1, 2]"
     )
-    sparsities: Annotated[tuple[Sparsity, ...], Unique] = ()
+    sparsities: Annotated[tuple[Sparsity, ...], Unique] = Field(
+        (), description="fractions of the sparsifiable weights that are zero, such as [0.5, 0.9]"
+    )
     sparsifiers: Annotated[tuple[str, ...], NotEmpty, Unique] = Field(
-        description='at least one name, such as ["dense", "static"]'
+        description='at least one name, such as ["dense", "static"]; dense is the reference, which '
+        "is run once per seed, at sparsity 0"
     )
 
 
 class Tables(PluginSettings):
-    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    datasets: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    sparsifiers: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    extractors: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    training: dict[str, Any] = Field(default_factory=dict)
-    evaluation: dict[str, Any] = Field(default_factory=dict)
+    models: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="settings of models, such as [models.ldm]"
+    )
+    datasets: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="settings of datasets, such as [datasets.kanjivg]"
+    )
+    sparsifiers: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="settings of sparsifiers, such as [sparsifiers.rigl]; a list where one value "
+        "is wanted is another axis of the grid",
+    )
+    extractors: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="settings of feature extractors, such as [extractors.inception]",
+    )
+    training: dict[str, Any] = Field(default_factory=dict, description="how cells are trained")
+    evaluation: dict[str, Any] = Field(
+        default_factory=dict, description="how cells are sampled from and scored"
+    )
 
 
 class TaskTables(Tables):
-    model: str = Field(description="name a model plugin")
-    dataset: str = Field(description="name a dataset plugin")
+    """A model and the dataset it is trained on; as many as you like, each begins with [[tasks]].
+
+    A task may repeat some of the file's tables, as in [tasks.training]: its keys win over the
+    file's.
+    """
+
+    model: str = Field(description="a model, by its plugin's name")
+    dataset: str = Field(description="a dataset, by its plugin's name")
 
 
 class RunTables(Tables):
-    execution: dict[str, Any] = Field(default_factory=dict)
-    executors: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    execution: dict[str, Any] = Field(default_factory=dict, description="where cells are run")
+    executors: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="settings of executors, such as [executors.slurm]"
+    )
 
 
 class PresetTables(RunTables):
-    grid: dict[str, Any] = Field(default_factory=dict)
+    """Another size of the same experiment, for dstbench run FILE --preset NAME.
+
+    A preset may repeat any of these tables, as in [presets.NAME.training]: its keys win over the
+    file's and over those of every task. Its results are kept in a folder of their own,
+    BENCHMARK-NAME.
+    """
+
+    grid: dict[str, Any] = Field(default_factory=dict, description="the axes of the grid")
 
 
 class FileTables(RunTables):
+    """What a benchmark file may hold."""
+
     name: Annotated[str, AfterValidator(check_name)] = Field(
         description="results are kept in a folder of this name"
     )
@@ -73,4 +108,6 @@ class FileTables(RunTables):
     tasks: Annotated[tuple[TaskTables, ...], NotEmpty] = Field(
         description="at least one [[tasks]] with a model and a dataset"
     )
-    presets: dict[str, PresetTables] = Field(default_factory=dict)
+    presets: dict[str, PresetTables] = Field(
+        default_factory=dict, description="other sizes of the experiment, such as [presets.cpu]"
+    )

@@ -17,7 +17,7 @@ _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 class Setting(NamedTuple):
-    """One field of a plugin's ``Settings``, in words."""
+    """One field of a settings class, in words."""
 
     name: str
     type: str
@@ -44,9 +44,13 @@ def describe_settings(settings: type[BaseModel], prefix: str = "") -> list[Setti
         if isinstance(nested, type) and issubclass(nested, BaseModel):
             described += describe_settings(nested, f"{prefix}{name}.")
         else:
-            meaning = field.description or ""
-            described.append(Setting(prefix + name, _type(field), _default(field), meaning))
+            described.append(describe_field(prefix + name, field))
     return described
+
+
+def describe_field(name: str, field: FieldInfo) -> Setting:
+    """A field in words; one that is a table is not taken apart."""
+    return Setting(name, _type(field), _default(field), field.description or "")
 
 
 def _type(field: FieldInfo) -> str:
@@ -60,10 +64,12 @@ def _type(field: FieldInfo) -> str:
 
 
 def _in_words(annotation: Any) -> str:
-    """A type as one writes it, without the constraints on its parts."""
+    """A type as TOML has it, without the constraints on its parts."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is Ellipsis:
-        return "..."
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return "table"
+    if origin is tuple:
+        return f"list[{', '.join(_in_words(each) for each in arguments if each is not ...)}]"
     if origin is Annotated:
         return _in_words(arguments[0])
     if origin is Literal:

@@ -346,8 +346,10 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
          "known: digits, sketches"),
         ('"digits"', '"sketches"', "x.toml:10: tasks[0].dataset: 'sketches' is a dataset of "
          "sketches, but model 'ldm' takes images"),
-        ('dataset = "digits"', "", "x.toml:8: tasks[0].dataset: is missing; name a dataset plugin"),
-        ('dataset =', "datset =", "x.toml:8: tasks[0].dataset: is missing; name a dataset plugin\n"
+        ('dataset = "digits"', "", "x.toml:8: tasks[0].dataset: is missing; a dataset, by "
+         "its plugin's name"),
+        ('dataset =', "datset =", "x.toml:8: tasks[0].dataset: is missing; a dataset, by "
+         "its plugin's name\n"
          "x.toml:10: tasks[0].datset: unknown key; did you mean 'dataset'? (known: dataset, "
          "datasets, evaluation, extractors, model, models, sparsifiers, training)"),
         ('[[tasks]]\nmodel = "ldm"\ndataset = "digits"', "", "x.toml: tasks: is missing; at least "

@@ -379,9 +379,9 @@ def test_settings_are_described() -> None:
 
     assert describe_settings(Settings) == [
         Setting("nested.depth", "int", "2", "levels"),
-        Setting("channels", "tuple[int, ...]", "[1, 2]", ""),
+        Setting("channels", "list[int]", "[1, 2]", ""),
         Setting("prune_rate", "float, ≥ 0, < 1", "0.5", "fraction dropped"),
-        Setting("layers", "tuple[str, ...]", "[]", ""),
+        Setting("layers", "list[str]", "[]", ""),
         Setting("precision", '"fp32" | "bf16"', '"fp32"', ""),
         Setting("clip", "float | None", "none", ""),
         Setting("steps", "int", "required", ""),
