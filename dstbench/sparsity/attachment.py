@@ -66,8 +66,8 @@ def _check_types(optimizer: Any, averaged: Any) -> None:
     if isinstance(optimizer, list | tuple | dict):
         raise SparsityError(
             f"attach takes one optimizer, not a {type(optimizer).__name__} of them: a topology "
-            "update follows the step of the optimizer that trains all masked weights; put them into "
-            "one, or attach a sparsifier to each, with its own weights (attach(weights=...))"
+            "update follows the step of the optimizer that trains all masked weights; put them "
+            "into one, or attach a sparsifier to each, with its own weights (attach(weights=...))"
         )
     if not (isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "param_groups")):
         raise SparsityError(

@@ -112,8 +112,8 @@ class DynamicSparsifier(Sparsifier, ABC):
         return False
 
     def observe(self, layer: Layer, step: int) -> None:
-        """See a layer after a step for which :meth:`observes_at` asks, before its update if there is
-        one: for methods with a memory, of gradients for example.
+        """See a layer after a step for which :meth:`observes_at` asks, before its update if there
+        is one: for methods with a memory, of gradients for example.
 
         With :attr:`needs_dense_gradient`, ``layer.dense_gradient`` is there.
         """
@@ -168,12 +168,15 @@ class DynamicSparsifier(Sparsifier, ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if missing := {"updates", "skipped", "updated_at"} - state.keys():
-            raise SparsityError(f"the saved state has no {', '.join(sorted(missing))}")
         super().load_state_dict(state)
         self.topology_updates = state["updates"]
         self.skipped_updates = state["skipped"]
         self.updated_at = state["updated_at"]
+
+    @property
+    def final_density(self) -> float:
+        updates = filter(self.updates_at, range(self.total_steps, 0, -1))
+        return self.density_at(next(updates, 0))
 
     def _looks_at(self, step: int) -> bool:
         """Whether something is done after that step for which gradients are looked at."""
@@ -200,7 +203,6 @@ class DynamicSparsifier(Sparsifier, ABC):
         shapes = {each.name: tuple(each.mask.shape) for each in self.layers}
         return sum(self._counts_at(shapes, state["updated_at"]).values())
 
-    @property
     def _keeps_inactive_state(self) -> bool:
         kept: bool = self.settings.grown_state == "keep"
         return kept

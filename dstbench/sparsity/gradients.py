@@ -59,8 +59,12 @@ class GradientRecorder:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether all elements are finite; no sum of them has to be."""
+    if tensor.is_sparse:
+        tensor = tensor.coalesce().values()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
+    if not tensor.numel():
+        return True
     low, high = torch.aminmax(tensor)
     return bool(low.isfinite() & high.isfinite())
 

@@ -114,12 +114,12 @@ class MaskKeeper(steps.Listener):
 
         Without a GPU masking takes longer than to find that out; with one, shorter.
         """
-        known = trusted and not layer.weight.is_cuda
-        if known and not self.writes.gradient_was_written(layer):
-            if not self.writes.weight_is_uncovered(layer):
-                self.writes.note_weight(layer)
-                return
-        self.mask(layer)
+        writes = self.writes
+        known = trusted and not layer.weight.is_cuda and not writes.gradient_was_written(layer)
+        if known and not writes.weight_is_uncovered(layer):
+            writes.note_weight(layer)
+        else:
+            self.mask(layer)
 
     def _held_by(self, optimizer: torch.optim.Optimizer) -> list[Layer]:
         """The layers whose weights the optimizer trains."""

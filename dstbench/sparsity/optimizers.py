@@ -24,8 +24,8 @@ def is_elementwise(optimizer: optim.Optimizer) -> bool:
     """Whether the optimizer is known to leave an element at zero whose gradient and state are zero.
 
     A subclass is, if it overrides no method that takes a step or changes what one does; so is an
-    optimizer whose ``step`` is wrapped by one of torch's learning-rate schedulers, but not one whose
-    ``step`` was replaced by something else.
+    optimizer whose ``step`` is wrapped by one of torch's learning-rate schedulers, but not one
+    whose ``step`` was replaced by something else.
     """
     replaced = vars(optimizer).get("step")
     if replaced is not None and not hasattr(replaced, "_wrapped_by_lr_sched"):
@@ -46,8 +46,8 @@ _HARMLESS = frozenset({"__module__", "__doc__", "__qualname__", "__firstlineno__
 def state_of(optimizer: optim.Optimizer, weight: nn.Parameter) -> Iterator[Tensor]:
     """The tensors in the weight's shape that the optimizer keeps of it, such as Adam's moments.
 
-    Those that are no plain tensors of floating-point (or complex) numbers are left out: what zero is
-    in the codes of an 8-bit optimizer, only that optimizer knows.
+    Those that are no plain tensors of floating-point (or complex) numbers are left out: what zero
+    is in the codes of an 8-bit optimizer, only that optimizer knows.
     """
     for value in _in_shape(optimizer, weight):
         if _is_plain(value):
@@ -55,13 +55,13 @@ def state_of(optimizer: optim.Optimizer, weight: nn.Parameter) -> Iterator[Tenso
 
 
 def refuse_coded_state(optimizer: optim.Optimizer, name: str, weight: nn.Parameter) -> None:
-    """Raise :class:`SparsityError` where the optimizer keeps state of a weight that cannot be set to
-    zero element by element, because it is kept in codes."""
+    """Raise :class:`SparsityError` where the optimizer keeps state of a weight in codes, which
+    cannot be set to zero element by element."""
     for value in _in_shape(optimizer, weight):
         if not _is_plain(value) and value.dtype != torch.bool:
             raise SparsityError(
                 f"{type(optimizer).__name__} keeps state of {name} as {value.dtype} codes "
-                f"({type(value).__name__}), of which grown connections cannot be given a fresh one: "
+                f"({type(value).__name__}), of which grown connections cannot be given fresh ones: "
                 'set grown_state = "keep", or train with an optimizer that keeps plain floats'
             )
 

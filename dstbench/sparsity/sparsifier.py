@@ -100,6 +100,7 @@ class Sparsifier:
         self._replicas: Replicas
         self._keeper: MaskKeeper
         self._is_attached = False
+        self._is_loading = False
 
     def attach(
         self,
@@ -132,10 +133,11 @@ class Sparsifier:
         """
         if self._is_attached:
             raise SparsityError("this sparsifier is attached already; make another one")
+        keep_dense = self.settings.keep_dense
         if weights is None:
-            weights = sparsifiable_weights(model, self.settings.keep_dense)
-        left_dense = self.left_dense(weights)
-        weights = {name: w for name, w in weights.items() if name not in left_dense}
+            weights, keep_dense = sparsifiable_weights(model, keep_dense), ()
+        masked = self.masked_names(weights, keep_dense)
+        weights = {name: weight for name, weight in weights.items() if name in masked}
         check_attachable(weights, optimizer, averaged, kept_weights())
         again = bool(self.layers)
         if again and {n: id(w) for n, w in weights.items()} != {
@@ -148,7 +150,7 @@ class Sparsifier:
             self.layers,
             optimizer,
             averaged,
-            keeps_state=self._keeps_inactive_state,
+            keeps_state=self._keeps_inactive_state(),
             on_gradient=self._gradient_accumulated,
             on_start=self._step_begins,
             on_step=self._step_taken,
@@ -157,13 +159,15 @@ class Sparsifier:
         self._is_attached = True
         return self
 
-    def left_dense(self, names: Iterable[str]) -> set[str]:
-        """The names of weights that might be masked, and that the settings leave dense."""
+    def masked_names(
+        self, names: Iterable[str], keep_dense: Sequence[str] | None = None
+    ) -> list[str]:
+        """Those of the names of weights that might be masked which are, by the settings."""
         names = list(names)
-        kept = matching(names, self.settings.keep_dense) & set(names)
-        if self.settings.keep_first_dense:
-            kept |= set([name for name in names if name not in kept][:1])
-        return kept
+        patterns = self.settings.keep_dense if keep_dense is None else keep_dense
+        left_dense = matching(names, patterns)
+        masked = [name for name in names if name not in left_dense]
+        return masked[1:] if self.settings.keep_first_dense else masked
 
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """Number of active weights of each layer, by parameter name as are the ``shapes``.
@@ -226,6 +230,11 @@ class Sparsifier:
             self._is_attached = False
 
     @property
+    def final_density(self) -> float:
+        """Fraction of the sparsifiable weights that are active at the end of the training."""
+        return 1 - self.sparsity
+
+    @property
     def sparse_layers(self) -> list[Layer]:
         """The layers that have inactive weights."""
         return [layer for layer in self.layers if layer.density < 1]
@@ -251,7 +260,8 @@ class Sparsifier:
         Raises:
             SparsityError: as :meth:`verify`.
         """
-        self.verify()
+        if not self._is_loading:
+            self.verify()
         return {
             "step": self.step,
             "rng": self._rng.get_state(),
@@ -269,7 +279,12 @@ class Sparsifier:
             SparsityError: if the state is not that of this network at this sparsity, or of another
                 kind of sparsifier.
         """
-        if missing := {"step", "rng", "masks", "counts"} - state.keys():
+        self._is_loading = True  # weights may be loaded by now, and the masks not yet
+        try:
+            missing = self.state_dict().keys() - state.keys()
+        finally:
+            self._is_loading = False
+        if missing:
             raise SparsityError(f"the saved state has no {', '.join(sorted(missing))}")
         masks: Mapping[str, Tensor] = state["masks"]
         shapes = {layer.name: layer.mask.shape for layer in self.layers}
@@ -295,8 +310,9 @@ class Sparsifier:
             )
         return super().__reduce_ex__(protocol)
 
-    _keeps_inactive_state = False
-    """Whether the optimizer's state of inactive weights is left as it is, and moves them."""
+    def _keeps_inactive_state(self) -> bool:
+        """Whether the optimizer's state of inactive weights is left as it is, and moves them."""
+        return False
 
     def _step_begins(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer is about to take a step with masked weights."""

@@ -1,7 +1,7 @@
 """The optimizer steps of this process, told to those whose weights they train.
 
-A step is one outermost call of ``step()``: what a subclass or a wrapper calls within it is a part of
-it. Whichever torch optimizer holds the weights is heard, the one that was named first or another.
+A step is one outermost call of ``step()``: what a subclass or a wrapper calls within it is a part
+of it. Whichever torch optimizer holds the weights is heard, not only the one that was named first.
 """
 
 from __future__ import annotations

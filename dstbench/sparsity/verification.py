@@ -39,8 +39,8 @@ def _check_zero(layer: Layer, what: str, weight: Tensor) -> None:
         raise SparsityError(
             f"the {what} {layer.name} is not zero at {outside} of {inactive} inactive connections: "
             "something has written to it since the latest step (its initialisation, "
-            "load_state_dict, an averaging of weights); load the sparsifier's state, too, or take a "
-            "step, which masks it"
+            "load_state_dict, an averaging of weights); load the sparsifier's state, too, or take "
+            "a step, which masks it"
         )
 
 
