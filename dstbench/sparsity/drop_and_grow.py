@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dstbench.errors import SparsityError
-from dstbench.sparsity import schedules
+from dstbench.sparsity import schedules, steps
 from dstbench.sparsity.distribution import active_counts
 from dstbench.sparsity.gradients import GradientRecorder, are_finite
 from dstbench.sparsity.layers import Layer
@@ -232,7 +232,8 @@ class DynamicSparsifier(Sparsifier, ABC):
 
     def _look_for_missed_steps(self, layer: Layer) -> None:
         """Raise where weights are trained by what no torch optimizer's ``step()`` does."""
-        self._missed += self._keeper.writes.weight_was_written(layer)
+        by_step = steps.under_way() > 0  # LBFGS looks at several points within one
+        self._missed += not by_step and self._keeper.writes.weight_was_written(layer)
         self._keeper.writes.note_weight(layer)
         if self._missed >= STEPS_MISSED:
             raise SparsityError(

@@ -59,19 +59,19 @@ def listeners() -> list[Listener]:
 # A compiled step runs these as they are.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    whole = _steps_under_way() <= 1
+    whole = under_way() <= 1
     for listener in listeners():
         listener.before_step(optimizer, whole)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    whole = _steps_under_way() <= 1
+    whole = under_way() <= 1
     for listener in listeners():
         listener.after_step(optimizer, whole)
 
 
-def _steps_under_way() -> int:
+def under_way() -> int:
     """Number of ``step()`` calls on this thread's stack, which an exception clears as well."""
     frame, count = sys._getframe(), 0
     while frame.f_back is not None:
