@@ -10,9 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol
 
+from typing_extensions import TypeVar
+
+from dstbench.errors import PluginError
+from dstbench.images import hash_images, stack_images
 from dstbench.settings import PluginSettings
 
 if TYPE_CHECKING:
@@ -34,6 +39,7 @@ __all__ = [
     "Items",
     "Model",
     "Outline",
+    "Plugin",
     "PluginSettings",
     "RunCell",
     "Split",
@@ -42,10 +48,14 @@ __all__ = [
 
 Split = Literal["train", "validation"]
 
+S = TypeVar("S", bound=PluginSettings, default=Any)
+"""A plugin's settings. ``class Mine(Dataset)`` is enough; ``class Mine(Dataset["Mine.Settings"])``
+tells a type checker what ``self.settings`` holds."""
+
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a plugin works: on which device, with which cache, and whom it tells."""
+    """A plugin's surroundings: the device to compute on, the cache, and a way to tell the user."""
 
     device: torch.device
     cache: Cache
@@ -54,7 +64,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether what a plugin reads is there, before it is read."""
+    """An answer, before anything is read, to whether a plugin's data or weights are there."""
 
     state: Literal["ready", "download", "missing"]
     """``download``: the plugin gets it by itself; ``missing``: a person has to."""
@@ -66,6 +76,20 @@ class Availability:
 READY = Availability("ready")
 
 
+class Plugin(ABC, Generic[S]):
+    """The base of models, datasets, feature extractors and executors: a name, and settings."""
+
+    name: ClassVar[str]
+    """The name that benchmarks call it by."""
+    Settings: ClassVar[type[PluginSettings]] = PluginSettings
+    """The class that a benchmark's table for the plugin is checked against."""
+    trial_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+
+
 @dataclass(frozen=True)
 class Data:
     """A loaded dataset.
@@ -75,9 +99,9 @@ class Data:
     the pen is lifted after the point (0 or 1). ``to_images`` turns a sequence of items, real or
     generated, into uint8 images (N, C, H, W), the form in which they are scored and shown;
     ``to_svg`` makes an SVG document of one item, where items are drawings. ``fingerprint`` is a
-    hash of the content, the key of everything that is cached about it. ``labels`` has one per
-    item of each split, where the dataset knows any (class, number of strokes, …). There may be no
-    items for validation.
+    hash of the content, and of how pictures are made of it: the key of everything that is cached
+    about it. ``labels`` has one per item of each split, where the dataset knows any (class, number
+    of strokes, …). There may be no items for validation.
     """
 
     train: Sequence[Any]
@@ -86,6 +110,22 @@ class Data:
     to_images: Callable[[Sequence[Any] | Tensor], Tensor]
     to_svg: Callable[[Any], str] | None = None
     labels: Mapping[str, Sequence[str | int]] = field(default_factory=dict)
+
+    @classmethod
+    def of_images(
+        cls,
+        train: Sequence[Tensor],
+        validation: Sequence[Tensor],
+        *,
+        labels: Mapping[str, Sequence[str | int]] | None = None,
+        fingerprint: str | None = None,
+    ) -> Data:
+        """The data of uint8 images (C, H, W), all of one shape, which are their own pictures.
+
+        Without a ``fingerprint``, all images are read to hash them, about a second per gigabyte.
+        """
+        content = fingerprint or hash_images(train, validation)
+        return cls(train, validation, content, stack_images, labels=labels or {})
 
     def split(self, name: Split) -> Sequence[Any]:
         return self.train if name == "train" else self.validation
@@ -96,31 +136,23 @@ class Items:
     """The items of a dataset, as far as they are known before it is loaded."""
 
     shape: tuple[int, ...]
-    """Of one item: (C, H, W) of an image, (points, 3) of a sketch."""
+    """The shape of one item: (C, H, W) of an image, (points, 3) of a sketch."""
     assumption: str = ""
-    """Where items differ in shape: what was assumed of them, in words; else empty."""
+    """What was assumed of items that differ in shape, in words; empty where they do not."""
 
 
-class Dataset(ABC):
+class Dataset(Plugin[S]):
     """A dataset plugin."""
 
-    name: ClassVar[str]
     kind: ClassVar[str]
     """What its items are (``"images"``, ``"sketches"``, …); a model says which kind it takes."""
-
-    Settings: ClassVar[type[PluginSettings]] = PluginSettings
-    trial_settings: ClassVar[Mapping[str, Any]] = {}
-    """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
-
-    def __init__(self, settings: PluginSettings) -> None:
-        self.settings: Any = settings
 
     @abstractmethod
     def load(self, workspace: Workspace) -> Data:
         """Load the dataset. Raises :class:`~dstbench.errors.DataError` where it cannot."""
 
     def availability(self, workspace: Workspace) -> Availability:
-        """Whether :meth:`load` will find its data; nothing is loaded to tell."""
+        """What :meth:`load` will find; nothing is loaded to tell."""
         return READY
 
     def outline(self) -> Items | None:
@@ -130,51 +162,81 @@ class Dataset(ABC):
 
 @dataclass(frozen=True)
 class Outline:
-    """A denoiser, as far as it is known without data: enough to count it, and to time it."""
+    """A denoiser, as far as it is known without data: enough to build, count and time it."""
 
     denoiser: nn.Module
+    """A freshly initialised denoiser, whose weights come from torch's global generator."""
     inputs: tuple[Any, ...]
-    """What :meth:`Model.example` returns: tensors, examples along the first dimension."""
+    """Positional inputs of one call on one example: tensors, examples along the first dimension."""
     calls_per_sample: int
+    """Denoiser calls needed for one sample."""
 
 
-class Model(ABC):
+class Model(Plugin[S]):
     """A diffusion-model plugin: everything about a model but its sparsity and its training loop.
+
+    Required are :meth:`batch`, :meth:`loss`, :meth:`sample` and :meth:`outline`, from which
+    :meth:`build`, :meth:`example` and :attr:`calls_per_sample` follow; a model that cannot be
+    outlined without data defines these three instead.
 
     One instance serves one cell. ``__init__`` may be slow: it prepares what all cells of the same
     dataset and settings share (a first stage, encoded latents) through ``workspace.cache``.
     """
 
-    name: ClassVar[str]
     accepts: ClassVar[str]
     """The ``kind`` of dataset it trains on."""
 
-    Settings: ClassVar[type[PluginSettings]] = PluginSettings
-    trial_settings: ClassVar[Mapping[str, Any]] = {}
-    """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
-
-    def __init__(self, settings: PluginSettings, data: Data, workspace: Workspace) -> None:
-        self.settings: Any = settings
+    def __init__(self, settings: S, data: Data, workspace: Workspace) -> None:
+        super().__init__(settings)
         self.data = data
         self.workspace = workspace
 
-    @abstractmethod
-    def build(self) -> nn.Module:
-        """A freshly initialised denoiser on the workspace's device.
-
-        Initial weights come from torch's global generator, which the harness has seeded.
-        """
-
     @classmethod
-    def outline(cls, settings: Any, items: Items) -> Outline | None:
-        """The denoiser for such items, for ``dstbench plan``; ``None``: not known without data.
+    def outline(cls, settings: S, items: Items) -> Outline | None:
+        """The denoiser for such items; ``None``: not known without data.
 
-        Everything is made on torch's default device, which may be the meta device: modules and
-        tensors take no memory there, and have no values.
+        Everything is made on torch's default device, which for ``dstbench plan`` is the meta
+        device: modules and tensors take no memory there, and have no values.
 
         Raises :class:`~dstbench.errors.ConfigError` where the items do not fit the settings.
         """
         return None
+
+    def build(self) -> nn.Module:
+        """A freshly initialised denoiser on the workspace's device: by default the outline's.
+
+        Initial weights come from torch's global generator, which the harness has seeded.
+        """
+        return self._outline().denoiser.to(self.workspace.device)
+
+    def example(self) -> tuple[Any, ...]:
+        """Positional inputs of one denoiser call on one example, on the workspace's device, for
+        counting FLOPs: by default the outline's, for an item such as the first training example."""
+        return self._inputs_and_calls[0]
+
+    @property
+    def calls_per_sample(self) -> int:
+        """Denoiser calls needed for one sample: by default the outline's."""
+        return self._inputs_and_calls[1]
+
+    def _outline(self) -> Outline:
+        outline = self.outline(self.settings, Items(tuple(self.data.train[0].shape)))
+        if outline is None:
+            raise PluginError(
+                f"model '{self.name}' has no outline for its settings, and does not define "
+                "all of build, example and calls_per_sample"
+            )
+        return outline
+
+    @cached_property
+    def _inputs_and_calls(self) -> tuple[tuple[Any, ...], int]:
+        """What an outline says beside its denoiser, which takes no random number from a cell."""
+        import torch
+
+        device = self.workspace.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
+            outline = self._outline()
+        return outline.inputs, outline.calls_per_sample
 
     @classmethod
     def sparsifiable(cls, denoiser: nn.Module) -> Mapping[str, nn.Parameter]:
@@ -220,15 +282,6 @@ class Model(ABC):
         Raises :class:`~dstbench.errors.DivergedError` where the denoiser's output is not finite.
         """
 
-    @abstractmethod
-    def example(self) -> tuple[Any, ...]:
-        """Positional inputs of one denoiser call on one example, for counting FLOPs."""
-
-    @property
-    @abstractmethod
-    def calls_per_sample(self) -> int:
-        """Denoiser calls needed for one sample."""
-
     def metadata(self) -> dict[str, float | int | str]:
         """What is worth recording about the shared parts (scaling factor, reconstruction error)."""
         return {}
@@ -242,21 +295,16 @@ class Features:
     logits: Tensor
 
 
-class FeatureExtractor(ABC):
+class FeatureExtractor(Plugin[S]):
     """A feature-extractor plugin: the network whose features FID compares."""
 
-    name: ClassVar[str]
-    Settings: ClassVar[type[PluginSettings]] = PluginSettings
-    trial_settings: ClassVar[Mapping[str, Any]] = {}
-    """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
-
-    def __init__(self, settings: PluginSettings, workspace: Workspace) -> None:
-        self.settings: Any = settings
+    def __init__(self, settings: S, workspace: Workspace) -> None:
+        super().__init__(settings)
         self.workspace = workspace
 
     @classmethod
-    def availability(cls, settings: Any, workspace: Workspace) -> Availability:
-        """Whether an instance will find its weights; nothing is loaded to tell."""
+    def availability(cls, settings: S, workspace: Workspace) -> Availability:
+        """What an instance will find of its weights; nothing is loaded to tell."""
         return READY
 
     @property
@@ -288,14 +336,14 @@ class RunCell(Protocol):
 
     @property
     def device(self) -> str:
-        """Of this machine: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Where it was left to dstbench,
-        another process chooses among what its machine has."""
+        """A device of this machine: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Where it was left to
+        dstbench, another process chooses among what its machine has."""
 
     @property
     def minutes(self) -> float | None:
-        """Time limit of a cell. It ends the process in which the cell hangs, so that a cell with a
-        limit needs another process than the harness's; the next call for this cell, in any
-        process, records it as failed."""
+        """Time limit of a cell, in minutes. It ends the process in which the cell hangs, so that a
+        cell with a limit needs another process than the harness's; the next call for this cell, in
+        any process, records it as failed."""
 
     @property
     def threads(self) -> int | None:
@@ -304,7 +352,7 @@ class RunCell(Protocol):
     def __call__(self, cell: Cell) -> None: ...
 
     def into(self, results: Path) -> RunCell:
-        """The same, with the results in another folder."""
+        """The same function, with the results in another folder."""
 
 
 @dataclass(frozen=True)
@@ -316,16 +364,8 @@ class Ended:
     """Why ``run_cell`` never returned (its process died, …); ``None``: it did."""
 
 
-class Executor(ABC):
+class Executor(Plugin[S]):
     """An executor plugin: where cells are run, and how many at a time."""
-
-    name: ClassVar[str]
-    Settings: ClassVar[type[PluginSettings]] = PluginSettings
-    trial_settings: ClassVar[Mapping[str, Any]] = {}
-    """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
-
-    def __init__(self, settings: PluginSettings) -> None:
-        self.settings: Any = settings
 
     @abstractmethod
     def run(self, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:

@@ -39,7 +39,7 @@ class TrainingSettings(PluginSettings):
     log_every: int = Field(50, ge=1, description="optimizer steps between two rows of history.csv")
     checkpoint_every: int = Field(1000, ge=1, description="optimizer steps between checkpoints")
     checkpoint_minutes: float = Field(
-        10, gt=0, description="minutes after which there is a checkpoint, if not by then"
+        10, gt=0, description="minutes between checkpoints at most, however many steps they take"
     )
 
 
@@ -63,9 +63,9 @@ class EvaluationSettings(PluginSettings):
 
 
 class ExecutionSettings(PluginSettings):
-    """Where cells are run; it changes no result."""
+    """The place where cells are run, and for how long at most; no result depends on it."""
 
     executor: str | None = Field(None, description="executor, by its plugin's name; none: local")
     minutes_per_cell: float | None = Field(
-        None, gt=0, description="after which a cell is stopped and has failed; none: never"
+        None, gt=0, description="minutes after which a cell is stopped and fails; none: never"
     )

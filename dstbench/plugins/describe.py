@@ -22,12 +22,12 @@ class Setting(NamedTuple):
     name: str
     type: str
     default: str
-    """As it would be written in a benchmark; ``required`` or ``none``."""
+    """The default as it would be written in a benchmark; ``required`` or ``none``."""
     meaning: str
 
 
 def describe(cls: type[Any]) -> str:
-    """The class's docstring as plain text, without Sphinx's markup."""
+    """The docstring of a class as plain text, without Sphinx's markup."""
     text = inspect.cleandoc(cls.__doc__ or "")
     text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", text)
     return re.sub(r"\*(\S[^*]*)\*|``", r"\1", text)
@@ -93,4 +93,5 @@ def _default(field: FieldInfo) -> str:
 
 
 def summary(cls: type[Any]) -> str:
+    """The first line of the docstring of a class, as plain text."""
     return describe(cls).partition("\n")[0]

@@ -25,9 +25,9 @@ class Plugin:
     """One line of ``dstbench plugins``: a class that was plugged in, or a module that was not."""
 
     name: str
-    """The class's name; the entry point's, where nothing was loaded from it."""
+    """The name in the class; the entry point's, where nothing was loaded from it."""
     kind: Kind | None
-    """``None`` where nothing was loaded."""
+    """Kind of the class; ``None`` where nothing was loaded."""
     distribution: str
     version: str
     state: State
@@ -67,8 +67,8 @@ def check_class(kind: Kind, cls: Any) -> None:
     for word in words:
         if not isinstance(getattr(cls, word, None), str):
             raise PluginError(f"{where} has no '{word}' (a string, in the body of the class)")
-    if missing := getattr(cls, "__abstractmethods__", None):
-        raise PluginError(f"{where} does not define {', '.join(sorted(missing))}")
+    if missing := _undefined(kind, cls):
+        raise PluginError(f"{where} does not define {missing}")
     name: str = cls.name  # type: ignore[attr-defined]
     try:
         check_name(name)
@@ -81,8 +81,23 @@ def check_class(kind: Kind, cls: Any) -> None:
         raise PluginError(f"{where}.Settings is not a class derived from PluginSettings")
 
 
+def _undefined(kind: Kind, cls: type[Any]) -> str:
+    """The required members that a class lacks, in words; empty where it has all of them."""
+    missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+    if kind != "model" or not issubclass(cls, Model) or _overrides(cls, "outline"):
+        return missing
+    derived = ("build", "example", "calls_per_sample")
+    if all(_overrides(cls, name) for name in derived):
+        return missing
+    return f"{missing}{' and ' if missing else ''}outline (or, in its place, {', '.join(derived)})"
+
+
+def _overrides(cls: type[Model], name: str) -> bool:
+    return inspect.getattr_static(cls, name) is not inspect.getattr_static(Model, name)
+
+
 def plugin_of(cls: type[Any]) -> Plugin:
-    """The plugin that a class is which no distribution brings.
+    """A class that no distribution brings, as a plugin.
 
     Raises :class:`PluginError` for a class that is none.
     """

@@ -44,7 +44,7 @@ class Plugins:
         self.manager.add_hookspecs(hookspecs)
         self.listing: list[Plugin] = []
         self.given: list[Plugin] = []
-        """Those of them that were given as classes, and that no distribution brings."""
+        """Plugins that were given as classes, and that no distribution brings."""
 
     def names(self, kind: Kind) -> list[str]:
         """The names that :meth:`find` knows."""

@@ -19,17 +19,17 @@ from dstbench.errors import PluginError, StoreError
 from dstbench.plugins.plugin import Kind, check_name
 from dstbench.plugins.registry import Plugins
 
-Template = Literal["sparsifier", "model", "dataset", "extractor"]
+Template = Literal["sparsifier", "model", "dataset", "feature-extractor"]
 
 _KINDS: dict[Template, Kind] = {
     "sparsifier": "sparsifier",
     "model": "model",
     "dataset": "dataset",
-    "extractor": "feature extractor",
+    "feature-extractor": "feature extractor",
 }
 _TEMPLATES = Path(__file__).with_name("templates")
 _SUFFIXES = {".py", ".toml", ".md"}
-"""Of a template's files; others (caches) do not belong to it."""
+"""Suffixes of a template's files; others (caches) do not belong to it."""
 
 
 def write_package(template: Template, name: str, folder: Path, plugins: Plugins) -> None:

@@ -1,8 +1,7 @@
 """A toy dataset, pictures of the moon, and a toy model that learns them in seconds."""
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +23,7 @@ from dstbench.contracts import (
 from dstbench.errors import DivergedError
 
 
-class Moons(Dataset):
+class Moons(Dataset["Moons.Settings"]):
     """Grey pictures of a moon, from crescent to full, of any size and tilt; made up on the spot."""
 
     name = "moons"
@@ -44,12 +43,10 @@ class Moons(Dataset):
             2 * math.pi * angle, 0.2 + 0.8 * phase, 0.5 + 0.5 * radius, self.settings.size
         )
         train = self.settings.train
-        return Data(
+        return Data.of_images(
             # Clones, because a view would take all images along to another process.
             train=[image.clone() for image in images[:train]],
             validation=[image.clone() for image in images[train:]],
-            fingerprint=hashlib.sha256(f"{train}".encode() + images.numpy().tobytes()).hexdigest(),
-            to_images=_stack,
         )
 
     def outline(self) -> Items:
@@ -71,10 +68,6 @@ def draw(angle: Tensor, phase: Tensor, radius: Tensor, size: int) -> Tensor:
     lit = across - edge * (math.pi * phase).cos()
     brightness = (torch.minimum(inside, lit) * size / 2 + 0.5).clamp(0, 1)
     return (255 * brightness).round().to(torch.uint8)
-
-
-def _stack(items: Sequence[Tensor] | Tensor) -> Tensor:
-    return torch.stack(list(items))
 
 
 class Denoiser(nn.Module):
@@ -100,7 +93,7 @@ class Denoiser(nn.Module):
         return velocities.view_as(images)
 
 
-class TinyFlow(Model):
+class TinyFlow(Model["TinyFlow.Settings"]):
     """A small MLP on pixels, trained by flow matching.
 
     'Flow Matching for Generative Modeling' (Lipman et al., ICLR 2023, arXiv 2210.02747), with
@@ -116,9 +109,12 @@ class TinyFlow(Model):
 
     trial_settings: ClassVar[Mapping[str, Any]] = {"width": 16, "sampling_steps": 2}
 
-    def build(self) -> nn.Module:
-        pixels = self.data.train[0].numel()
-        return Denoiser(pixels, self.settings.width).to(self.workspace.device)
+    @classmethod
+    def outline(cls, settings: Settings, items: Items) -> Outline:
+        """The MLP, called on one image and its time."""
+        denoiser = Denoiser(math.prod(items.shape), settings.width)
+        inputs = torch.zeros(1, *items.shape), torch.zeros(1)
+        return Outline(denoiser, inputs, settings.sampling_steps)
 
     def batch(self, split: Split, indices: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1]."""
@@ -140,7 +136,7 @@ class TinyFlow(Model):
         return torch.cat([self._denoise(denoiser, part) for part in torch.split(noise, batch_size)])
 
     def _denoise(self, denoiser: nn.Module, noise: Tensor) -> Tensor:
-        """From noise (N, C, H, W) to uint8 images, by Euler's method."""
+        """uint8 images of noise (N, C, H, W), by Euler's method."""
         images, steps = noise.to(self.workspace.device), self.settings.sampling_steps
         for step in range(steps, 0, -1):
             times = images.new_full((len(images),), step / steps)
@@ -148,23 +144,6 @@ class TinyFlow(Model):
         if not images.isfinite().all():
             raise DivergedError("the denoiser's samples are not finite: its training has diverged")
         return (images.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8).cpu()
-
-    def example(self) -> tuple[Tensor, Tensor]:
-        with self.workspace.device:
-            return _example(self.data.train[0].shape)
-
-    @property
-    def calls_per_sample(self) -> int:
-        return int(self.settings.sampling_steps)
-
-    @classmethod
-    def outline(cls, settings: Any, items: Items) -> Outline:
-        denoiser = Denoiser(math.prod(items.shape), settings.width)
-        return Outline(denoiser, _example(items.shape), settings.sampling_steps)
-
-
-def _example(shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    return torch.zeros(1, *shape), torch.zeros(1)
 
 
 @hookimpl

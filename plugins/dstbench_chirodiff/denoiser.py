@@ -12,7 +12,7 @@ from dstbench_chirodiff.recurrence import bidirectional_gru
 from dstbench_chirodiff.settings import Representation
 
 CHANNELS = 3
-"""Of a point: two coordinates and the pen."""
+"""Numbers of a point: two coordinates and the pen."""
 
 TIME_FEATURES = 8
 TIME_SCALE = 4.0

@@ -31,14 +31,14 @@ class Batch:
     lengths: Tensor
 
 
-class ChiroDiff(Model):
+class ChiroDiff(Model[ChiroDiffSettings]):
     """ChiroDiff: a bidirectional GRU predicts the noise in the points of a sketch.
 
     *ChiroDiff: Modelling chirographic data with Diffusion Models* (Das et al., ICLR 2023, arXiv
     2304.03785), unconditional. A sketch's first point, which is the origin, is not diffused.
 
-    Maskable are all matrices of the GRU and both linear layers. The Erdős–Rényi densities of a GRU
-    matrix are those of its two-dimensional shape, (3 · units, inputs): its three gates are one
+    Sparsifiable are all matrices of the GRU and both linear layers. The Erdős–Rényi densities of a
+    GRU matrix are those of its two-dimensional shape, (3 · units, inputs): its three gates are one
     matrix.
 
     Raises :class:`~dstbench.errors.DataError` for a sketch of fewer than two points.
@@ -60,12 +60,9 @@ class ChiroDiff(Model):
 
     @classmethod
     def outline(cls, settings: ChiroDiffSettings, items: Items) -> Outline:
-        """With items of shape (points, 3); all points but the first are diffused."""
+        """The GRU, called on all points but the first of an item (points, 3)."""
         inputs = _example(items.shape[0] - 1)
         return Outline(_denoiser(settings), inputs, settings.sampling_steps)
-
-    def build(self) -> nn.Module:
-        return _denoiser(self.settings).to(self.workspace.device)
 
     def batches(self, batch_size: int, rng: torch.Generator) -> Sequence[Tensor]:
         """Sketches of about the same length together, so that little time goes into padding."""
@@ -125,10 +122,6 @@ class ChiroDiff(Model):
         """A sequence (1, T, 3) of the training sketches' mean length, that length and a time."""
         with self.workspace.device:
             return _example(round(float(self.lengths.double().mean())))
-
-    @property
-    def calls_per_sample(self) -> int:
-        return int(self.settings.sampling_steps)
 
     def metadata(self) -> dict[str, float | int | str]:
         """The mean number of diffused points of a training sketch, and the dense denoiser's FLOPs

@@ -1,4 +1,4 @@
-"""Inception-v3 as torch-fidelity has it, the extractor of published FIDs."""
+"""Inception-v3 as torch-fidelity has it, the feature extractor of published FIDs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CACHED = "inception", {"sha256": WEIGHTS_SHA256}
 """Name and key of the download in the cache."""
 
 
-class Inception(FeatureExtractor):
+class Inception(FeatureExtractor["Inception.Settings"]):
     """torch-fidelity's ``inception-v3-compat``: 2048 features and 1008 unbiased logits.
 
     The network and weights of the original FID (Heusel et al., NeurIPS 2017), TensorFlow's way of
@@ -47,16 +47,16 @@ class Inception(FeatureExtractor):
             None, description="file of torch-fidelity's Inception-v3 weights; none: downloaded"
         )
 
-    def __init__(self, settings: PluginSettings, workspace: Workspace) -> None:
+    def __init__(self, settings: Settings, workspace: Workspace) -> None:
         super().__init__(settings, workspace)
-        path = self.settings.weights or _download(workspace)
+        path = settings.weights or _download(workspace)
         if not path.is_file():
             raise ScoreError(_refusal(path))
         self._weights_hash = file_digest(path)
         self._network = _network(path).to(workspace.device)
 
     @classmethod
-    def availability(cls, settings: Any, workspace: Workspace) -> Availability:
+    def availability(cls, settings: Settings, workspace: Workspace) -> Availability:
         if settings.weights is None:
             found = workspace.cache.has(*CACHED)
             return READY if found else Availability("download", f"91 MB from {WEIGHTS_URL}")
@@ -83,8 +83,8 @@ class Inception(FeatureExtractor):
 
 def _refusal(path: Path) -> str:
     return (
-        f"the setting 'weights' of the extractor 'inception' names {path}, which is no file; "
-        f"it must be the file from {WEIGHTS_URL}"
+        f"the setting 'weights' of the feature extractor 'inception' names {path}, which is no "
+        f"file; it must be the file from {WEIGHTS_URL}"
     )
 
 
@@ -100,8 +100,8 @@ def _download(workspace: Workspace) -> Path:
             )
         except (OSError, RuntimeError) as error:
             raise ScoreError(
-                f"the weights of the extractor 'inception' could not be downloaded ({error}); "
-                f"get {WEIGHTS_URL} and name the file in the extractor's setting 'weights'"
+                f"the weights of the feature extractor 'inception' could not be downloaded "
+                f"({error}); get {WEIGHTS_URL} and name the file in its setting 'weights'"
             ) from error
 
     return workspace.cache.folder(*CACHED, make) / "weights.pth"

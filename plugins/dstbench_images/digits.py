@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dstbench.contracts import Data, Dataset, Items, Workspace
-from dstbench_images.items import stack
 
 SIZE = 32
 """Pixels on a side, after upsampling from 8."""
@@ -43,12 +40,10 @@ class Digits(Dataset):
             stratify=digits.target,
         )
         images = _enlarge(torch.from_numpy(digits.images))
-        return Data(
+        return Data.of_images(
             # Clones, because a view would take all images along to another process.
             train=[image.clone() for image in images[train]],
             validation=[image.clone() for image in images[validation]],
-            fingerprint=_fingerprint(images[train], images[validation]),
-            to_images=stack,
         )
 
 
@@ -57,11 +52,3 @@ def _enlarge(images: Tensor) -> Tensor:
     grey = images[:, None].float() * (255 / 16)
     large = F.interpolate(grey, size=(SIZE, SIZE), mode="bilinear", antialias=True)
     return large.round().clamp(0, 255).to(torch.uint8)
-
-
-def _fingerprint(train: Tensor, validation: Tensor) -> str:
-    content = hashlib.sha256()
-    for split in train, validation:
-        content.update(str(tuple(split.shape)).encode())
-        content.update(split.numpy().tobytes())
-    return content.hexdigest()

@@ -27,10 +27,10 @@ HELD_OUT = 0.1
 """The part of the images that is for validation, where no folder and no setting says which."""
 
 Files = Mapping[PurePosixPath, Callable[[], bytes]]
-"""By path below the root: how to read an image file."""
+"""Functions that read the image files, by path below the root."""
 
 
-class ImageFolder(Dataset):
+class ImageFolder(Dataset["ImageFolder.Settings"]):
     """The images of a folder or zip file and its subfolders, in colour.
 
     If there are a folder ``train`` and one of ``validation``, ``val``, ``valid`` or ``test``, they
@@ -79,7 +79,7 @@ class ImageFolder(Dataset):
         return prepare(self.name, key, lambda: self.splits(root), settings, workspace)
 
     def root(self, workspace: Workspace) -> Path:
-        """Where the images are. Raises :class:`~dstbench.errors.DataError` if nothing is there."""
+        """The path of the images. Raises :class:`~dstbench.errors.DataError` if there is none."""
         path = self.settings.path
         root = os.path.expandvars(path)
         if unknown := re.search(r"\$\{?(\w+)", root):
@@ -179,6 +179,6 @@ def _is_image(path: PurePosixPath | Path) -> bool:
 
 
 def _state(root: Path) -> str:
-    """Of names, sizes and times of change: hashing all pixels would take too long."""
+    """A hash of names, sizes and times of change: that of all pixels would take too long."""
     stats = {str(path): path.stat() for path in _images(root)}
     return digest({name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()})

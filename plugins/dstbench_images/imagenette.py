@@ -16,7 +16,7 @@ SIZE = "320px"
 """The published archive whose shorter sides are nearest to 256 pixels from above."""
 
 KEY = {"size": SIZE}
-"""Of the unpacked archive in the cache."""
+"""Key of the unpacked archive in the cache."""
 
 SOURCE = "https://github.com/fastai/imagenette"
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from dstbench.errors import DataError
-from dstbench_images.image_folder import ImageFolder
+from dstbench_images.image_folder import HELD_OUT, ImageFolder
 from dstbench_images.photographs import Source, Splits
 
 DATABASE = "bedroom_train_lmdb"
@@ -61,12 +61,13 @@ def _database(root: Path) -> Path | None:
     return next((path for path in (root, root / DATABASE) if (path / "data.mdb").exists()), None)
 
 
-def _drawn(database: Path, train: int, validation: int) -> Splits:
+def _drawn(database: Path, train: int | None, validation: int | None) -> Splits:
     environment = _open(database)
     with environment.begin() as transaction:
         keys = list(transaction.cursor().iternext(keys=True, values=False))
     order = np.random.default_rng(0).permutation(len(keys))
-    wanted = train + validation
+    validation = validation or round(HELD_OUT * len(keys))
+    wanted = validation + (train or len(keys) - validation)
     if wanted > len(keys):
         raise DataError(f"{database}: {len(keys)} images are here, of {wanted} asked for")
     sources = [

@@ -1,4 +1,4 @@
-"""From image files of any source to a dataset: decoded once, in parallel, and mapped from disk."""
+"""Image files of any source as a dataset: decoded once, in parallel, and mapped from disk."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pydantic import Field
 from dstbench.contracts import Data, PluginSettings, Workspace
 from dstbench.errors import DataError
 from dstbench.parallel import parallel_map
-from dstbench_images.items import Mapped, stack
+from dstbench_images.mapped import Mapped
 
 FORMAT = 1
-"""Of what is cached; a new one for every change of what it holds."""
+"""Version of what is cached; a new one for every change of what it holds."""
 
 REPORT_EVERY = 5000
 """Images between two reports of progress."""
@@ -111,12 +111,11 @@ def _data(folder: Path, facts: Mapping[str, Any], size: int) -> Data:
     def images(split: str) -> Mapped:
         return Mapped(str(folder / f"{split}.pixels"), (len(facts["labels"][split]), 3, size, size))
 
-    return Data(
+    return Data.of_images(
         train=images("train"),
         validation=images("validation"),
-        fingerprint=facts["fingerprint"],
-        to_images=stack,
         labels=facts["labels"],
+        fingerprint=facts["fingerprint"],
     )
 
 

@@ -47,7 +47,7 @@ def build_autoencoder(settings: AutoencoderSettings, channels: int) -> Any:
 def load_autoencoder(name: str, settings: AutoencoderSettings) -> Any:
     """A published autoencoder: a folder's, or the one of this name in the hub's cache or the hub.
 
-    Raises :class:`~dstbench.errors.DataError` where it cannot be had, and
+    Raises :class:`~dstbench.errors.DataError` where it cannot be loaded, and
     :class:`~dstbench.errors.ConfigError` where it has other sizes than the settings.
     """
     folder = Path(name).expanduser()

@@ -18,10 +18,10 @@ class Denoiser(UNet2DModel):  # type: ignore[misc]
 
 
 def build_denoiser(settings: LatentDiffusionSettings) -> Denoiser:
-    """A denoiser of the sizes in ``settings``, with fresh weights."""
+    """A denoiser of these settings, with fresh weights."""
     down = ["AttnDownBlock2D" if attends else "DownBlock2D" for attends in settings.attention]
     up = ["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(settings.attention)]
-    return Denoiser(
+    denoiser = Denoiser(
         in_channels=settings.autoencoder.latent_channels,
         out_channels=settings.autoencoder.latent_channels,
         block_out_channels=settings.block_out_channels,
@@ -32,3 +32,6 @@ def build_denoiser(settings: LatentDiffusionSettings) -> Denoiser:
         norm_num_groups=settings.norm_num_groups,
         dropout=settings.dropout,
     )
+    if settings.activation_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    return denoiser

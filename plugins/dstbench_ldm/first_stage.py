@@ -26,7 +26,7 @@ from dstbench_ldm.autoencoder import (
 from dstbench_ldm.settings import AutoencoderSettings, LatentDiffusionSettings
 
 FORMAT = 2
-"""Part of the cache's keys; a change of this module that changes its result counts it up."""
+"""Version of what is cached; a change of this module that changes its result counts it up."""
 
 REPORT_EVERY = 1024
 """Images between two reports of progress; whole batches."""
@@ -59,7 +59,7 @@ def prepare_first_stage(
 
     Raises :class:`~dstbench.errors.ConfigError` where the training diverges, or where a published
     autoencoder has other sizes than the settings, and :class:`~dstbench.errors.DataError` where it
-    cannot be had.
+    cannot be loaded.
     """
     with _seeded(settings.autoencoder.seed, workspace.device):
         if settings.first_stage == "train":
@@ -71,7 +71,7 @@ def prepare_first_stage(
 
 
 def _trained(settings: AutoencoderSettings, data: Data, workspace: Workspace) -> Any:
-    """From the cache, or trained now and cached."""
+    """The autoencoder of these settings: cached, or trained now."""
 
     def make(folder: Path) -> None:
         autoencoder = train_autoencoder(settings, data, workspace)

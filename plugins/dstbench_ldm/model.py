@@ -14,7 +14,7 @@ from dstbench.errors import ConfigError, DivergedError
 from dstbench_ldm.settings import LatentDiffusionSettings
 
 
-class LatentDiffusion(Model):
+class LatentDiffusion(Model[LatentDiffusionSettings]):
     """Latent diffusion: a U-Net predicts the noise in the latents of a VQ autoencoder.
 
     'High-Resolution Image Synthesis with Latent Diffusion Models' (Rombach et al., CVPR 2022,
@@ -65,21 +65,13 @@ class LatentDiffusion(Model):
 
     @classmethod
     def outline(cls, settings: LatentDiffusionSettings, items: Items) -> Outline:
-        """With images of shape (C, H, W), whose latents the first stage makes smaller."""
+        """The U-Net, called on a latent (1, C, h, w) and its timestep (1,)."""
         from dstbench_ldm.denoiser import build_denoiser
 
         _check_image_size(settings, items.shape)
-        inputs = _example(settings.latent_shape(items.shape))
-        return Outline(build_denoiser(settings), inputs, settings.sampling_steps)
-
-    def build(self) -> nn.Module:
-        from dstbench_ldm.denoiser import build_denoiser
-
-        denoiser = build_denoiser(self.settings)
-        if self.settings.activation_checkpointing:
-            denoiser.enable_gradient_checkpointing()
-        on_device: nn.Module = denoiser.to(self.workspace.device)
-        return on_device
+        latent = torch.zeros(1, *settings.latent_shape(items.shape))
+        timestep = torch.zeros(1, dtype=torch.int64)
+        return Outline(build_denoiser(settings), (latent, timestep), settings.sampling_steps)
 
     def batch(self, split: Split, indices: Tensor) -> Tensor:
         """Scaled latents (N, C, h, w)."""
@@ -107,7 +99,8 @@ class LatentDiffusion(Model):
 
         Raises :class:`~dstbench.errors.DivergedError` where the denoiser's output is not finite.
         """
-        noise = torch.randn((count, *self._latent_shape), generator=rng)
+        shape = self.first_stage.latents["train"].shape[1:]
+        noise = torch.randn((count, *shape), generator=rng)
         was_training = denoiser.training
         denoiser.eval()
         try:
@@ -119,21 +112,8 @@ class LatentDiffusion(Model):
             denoiser.train(was_training)
         return torch.cat([part.cpu() for part in images])
 
-    def example(self) -> tuple[Tensor, Tensor]:
-        """A latent (1, C, h, w) and its timestep (1,)."""
-        with self.workspace.device:
-            return _example(self._latent_shape)
-
-    @property
-    def calls_per_sample(self) -> int:
-        return int(self.settings.sampling_steps)
-
     def metadata(self) -> dict[str, float | int | str]:
         return self.first_stage.metadata
-
-    @property
-    def _latent_shape(self) -> torch.Size:
-        return self.first_stage.latents["train"].shape[1:]
 
     def _denoise(self, denoiser: nn.Module, latents: Tensor) -> Tensor:
         for step in self.scheduler.timesteps:
@@ -144,10 +124,6 @@ class LatentDiffusion(Model):
         if not latents.isfinite().all():
             raise DivergedError("the denoiser's samples are not finite: its training has diverged")
         return latents
-
-
-def _example(latent_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    return torch.zeros(1, *latent_shape), torch.zeros(1, dtype=torch.int64)
 
 
 def _check_image_size(settings: LatentDiffusionSettings, shape: Sequence[int]) -> None:

@@ -33,8 +33,8 @@ class AutoencoderSettings(PluginSettings):
     norm_num_groups: int = Field(32, ge=1, description="groups of each group norm")
     steps: int = Field(100_000, ge=2, description="optimizer steps of its training")
     batch_size: int = Field(8, ge=1, description="images per optimizer step")
-    learning_rate: float = Field(1e-4, gt=0, description="of Adam at the start; falls to 0")
-    seed: int = Field(0, ge=0, description="of its initial weights and data order")
+    learning_rate: float = Field(1e-4, gt=0, description="rate of Adam at the start; falls to 0")
+    seed: int = Field(0, ge=0, description="seed of its initial weights and data order")
 
     @property
     def downsampling(self) -> int:
@@ -70,7 +70,7 @@ class LatentDiffusionSettings(PluginSettings):
     layers_per_block: int = Field(2, ge=1, description="residual blocks per resolution")
     attention_head_dim: int = Field(32, ge=1, description="channels per attention head")
     norm_num_groups: int = Field(32, ge=1, description="groups of each group norm")
-    dropout: float = Field(0.0, ge=0, lt=1, description="of each residual block")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate in each residual block")
     activation_checkpointing: bool = Field(
         False, description="save memory in training by computing activations twice"
     )

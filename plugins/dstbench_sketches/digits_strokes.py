@@ -19,7 +19,7 @@ VALIDATION = 297
 TYPICAL = Typical(strokes=1.3, length=2.04, source="the mean of those digits")
 
 
-class DigitsStrokes(Dataset):
+class DigitsStrokes(Dataset["DigitsStrokes.Settings"]):
     """1,797 digits of one to three strokes, split 1,500 / 297 with each class in proportion.
 
     Traced from the 8×8 images of scikit-learn's ``load_digits`` (the test part of UCI's 'Optical
@@ -35,7 +35,10 @@ class DigitsStrokes(Dataset):
             32, ge=8, le=1024, description="pixels on a side of a scored picture"
         )
         line_width: float = Field(
-            0.14, gt=0, le=0.5, description="of a scored picture, as a fraction of its side"
+            0.14,
+            gt=0,
+            le=0.5,
+            description="width of lines in a scored picture, as a fraction of its side",
         )
 
     def outline(self) -> Items:
@@ -62,7 +65,7 @@ def _split(digits: Any) -> Splits:
 
 
 def _read(image: NDArray[np.float64]) -> list[Stroke]:
-    """Of grey levels 0…16 (8, 8)."""
+    """The strokes of grey levels 0…16 (8, 8)."""
     from dstbench_sketches.tracing import trace
 
     return trace(image / 16)

@@ -41,7 +41,7 @@ _CHARACTER = re.compile(r"(?:.*/)?[0-9a-f]{5}\.svg")  # a variant's name has a s
 TYPICAL = Typical(strokes=11.9, length=4.65, source="KanjiVG's mean")
 
 
-class KanjiVG(Dataset):
+class KanjiVG(Dataset["KanjiVG.Settings"]):
     """The non-variant characters of KanjiVG, a tenth of them (at random, seed 0) for validation.
 
     A character's label is its number of strokes.
@@ -82,7 +82,7 @@ class KanjiVG(Dataset):
 
     def _found(self) -> Path | None:
         """The archive that the setting names, or the one in the data folder."""
-        path: Path | None = self.settings.path
+        path = self.settings.path
         if path is not None and not path.is_file():
             raise DataError(
                 f"the setting 'path' of the dataset 'kanjivg' names {path}, which is no file; "

@@ -1,4 +1,4 @@
-"""From the drawings of any source to a dataset: prepared once, in parallel, and cached."""
+"""Drawings of any source as a dataset: prepared once, in parallel, and cached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
-"""Of what is cached; a new one for every change of what it holds."""
+"""Version of what is cached; a new one for every change of what it holds."""
 
 REPORT_EVERY = 1000
 """Drawings between two reports of progress."""
@@ -47,7 +47,10 @@ class SketchSettings(PluginSettings):
     )
     image_size: int = Field(64, ge=8, le=1024, description="pixels on a side of a scored picture")
     line_width: float = Field(
-        0.03, gt=0, le=0.5, description="of a scored picture, as a fraction of its side"
+        0.03,
+        gt=0,
+        le=0.5,
+        description="width of lines in a scored picture, as a fraction of its side",
     )
 
 
@@ -56,7 +59,8 @@ class Typical(NamedTuple):
 
     strokes: float
     length: float
-    """Of all strokes together; the drawing's farthest point is at distance 1 from its first."""
+    """Length of all strokes together; the drawing's farthest point is at distance 1 from its
+    first."""
     source: str
 
     def outline(self, settings: SketchSettings) -> Items:

@@ -37,7 +37,7 @@ Category = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]*$")]
 TYPICAL = Typical(strokes=8.3, length=6.6, source="as three records of it have on average")
 
 
-class QuickDraw(Dataset):
+class QuickDraw(Dataset["QuickDraw.Settings"]):
     """The first drawings of each category, a tenth of all (at random, seed 0) for validation.
 
     By Google, CC BY 4.0, https://github.com/googlecreativelab/quickdraw-dataset. Files are read
@@ -52,7 +52,7 @@ class QuickDraw(Dataset):
         categories: tuple[Category, ...] = Field(
             ("cat", "crab", "mosquito", "bus", "fish", "yoga", "flower"),
             min_length=1,
-            description="what was to be drawn, of the game's 345 categories",
+            description="things that were to be drawn, among the game's 345 categories",
         )
         format: Literal["simplified", "raw"] = Field(
             "simplified", description="raw: every point that the pen passed"

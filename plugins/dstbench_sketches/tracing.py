@@ -1,4 +1,4 @@
-"""From a picture of lines to the strokes of a pen: threshold, thin, follow."""
+"""A picture of lines as the strokes of a pen: threshold, thin, follow."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class _Branch:
 class _Graph:
     branches: list[_Branch]
     junctions: list[NDArray[np.float64]]
-    """The middle (row, column) of each."""
+    """Middle (row, column) of each junction."""
 
 
 def _graph(skeleton: nx.Graph[Pixel]) -> _Graph:

@@ -36,7 +36,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Dtype:
-    """For ``numpy.dtype``: of integers, floating-point numbers or truth values."""
+    """The stand-in for ``numpy.dtype``: of integers, floating-point numbers or truth values."""
 
     def __init__(self, code: str, *_: object) -> None:
         if not re.fullmatch(r"[biuf]\d+", code):
@@ -48,7 +48,7 @@ class _Dtype:
 
 
 class _Array(list[Any]):
-    """For the empty array that a pickle makes and then fills."""
+    """The stand-in for the empty array that a pickle makes and then fills."""
 
     def __init__(self, *_: object) -> None:
         super().__init__()
@@ -79,4 +79,4 @@ _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy._core.numeric", "_frombuffer"): _values,
     ("_codecs", "encode"): _latin1,
 }
-"""For what the pickles of arrays name, in any protocol and before NumPy 2 or since."""
+"""Stand-ins for what the pickles of arrays name, in any protocol, before NumPy 2 or since."""

@@ -32,7 +32,7 @@ CACHED_MNIST = "mnist", {"format": 1}
 TYPICAL = Typical(strokes=1.3, length=2.04, source="as many as traced digits have")
 
 
-class VMNIST(Dataset):
+class VMNIST(Dataset["VMNIST.Settings"]):
     """The first digits of VMNIST (Das et al., ICLR 2022), a tenth (at random, seed 0) held out.
 
     From the setting ``path``: either the folder that the authors of ChiroDiff publish, of a pickled

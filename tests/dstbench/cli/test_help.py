@@ -80,7 +80,7 @@ def test_commands_in_markdown() -> None:
 def test_a_page_is_renewed_between_its_marks_alone() -> None:
     page = "# A\n\n<!-- made: execution -->\nold\n<!-- end -->\n\n<!-- made by hand -->\n"
     renewed = renew(page)
-    assert renewed.startswith("# A\n\n<!-- made: execution -->\n\nWhere cells are run")
+    assert renewed.startswith("# A\n\n<!-- made: execution -->\n\nThe place where cells are run")
     assert renewed.endswith("\n\n<!-- end -->\n\n<!-- made by hand -->\n")
     assert "| `executor` | `str \\| None` | `none` | executor, by its plugin's name" in renewed
     assert "old" not in renewed

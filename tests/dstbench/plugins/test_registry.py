@@ -163,6 +163,19 @@ def test_a_plugin_that_fails_to_import_is_listed_with_its_traceback(install: Ins
         (sparsifier("moon", "dstbench_datasets").replace("class Mine:", "from dstbench.contracts "
          "import Dataset\nclass Mine(Dataset):\n    kind = 'tides'"),
          "fake_odd.Mine does not define load"),
+        (sparsifier("moon", "dstbench_models").replace("class Mine:", "from dstbench.contracts "
+         "import Model\nclass Mine(Model):\n    accepts = 'tides'"),
+         "fake_odd.Mine does not define batch, loss, sample and outline (or, in its place, build, "
+         "example, calls_per_sample)"),
+        (sparsifier("moon", "dstbench_models").replace("class Mine:", "from dstbench.contracts "
+         "import Model\nclass Mine(Model):\n    accepts = 'tides'\n    calls_per_sample = 1\n"
+         "    batch = loss = sample = build = lambda self: None"),
+         "fake_odd.Mine does not define outline (or, in its place, build, example, "
+         "calls_per_sample)"),
+        (sparsifier("moon", "dstbench_models").replace("class Mine:", "from dstbench.contracts "
+         "import Model\nclass Mine(Model):\n    accepts = 'tides'\n    calls_per_sample = 1\n"
+         "    build = example = lambda self: None"),
+         "fake_odd.Mine does not define batch, loss, sample"),
         (sparsifier("moon").replace("[Mine]", "['moon']"), "a hook returned 'moon' among its "
          "sparsifiers; it should return classes"),
         (sparsifier("moon").replace("@hookimpl", ""), "no hook found: mark the plugin's functions "

@@ -91,7 +91,9 @@ def test_a_package_is_a_module_with_its_test_a_benchmark_and_a_readme(
     }
     assert "class BigIdea(" in written["dstbench_big_idea.py"]
     for text in written.values():
-        assert not any(word in text.lower() for word in ("my-", "my_", f"my{template}"))
+        assert not any(
+            word in text.lower() for word in ("my-", "my_", f"my{template}".replace("-", ""))
+        )
     project = tomllib.loads(written["pyproject.toml"])["project"]
     assert project["name"] == "dstbench-big-idea"
     assert project["dependencies"] == ["dstbench"]
@@ -155,11 +157,11 @@ def test_the_next_commands_can_be_typed() -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    out = python(*DSTBENCH, "new", "extractor", "my-idea", cwd=tmp_path)
+    out = python(*DSTBENCH, "new", "feature-extractor", "my-idea", cwd=tmp_path)
     assert out.startswith("written: my-idea\n")
     for command in next_commands("my-idea", Path("my-idea")):
         assert f"\n    {command}\n" in out
-    python(*DSTBENCH, "new", "extractor", "my-idea", "--to", "deep/down", cwd=tmp_path)
+    python(*DSTBENCH, "new", "feature-extractor", "my-idea", "--to", "deep/down", cwd=tmp_path)
     assert files(tmp_path / "deep" / "down") == files(tmp_path / "my-idea")
 
 
@@ -182,7 +184,7 @@ def test_packages_are_listed(theirs: Plugins) -> None:
         "new-sparsifier_2": ("sparsifier", "dstbench-new-sparsifier_2", "ok"),
         "new-model_2": ("model", "dstbench-new-model_2", "ok"),
         "new-dataset_2": ("dataset", "dstbench-new-dataset_2", "ok"),
-        "new-extractor_2": ("feature extractor", "dstbench-new-extractor_2", "ok"),
+        "new-feature-extractor_2": ("feature extractor", "dstbench-new-feature-extractor_2", "ok"),
     }
 
 
@@ -225,7 +227,7 @@ exploration_frequency = 3
 steps = 12
 batch_size = 8
 [evaluation]
-extractor = "new-extractor_2"
+extractor = "new-feature-extractor_2"
 samples = 9
 kid_subsets = 2
 """)

@@ -100,6 +100,14 @@ def test_an_lmdb_database(workspace: Workspace, bedrooms: Path, below: str) -> N
         load(train=17)
 
 
+def test_all_of_a_database(workspace: Workspace, bedrooms: Path) -> None:
+    """None stands for as many as there are, as with folders: a tenth of them for validation."""
+    settings = LSUNBedrooms.Settings(path=str(bedrooms), train=None, validation=None, image_size=8)
+    data = LSUNBedrooms(settings).load(workspace)
+    assert (len(data.train), len(data.validation)) == (18, 2)
+    assert sorted(reds(data)) == [10 * red for red in range(20)]
+
+
 def test_lmdb_is_an_extra(
     workspace: Workspace, bedrooms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

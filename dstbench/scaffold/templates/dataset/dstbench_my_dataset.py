@@ -1,7 +1,6 @@
 """my-dataset, a dataset for dstbench."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,7 @@ SIZE = 32
 """Pixels on a side."""
 
 
-class MyDataset(Dataset):
+class MyDataset(Dataset["MyDataset.Settings"]):
     """Grey 32×32 images of one disc each, made up on the spot.
 
     CHANGE THIS: say what yours shows and where it comes from. `dstbench plugins` prints the first
@@ -38,7 +37,7 @@ class MyDataset(Dataset):
         images = _discs(self.settings.train + self.settings.validation)
         items = [image.clone() for image in images]  # a view would carry all images with it
         train, validation = items[: self.settings.train], items[self.settings.train :]
-        return Data(train, validation, _fingerprint(train, validation), to_images=_stack)
+        return Data.of_images(train, validation)
 
     def outline(self) -> Items:
         """The shape of an item, for `dstbench plan`."""
@@ -55,19 +54,6 @@ def _discs(count: int) -> Tensor:
     distance = torch.hypot(pixels - x, pixels[:, None] - y)
     brightness: Tensor = (radius - distance + 0.5).clamp(0, 1)
     return (brightness * 255).round().to(torch.uint8)
-
-
-def _fingerprint(train: Sequence[Tensor], validation: Sequence[Tensor]) -> str:
-    """A hash of all there is: what is cached about the images is found by it."""
-    content = hashlib.sha256(f"{len(train)} and {len(validation)} images:".encode())
-    for image in (*train, *validation):
-        content.update(image.numpy().tobytes())
-    return content.hexdigest()
-
-
-def _stack(items: Sequence[Tensor] | Tensor) -> Tensor:
-    """Items as uint8 images (N, C, H, W), which they are already."""
-    return torch.stack(list(items))
 
 
 @hookimpl

@@ -41,7 +41,7 @@ class Denoiser(nn.Module):
         return velocities
 
 
-class MyModel(Model):
+class MyModel(Model["MyModel.Settings"]):
     """A few convolutions, trained by flow matching (Lipman et al. 2023, arXiv 2210.02747).
 
     CHANGE THIS: say what yours is and where it comes from. `dstbench plugins` prints the first
@@ -59,9 +59,13 @@ class MyModel(Model):
     # CHANGE THIS: settings with which `dstbench check` takes seconds.
     trial_settings: ClassVar[Mapping[str, Any]] = {"width": 8, "sampling_steps": 2}
 
-    def build(self) -> nn.Module:
-        channels = self.data.train[0].shape[0]
-        return Denoiser(channels, self.settings.width).to(self.workspace.device)
+    @classmethod
+    def outline(cls, settings: Settings, items: Items) -> Outline:
+        # CHANGE THIS: the denoiser for images such as these, the inputs of one call on one image,
+        # and how many calls a sample takes.
+        denoiser = Denoiser(items.shape[0], settings.width)
+        inputs = torch.zeros(1, *items.shape), torch.zeros(1)
+        return Outline(denoiser, inputs, settings.sampling_steps)
 
     def batch(self, split: Split, indices: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1]."""
@@ -85,7 +89,7 @@ class MyModel(Model):
         return torch.cat([self._images(denoiser, part) for part in torch.split(noise, batch_size)])
 
     def _images(self, denoiser: nn.Module, noise: Tensor) -> Tensor:
-        """From noise to uint8 images, by Euler's method."""
+        """uint8 images of noise, by Euler's method."""
         images, steps = noise.to(self.workspace.device), self.settings.sampling_steps
         for step in range(steps, 0, -1):
             times = images.new_full((len(images),), step / steps)
@@ -93,25 +97,6 @@ class MyModel(Model):
         if not images.isfinite().all():
             raise DivergedError("the denoiser's output is not finite")
         return (images.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8).cpu()
-
-    def example(self) -> tuple[Tensor, ...]:
-        """The inputs of one denoiser call, to count its FLOPs."""
-        return _example(self.data.train[0].shape, self.workspace.device)
-
-    @property
-    def calls_per_sample(self) -> int:
-        steps: int = self.settings.sampling_steps
-        return steps
-
-    @classmethod
-    def outline(cls, settings: Any, items: Items) -> Outline:
-        """The same without data, for `dstbench plan`."""
-        denoiser = Denoiser(items.shape[0], settings.width)
-        return Outline(denoiser, _example(items.shape), settings.sampling_steps)
-
-
-def _example(shape: tuple[int, ...], device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    return torch.zeros(1, *shape, device=device), torch.zeros(1, device=device)
 
 
 @hookimpl

@@ -1,20 +1,10 @@
-"""Images as items: functions and sequences that can be sent to other processes."""
+"""Images on disk as a sequence that can be sent to other processes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-def stack(items: Sequence[Any] | Tensor) -> Tensor:
-    """Images (N, C, H, W) of items (C, H, W)."""
-    import torch
-
-    return torch.stack(list(items))
+from typing import Any
 
 
 class Mapped(Sequence[Any]):

@@ -1,4 +1,4 @@
-"""my-extractor, a feature extractor for dstbench."""
+"""my-feature-extractor, a feature extractor for dstbench."""
 
 import hashlib
 
@@ -13,25 +13,25 @@ SIZE = 32
 CLASSES = 10
 
 
-class MyExtractor(FeatureExtractor):
+class MyFeatureExtractor(FeatureExtractor["MyFeatureExtractor.Settings"]):
     """Random projections of the pixels: a stand-in for a trained network.
 
     CHANGE THIS: say what yours was trained on and where it comes from. `dstbench plugins` prints
     the first line.
     """
 
-    name = "my-extractor"
+    name = "my-feature-extractor"
 
     class Settings(PluginSettings):
-        # CHANGE THIS: what a benchmark may set under [extractors.my-extractor].
+        # CHANGE THIS: what a benchmark may set under [extractors.my-feature-extractor].
         features: int = Field(64, ge=2, description="numbers that an image is reduced to")
 
-    def __init__(self, settings: PluginSettings, workspace: Workspace) -> None:
+    def __init__(self, settings: Settings, workspace: Workspace) -> None:
         # CHANGE THIS: load your weights here, safetensors rather than a pickle. Where they have to
         # be downloaded, or come from a person's disk, say so in availability().
         super().__init__(settings, workspace)
         rng = torch.Generator().manual_seed(0)
-        width = self.settings.features + CLASSES
+        width = settings.features + CLASSES
         self._weights = torch.randn(SIZE * SIZE, width, generator=rng) / SIZE
 
     @property
@@ -54,4 +54,4 @@ class MyExtractor(FeatureExtractor):
 
 @hookimpl
 def dstbench_feature_extractors() -> list[type[FeatureExtractor]]:
-    return [MyExtractor]
+    return [MyFeatureExtractor]
