@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from dstbench.errors import SparsityError
@@ -21,8 +20,8 @@ from dstbench.sparsity.optimizers import (
     refuse_coded_state,
     start_second_moments_at_mean,
 )
-from dstbench.sparsity.schedules import Schedule
 from dstbench.sparsity.selection import largest
+from dstbench.sparsity.settings import DynamicSparsifierSettings
 from dstbench.sparsity.sparsifier import Sparsifier
 
 STEPS_MISSED = 3
@@ -48,31 +47,8 @@ class DynamicSparsifier(Sparsifier, ABC):
     """Whether :meth:`growth_scores` and :meth:`observe` find the gradient of all connections in
     ``layer.dense_gradient``; the steps that compute it cost more."""
 
-    class Settings(Sparsifier.Settings):
-        prune_rate: float = Field(
-            0.5, ge=0, le=1, description="fraction of a layer's active weights that an update drops"
-        )
-        prune_schedule: Schedule = Field(
-            "cosine", description="how the prune rate falls until exploration stops"
-        )
-        exploration_frequency: int = Field(
-            100, ge=1, description="optimizer steps between two topology updates"
-        )
-        stop_fraction: float = Field(
-            0.75, ge=0, le=1, description="fraction of the training after which exploration stops"
-        )
-        grown_state: Literal["zero", "mean", "keep"] = Field(
-            "zero",
-            description="optimizer state of grown weights: zero (Adam's first updates of them are "
-            "then up to 3.2 times the learning rate, because its step count is large already), "
-            "mean (zero, but the second moment is the layer's mean: small first updates), "
-            "keep (whatever was left there when the connection was dropped)",
-        )
-        update_replaces_step: bool = Field(
-            False,
-            description="whether a topology update takes the place of the optimizer's step, as in "
-            "the published RigL, instead of following it",
-        )
+    class Settings(DynamicSparsifierSettings):
+        pass
 
     def __init__(self, sparsity: float, *, total_steps: int, seed: int = 0, **settings: Any):
         super().__init__(sparsity, total_steps=total_steps, seed=seed, **settings)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dstbench.sparsity.layers import Layer, apply_mask_
 
@@ -55,6 +55,18 @@ class GradientRecorder:
         self._finite.clear()
         for layer in layers:
             del layer.dense_gradient
+
+
+def take_dense_gradients(
+    layers: Iterable[Layer], model: nn.Module, backward: Callable[[], None]
+) -> None:
+    """Give each layer the gradient that ``backward`` accumulates, and leave none in the model."""
+    model.zero_grad()
+    backward()
+    for layer in layers:
+        gradient = layer.weight.grad
+        layer.dense_gradient = torch.zeros_like(layer.weight) if gradient is None else gradient
+    model.zero_grad()
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dstbench.errors import SparsityError
-from dstbench.settings import PluginSettings
 from dstbench.sparsity.arguments import check_arguments
 from dstbench.sparsity.attachment import check_attachable
-from dstbench.sparsity.distribution import Distribution, active_counts
+from dstbench.sparsity.distribution import active_counts
+from dstbench.sparsity.gradients import take_dense_gradients
 from dstbench.sparsity.keeper import MaskKeeper, kept_weights
 from dstbench.sparsity.layers import Layer, matching, sparsifiable_weights
 from dstbench.sparsity.replicas import Replicas
 from dstbench.sparsity.selection import largest, random_scores
+from dstbench.sparsity.settings import SparsifierSettings
 from dstbench.sparsity.verification import verify
 
 
@@ -45,19 +46,8 @@ class Sparsifier:
     """Whether exactly round((1 − S) · N) weights are active. ``False``: the shapes of the network's
     weights decide how near to it they come."""
 
-    class Settings(PluginSettings):
-        distribution: Distribution = Field(
-            "erk", description="how the sparsity is spread over layers"
-        )
-        keep_dense: tuple[str, ...] = Field(
-            (), description="shell patterns of parameter names that are left dense; such weights "
-            "do not count as sparsifiable"
-        )  # fmt: skip
-        keep_first_dense: bool = Field(
-            False,
-            description="whether the first of the weights that may be masked is left dense, as in "
-            "the published RigL with distribution 'uniform'; it does not count as sparsifiable",
-        )
+    class Settings(SparsifierSettings):
+        pass
 
     trial_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
@@ -329,8 +319,8 @@ class Sparsifier:
         backward: Callable[[], None] | None,
     ) -> None:
         """Choose the first masks."""
-        needs_gradient = self.needs_initial_gradient and self.sparsity > 0
-        if needs_gradient and backward is None:
+        by_gradient = self.needs_initial_gradient and self.sparsity > 0
+        if by_gradient and backward is None:
             raise SparsityError(
                 f"{type(self).__name__} chooses its first mask by the gradient of a training "
                 "batch: give attach(backward=...), which accumulates it"
@@ -340,21 +330,13 @@ class Sparsifier:
         self._rng = torch.Generator(next(iter(weights.values())).device).manual_seed(self.seed)
         self.layers = [Layer(name, weight) for name, weight in weights.items()]
         try:
-            if needs_gradient and backward is not None:
-                self._take_initial_gradient(model, backward)
+            if by_gradient and backward is not None:
+                take_dense_gradients(self.layers, model, backward)
+                self._replicas.average_(layer.dense_gradient for layer in self.layers)
             self._choose_first_masks()
         except BaseException:
             self.layers = []
             raise
-
-    def _take_initial_gradient(self, model: nn.Module, backward: Callable[[], None]) -> None:
-        model.zero_grad()
-        backward()
-        for layer in self.layers:
-            gradient = layer.weight.grad
-            layer.dense_gradient = torch.zeros_like(layer.weight) if gradient is None else gradient
-        self._replicas.average_(layer.dense_gradient for layer in self.layers)
-        model.zero_grad()
 
     @torch.no_grad()
     def _choose_first_masks(self) -> None:
