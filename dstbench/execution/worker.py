@@ -45,8 +45,8 @@ class RunOptions:
 
 
 _turn = Lock()
-"""The turn of a thread to run a cell: weights and dropout are drawn from generators that all threads
-of a process share, so that cells are run one after another in each process."""
+"""The turn of a thread to run a cell: weights and dropout are drawn from generators that all
+threads of a process share, so that cells are run one after another in each process."""
 
 
 class Worker:
