@@ -58,9 +58,9 @@ class Subject:
 
     cls: type[Any]
     given: Mapping[str, Any]
-    """Settings, over those for trials."""
+    """Settings, put over the class's ``trial_settings``."""
     given_data: Data | None = None
-    """Of a model: in place of synthetic data."""
+    """Data that a model is checked on, in place of synthetic data."""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Check:
 
     name: str
     promise: str
-    """In one sentence."""
+    """The promise, in one sentence."""
     _body: Callable[[], None] = field(repr=False)
     _again: str = field(repr=False)
     """Python code that runs this check alone."""
@@ -124,7 +124,8 @@ def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """The global generators of torch, NumPy and Python seeded; afterwards as they were before."""
+    """A context in which the global generators of torch, NumPy and Python are seeded; they are
+    restored after it."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -138,7 +139,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def empty_workspace() -> Workspace:
-    """On the CPU, with a cache that is empty, and gone with the workspace."""
+    """A workspace on the CPU, with an empty cache that is deleted with it."""
     folder = Path(mkdtemp(prefix="dstbench-check-"))
     cache = Cache(folder)
     weakref.finalize(cache, shutil.rmtree, folder, ignore_errors=True)
@@ -147,7 +148,7 @@ def empty_workspace() -> Workspace:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """More of them only slow small networks down, and may change sums."""
+    """A single thread of torch: more would only slow small networks down, and may change sums."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -183,11 +184,11 @@ def _told(error: BaseException) -> str:
 
 
 def _is_ours(frame: TracebackType) -> bool:
-    """Of the suite, cached properties included."""
+    """Whether a frame is one of the suite's own, cached properties included."""
     file = inspect.getfile(frame)
     return HERE in Path(file).parents or file == functools.__file__
 
 
 def _indented(text: str) -> str:
-    """All lines but the first, which follows a heading."""
+    """The text with all lines indented but the first, which follows a heading."""
     return textwrap.indent(text, "    ").lstrip()

@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dstbench.contracts import Availability, Workspace
 from dstbench.testing.checking import Broken
-
-SECONDS = 10.0
-"""That it may take to tell whether data is there."""
-
-
-def check_availability(told: Any, seconds: float, workspace: Workspace) -> None:
-    """Of what an ``availability`` returned, how long it took, and with which empty cache."""
-    if not isinstance(told, Availability):
-        raise Broken(f"availability returned {told!r}, no Availability")
-    states = get_args(Availability.__annotations__["state"]) or ("ready", "download", "missing")
-    if told.state not in states:
-        raise Broken(f"its state is {told.state!r}, none of {', '.join(states)}")
-    if told.state != "ready" and not told.detail:
-        raise Broken(f"it is '{told.state}', but the detail, what a user could do, is empty")
-    if seconds > SECONDS:
-        raise Broken(f"it took {seconds:.0f} seconds to tell; at most {SECONDS:.0f} are allowed")
-    if written := sorted(path.name for path in workspace.cache.root.glob("*")):
-        raise Broken(f"telling has put {', '.join(written)} into the cache")
 
 
 def check_pictures(
@@ -46,8 +27,8 @@ def check_pictures(
 
 
 def item_problem(kind: str, item: Any) -> str | None:
-    """Why it is no item of this kind; ``None``: it is one, or the kind is not known."""
-    return _ITEM_PROBLEMS.get(kind, lambda item: None)(item)
+    """Why something is no item of this kind; ``None`` where it is one, or the kind is not known."""
+    return ITEM_PROBLEMS.get(kind, lambda item: None)(item)
 
 
 def _picture_problem(pictures: Any, count: int) -> str | None:
@@ -80,8 +61,8 @@ def _sketch_problem(item: Any) -> str | None:
     return f"has a pen of {odd[0]:g}, which is neither 0 nor 1" if odd else None
 
 
-_ITEM_PROBLEMS: dict[str, Callable[[Any], str | None]] = {
+ITEM_PROBLEMS: dict[str, Callable[[Any], str | None]] = {
     "images": _image_problem,
     "sketches": _sketch_problem,
 }
-"""By kind: why something is no item of it, or ``None``."""
+"""Functions, by kind of data, that say why something is no item of it; ``None``: it is one."""

@@ -1,4 +1,4 @@
-"""``dstbench check``: finding plugins, running their checks, telling what came of them."""
+"""``dstbench check``: finding plugins, running their checks, reporting the outcomes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SIGNS: dict[State, str] = {"kept": "✓", "broken": "✗", "skipped": "–"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a check."""
+    """The outcome of one check."""
 
     check: Check
     state: State
     failure: CheckFailed | None = None
     reason: str = ""
-    """Why it was skipped."""
+    """Why a skipped check was skipped; otherwise empty."""
 
 
 def run(checks: Iterable[Check]) -> Iterator[Outcome]:
@@ -56,7 +56,7 @@ def line(outcome: Outcome, earlier: Sequence[Outcome]) -> str:
 
 
 def report(outcomes: Sequence[Outcome]) -> str:
-    """Of each broken promise, and how many there are of each kind of outcome."""
+    """A paragraph about each broken promise, and the number of outcomes of each state."""
     told: dict[str, str] = {}
     parts = []
     for outcome in outcomes:

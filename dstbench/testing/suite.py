@@ -18,10 +18,10 @@ _KINDS: dict[type[Any], tuple[type[Any], tuple[Callable[[Any], None], ...]]] = {
     Sparsifier: (sparsifiers.SparsifierSubject, sparsifiers.CHECKS),
     Dataset: (datasets.DatasetSubject, datasets.CHECKS),
     Model: (models.ModelSubject, models.CHECKS),
-    FeatureExtractor: (extractors.ExtractorSubject, extractors.CHECKS),
+    FeatureExtractor: (extractors.FeatureExtractorSubject, extractors.CHECKS),
     Executor: (executors.ExecutorSubject, executors.CHECKS),
 }
-"""By base class: what is checked, and the functions that check it."""
+"""The subject and the check functions of each kind of plugin, by its base class."""
 
 
 def checks(
@@ -48,7 +48,10 @@ def checks(
 
 
 def _refuse_wrong_settings(subject: Subject) -> None:
-    """Those that were given, or not: what is wrong with the class's own is for a check to tell."""
+    """Raise :class:`ConfigError` for settings that were given wrongly, or not given though needed.
+
+    What is wrong with the class's own settings is for a check to report.
+    """
     try:
         _ = subject.settings
     except ValidationError as error:

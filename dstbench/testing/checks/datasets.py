@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,17 +15,17 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from torch import Tensor
 
-from dstbench.cache import Cache
 from dstbench.contracts import Data, Dataset, Workspace
 from dstbench.errors import DataError
+from dstbench.testing.availability import check_availability, ready_workspace
 from dstbench.testing.checking import Broken, Subject, empty_workspace, seeded
 from dstbench.testing.checks import settings
-from dstbench.testing.items import _ITEM_PROBLEMS, check_availability, check_pictures, item_problem
-from dstbench.testing.trials.loaded import SPLITS, _content, first_unlike, summary
+from dstbench.testing.items import ITEM_PROBLEMS, check_pictures, item_problem
+from dstbench.testing.trials.loaded import SPLITS, content_hash, first_unlike, summary
 from dstbench.testing.trials.processes import require_importable, run_module
 
 SPARE_BYTES = 4096
-"""Of an item, that pickling may add to its content."""
+"""Bytes that pickling may add to the content of an item."""
 
 
 @dataclass
@@ -47,34 +46,24 @@ class DatasetSubject(Subject):
 
     @cached_property
     def workspace(self) -> Workspace:
-        """With a cache of its own, or the user's where the data is only there; skips the check
-        where the data is not."""
-        own = empty_workspace()
-        if self.dataset().availability(own).state == "ready":
-            return own
-        users = Workspace(torch.device("cpu"), Cache())
-        found = self.dataset().availability(users)
-        if found.state != "ready":
-            raise SkipTest(f"its data is not there ({found.state}): {found.detail}")
-        return users
+        """A workspace with a cache of its own, or with the user's where the data is only there;
+        skips the check where the data is not."""
+        return ready_workspace(self.dataset().availability, "data is")
 
     @property
     def anew(self) -> Workspace:
-        """With an empty cache, where the data can be had without the user's."""
+        """A workspace with an empty cache, where the data is available without the user's."""
         fresh = empty_workspace()
         ready = self.dataset().availability(fresh).state == "ready"
         return fresh if ready else self.workspace
 
 
 def availability_is_told(subject: DatasetSubject) -> None:
-    """Whether the data is there is told within seconds and without loading it, and what to do where
-    it is not."""
+    """availability says within seconds, and without loading anything, whether the data is there,
+    and what to do where it is not."""
     cls = subject.cls
     cannot_load = type(cls.__name__, (cls,), {"load": _refuse, "__module__": cls.__module__})
-    workspace = empty_workspace()
-    start = time.monotonic()
-    told = cannot_load(subject.settings).availability(workspace)
-    check_availability(told, time.monotonic() - start, workspace)
+    check_availability(lambda workspace: cannot_load(subject.settings).availability(workspace))
 
 
 def items_are_of_their_kind(subject: DatasetSubject) -> None:
@@ -89,11 +78,13 @@ def items_are_of_their_kind(subject: DatasetSubject) -> None:
             if problem := item_problem(subject.cls.kind, item):
                 raise Broken(f"{split}[{index}] {problem}")
         few = min(2, len(items))
-        if [_content(item) for item in items[:few]] != [_content(items[i]) for i in range(few)]:
+        if [content_hash(item) for item in items[:few]] != [
+            content_hash(items[i]) for i in range(few)
+        ]:
             raise Broken(f"{split}[:{few}] does not hold the first {few} items of {split}")
     if subject.cls.kind == "images" and max(int(item.max()) for item in data.train) <= 1:
         raise Broken("no pixel of any training image is above 1: images are 0…255, not 0…1")
-    if subject.cls.kind not in _ITEM_PROBLEMS:
+    if subject.cls.kind not in ITEM_PROBLEMS:
         raise SkipTest(f"items of kind '{subject.cls.kind}' are not known to the suite")
 
 
@@ -101,7 +92,7 @@ def splits_are_disjoint(subject: DatasetSubject) -> None:
     """No item of validation is one to train with. Data of the real world repeats itself: items of
     the same content may be in both splits as often as chance has it, which is as often as items of
     train have a twin within train."""
-    train, validation = (list(map(_content, subject.data.split(split))) for split in SPLITS)
+    train, validation = (list(map(content_hash, subject.data.split(split))) for split in SPLITS)
     places = {content: index for index, content in enumerate(train)}
     shared = [index for index, content in enumerate(validation) if content in places]
     twins = sum(number for number in Counter(train).values() if number > 1)
@@ -171,7 +162,7 @@ def drawings_are_svg(subject: DatasetSubject) -> None:
 
 
 def labels_fit_the_items(subject: DatasetSubject) -> None:
-    """Where items have labels, there is one (text or integer) for each item of a split."""
+    """Where items have labels, there is one (a string or an integer) for each item of a split."""
     labels = subject.data.labels
     if not labels:
         raise SkipTest("its items have no labels")
@@ -187,7 +178,7 @@ def labels_fit_the_items(subject: DatasetSubject) -> None:
 
 
 def outline_fits_the_items(subject: DatasetSubject) -> None:
-    """outline tells the shape of the items before they are loaded: exactly, or, where they differ
+    """outline gives the shape of the items before they are loaded: exactly, or, where they differ
     in shape, their size within a factor of two, and in words what was assumed."""
     outline = subject.dataset().outline()
     if outline is None:
@@ -255,7 +246,7 @@ class _TooMuchError(Exception):
 
 
 class _Limited:
-    """A file in memory that takes so many bytes."""
+    """A file in memory that takes at most ``limit`` bytes."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -29,35 +29,35 @@ from dstbench.testing.checking import Broken, Subject
 from dstbench.testing.checks import settings
 
 SECONDS = 60.0
-"""That an executor may take to end the processes of an iterator that is closed."""
+"""Seconds that an executor may take to end its processes after its iterator is closed."""
 
 SECONDS_BETWEEN_BEATS = 0.1
 SECONDS_WITHOUT_A_BEAT = 2.0
-"""After which a process is taken for dead."""
+"""Seconds after which a process is taken for dead."""
 SECONDS_TO_START = 10.0
-"""After the first cell: cells that are run side by side are begun by then."""
+"""Seconds after the first cell by which cells that are run side by side have begun."""
 
 COMPLAINT = "there is no room for this record"
-HERE = "it runs cells in the process that asks for them"
+IN_THIS_PROCESS = "it runs cells in the process that asks for them"
 
 Behaviour = Literal["returns", "raises", "dies", "stays"]
 
 
 @dataclass
 class ExecutorSubject(Subject):
-    """An executor, made anew for each trial."""
+    """An executor, made anew for each run of cells."""
 
     cls: type[Executor]
 
 
 @dataclass(frozen=True)
-class Errand:
-    """The ``run_cell`` of the checks: notes down each call, and does what the cell's model says."""
+class RunCellSpy:
+    """A ``run_cell`` that notes down each call, and behaves as the cell's model says."""
 
     results: Path
     notes: Path
     harness: tuple[str, int]
-    """Machine and process that the check is made in."""
+    """Machine and process id of the check."""
     device: str = "cpu"
     minutes: float | None = None
     threads: int | None = None
@@ -82,7 +82,7 @@ class Errand:
             environment=environment(torch.device("cpu")),
         )
         if not note.parent.exists():
-            return  # the trial is over: its folder is not to come back
+            return  # the check is over: its folder is not to come back
         folder = Store(self.results).cell(cell)
         with folder.locked():
             folder.write_record(record)
@@ -92,52 +92,59 @@ class Errand:
         return replace(self, results=results)
 
     def _is_first(self) -> bool:
-        """Of all calls that stay: this one does not, so that there is something to hear."""
+        """Whether this is the first call of those that are to stay: it returns, so that the end of
+        one cell is reported."""
         with suppress(FileExistsError):
             (self.notes / "first").touch(exist_ok=False)
             return True
         return False
 
     def _stay(self, note: Path) -> None:
-        """Give signs of life, until this process is ended or the trial is over."""
+        """Give signs of life, until this process is ended or the check is over."""
         while note.parent.exists():
             os.utime(note)
             time.sleep(SECONDS_BETWEEN_BEATS)
 
 
-class Trial:
-    """A cell of each behaviour, run by an executor."""
+class ExecutorRun:
+    """A run of an executor over one cell of each of the given behaviours."""
 
     def __init__(self, subject: ExecutorSubject, notes: Path, behaviours: Sequence[Behaviour]):
         for name in ("calls", "returned"):
             (notes / name).mkdir()
         self.notes = notes
         self.cells = [_cell(model, seed) for seed, model in enumerate(behaviours)]
-        errand = Errand(notes / "results", notes, _this_process())
+        spy = RunCellSpy(notes / "results", notes, _this_process())
         with _skipped_if_impossible():
-            self.running = subject.cls(subject.settings).run(errand, self.cells)
+            self.endings = subject.cls(subject.settings).run(spy, self.cells)
 
     def next(self) -> Ended | None:
-        """What is told next, if anything is."""
+        """What the executor reports next; ``None`` at the end.
+
+        Skips the check where the executor cannot run cells here.
+        """
         with _skipped_if_impossible():
-            ended = next(self.running, None)
+            ended = next(self.endings, None)
         if not isinstance(ended, Ended | None):
             raise Broken(f"its run gave {ended!r}, no Ended")
         return ended
 
     def errors(self) -> dict[str, str | None]:
-        """By cell id, when all cells have ended, each of them once."""
-        told: dict[str, str | None] = {}
+        """The reported error of each cell, by cell id, after all cells have ended.
+
+        Raises :class:`Broken` unless each cell ends once, after its call.
+        """
+        found: dict[str, str | None] = {}
         while ended := self.next():
-            if ended.cell.id in told:
+            if ended.cell.id in found:
                 raise Broken(f"{ended.cell.id} was told of twice")
             if ended.error is None and not (self.notes / "returned" / ended.cell.id).exists():
                 raise Broken(f"{ended.cell.id} ended without an error, but its call never returned")
-            told[ended.cell.id] = ended.error
+            found[ended.cell.id] = ended.error
         for cell in self.cells:
-            if cell.id not in told:
+            if cell.id not in found:
                 raise Broken(f"{cell.id} was never told of")
-        return told
+        return found
 
     @property
     def was_here(self) -> bool:
@@ -145,19 +152,19 @@ class Trial:
         return (self.notes / "here").exists()
 
     def calls(self) -> list[Path]:
-        """A note of each call, which those that stay keep fresh."""
+        """The files that note the calls; calls that stay keep theirs fresh."""
         return list((self.notes / "calls").iterdir())
 
 
 def every_cell_is_run_once(subject: ExecutorSubject) -> None:
-    """run_cell is called once for each cell, as it was given, and of each cell is told once, after
-    its call has returned."""
-    with _trial(subject, "returns", "returns", "returns", "returns") as trial:
-        for name, error in trial.errors().items():
+    """run_cell is called once for each cell, with the cell as it was given, and the end of each
+    cell is reported once, after its call has returned."""
+    with _run(subject, "returns", "returns", "returns", "returns") as run:
+        for name, error in run.errors().items():
             if error is not None:
                 raise Broken(f"{name} ended with an error: {error}")
-        calls = Counter(note.read_text() for note in trial.calls())
-        for cell in trial.cells:
+        calls = Counter(note.read_text() for note in run.calls())
+        for cell in run.cells:
             if (count := calls.pop(cell.model_dump_json(), 0)) != 1:
                 raise Broken(f"run_cell was called {count} times for {cell.id}")
         if calls:
@@ -165,9 +172,9 @@ def every_cell_is_run_once(subject: ExecutorSubject) -> None:
 
 
 def no_cells_are_no_work(subject: ExecutorSubject) -> None:
-    """Where there are no cells, nothing is told."""
-    with _trial(subject) as trial:
-        if ended := trial.next():
+    """Where there are no cells, the executor reports nothing."""
+    with _run(subject) as run:
+        if ended := run.next():
             raise Broken(f"{ended} was told")
 
 
@@ -186,17 +193,17 @@ def a_dead_process_ends_its_cell_alone(subject: ExecutorSubject) -> None:
 
 
 def closing_leaves_no_process_behind(subject: ExecutorSubject) -> None:
-    """Where nobody listens any more, because the iterator was closed, all processes are ended."""
-    with _trial(subject, "stays", "stays", "stays", "stays") as trial:
-        trial.next()
-        if trial.was_here:
-            raise SkipTest(HERE)
-        close = getattr(trial.running, "close", None)
+    """Once the iterator that run returned is closed, all of the executor's processes are ended."""
+    with _run(subject, "stays", "stays", "stays", "stays") as run:
+        run.next()
+        if run.was_here:
+            raise SkipTest(IN_THIS_PROCESS)
+        close = getattr(run.endings, "close", None)
         if close is None:
-            raise Broken(f"its run gave a {type(trial.running).__name__}, which cannot be closed")
-        _wait(lambda: len(trial.calls()) > 1, SECONDS_TO_START)
+            raise Broken(f"its run gave a {type(run.endings).__name__}, which cannot be closed")
+        _wait(lambda: len(run.calls()) > 1, SECONDS_TO_START)
         close()
-        if not _wait(lambda: not _beating(trial), SECONDS):
+        if not _wait(lambda: not _beating(run), SECONDS):
             raise Broken(f"{SECONDS:.0f} seconds after it was closed, a cell was still run")
 
 
@@ -211,27 +218,30 @@ CHECKS = (
 
 
 def _error_of_one(subject: ExecutorSubject, behaviour: Behaviour) -> str:
-    """Why a cell of that behaviour has ended, of three; the others have no error."""
-    with _trial(subject, "returns", behaviour, "returns") as trial:
-        errors = trial.errors()
-        if behaviour == "dies" and trial.was_here:
-            raise SkipTest(HERE)
-        bad = errors.pop(trial.cells[1].id)
+    """The error with which a cell of that behaviour ended, between two that return.
+
+    Raises :class:`Broken` where it has none, or another cell has one.
+    """
+    with _run(subject, "returns", behaviour, "returns") as run:
+        errors = run.errors()
+        if behaviour == "dies" and run.was_here:
+            raise SkipTest(IN_THIS_PROCESS)
+        bad = errors.pop(run.cells[1].id)
         for name, error in errors.items():
             if error is not None:
                 raise Broken(f"{name}, another cell, ended with an error: {error}")
         if bad is None:
-            raise Broken(f"{trial.cells[1].id} ended without an error")
+            raise Broken(f"{run.cells[1].id} ended without an error")
         return bad
 
 
 @contextmanager
-def _trial(subject: ExecutorSubject, *behaviours: Behaviour) -> Iterator[Trial]:
-    """In the current folder, which other machines see too, if they see any."""
+def _run(subject: ExecutorSubject, *behaviours: Behaviour) -> Iterator[ExecutorRun]:
+    """A run in the current folder, which other machines see too, if they see any."""
     with TemporaryDirectory(
         prefix=".dstbench-check-", dir=Path.cwd(), ignore_cleanup_errors=True
     ) as folder:
-        yield Trial(subject, Path(folder), behaviours)
+        yield ExecutorRun(subject, Path(folder), behaviours)
 
 
 @contextmanager
@@ -260,8 +270,8 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
-def _beating(trial: Trial) -> bool:
+def _beating(run: ExecutorRun) -> bool:
     """Whether a call that stays has renewed its note lately, or now does."""
-    before = {note: note.stat().st_mtime_ns for note in trial.calls()}
+    before = {note: note.stat().st_mtime_ns for note in run.calls()}
     time.sleep(SECONDS_WITHOUT_A_BEAT)
-    return before != {note: note.stat().st_mtime_ns for note in trial.calls()}
+    return before != {note: note.stat().st_mtime_ns for note in run.calls()}

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
-from unittest import SkipTest
 
 import torch
 from torch import Tensor
 
-from dstbench.cache import Cache
 from dstbench.contracts import FeatureExtractor, Features, Workspace
-from dstbench.testing.checking import Broken, Subject, empty_workspace, seeded
+from dstbench.testing.availability import check_availability, ready_workspace
+from dstbench.testing.checking import Broken, Subject, seeded
 from dstbench.testing.checks import settings
-from dstbench.testing.items import check_availability
 
 SHAPES = ((1, 32, 32), (3, 32, 32), (1, 8, 12), (3, 64, 48))
-"""(C, H, W) of the images that it is tried with: grey and RGB, small and large, not all square."""
+"""Shapes (C, H, W) of the images that a feature extractor is tried with: grey and RGB, small and
+large, not all square."""
 
 
 @dataclass
-class ExtractorSubject(Subject):
+class FeatureExtractorSubject(Subject):
     """A feature extractor, made once for all checks."""
 
     cls: type[FeatureExtractor]
@@ -37,32 +35,22 @@ class ExtractorSubject(Subject):
 
     @cached_property
     def workspace(self) -> Workspace:
-        """With a cache of its own, or the user's where the weights are only there; skips the check
-        where they are not."""
-        own = empty_workspace()
-        if self.cls.availability(self.settings, own).state == "ready":
-            return own
-        users = Workspace(torch.device("cpu"), Cache())
-        found = self.cls.availability(self.settings, users)
-        if found.state != "ready":
-            raise SkipTest(f"its weights are not there ({found.state}): {found.detail}")
-        return users
+        """A workspace with a cache of its own, or with the user's where the weights are only there;
+        skips the check where they are not."""
+        return ready_workspace(partial(self.cls.availability, self.settings), "weights are")
 
 
-def availability_is_told(subject: ExtractorSubject) -> None:
-    """Whether the weights are there is told within seconds and without loading them, and what to do
-    where they are not."""
+def availability_is_told(subject: FeatureExtractorSubject) -> None:
+    """availability says within seconds, and without loading anything, whether the weights are
+    there, and what to do where they are not."""
     cls = subject.cls
     cannot_load: Any = type(
         cls.__name__, (cls,), {"__init__": _refuse, "__module__": cls.__module__}
     )
-    workspace = empty_workspace()
-    start = time.monotonic()
-    told = cannot_load.availability(subject.settings, workspace)
-    check_availability(told, time.monotonic() - start, workspace)
+    check_availability(partial(cannot_load.availability, subject.settings))
 
 
-def features_are_matrices(subject: ExtractorSubject) -> None:
+def features_are_matrices(subject: FeatureExtractorSubject) -> None:
     """Features (N, D) and logits (N, K), D and K at least 2, are finite floats on the CPU, of grey
     and RGB images of any size, and carry no graph of gradients."""
     sizes = set()
@@ -82,7 +70,7 @@ def features_are_matrices(subject: ExtractorSubject) -> None:
         raise Broken(f"D and K differ with the shape of images: {sorted(sizes)}")
 
 
-def features_tell_images_apart(subject: ExtractorSubject) -> None:
+def features_tell_images_apart(subject: FeatureExtractorSubject) -> None:
     """Different images have different features."""
     for shape in SHAPES[:2]:
         features = subject.extractor(pictures(4, shape)).features
@@ -90,7 +78,7 @@ def features_tell_images_apart(subject: ExtractorSubject) -> None:
             raise Broken(f"two images {shape} of random shades have the same features")
 
 
-def features_do_not_depend_on_batch_size(subject: ExtractorSubject) -> None:
+def features_do_not_depend_on_batch_size(subject: FeatureExtractorSubject) -> None:
     """An image has the same features, but for the rounding of sums, alone and among others."""
     for shape in SHAPES[:2]:
         images = pictures(6, shape)
@@ -108,7 +96,7 @@ def features_do_not_depend_on_batch_size(subject: ExtractorSubject) -> None:
                     )
 
 
-def extracting_is_deterministic(subject: ExtractorSubject) -> None:
+def extracting_is_deterministic(subject: FeatureExtractorSubject) -> None:
     """The same images have the same features each time, from every instance, whatever the global
     generators."""
     images = pictures(4, SHAPES[0])
@@ -121,9 +109,9 @@ def extracting_is_deterministic(subject: ExtractorSubject) -> None:
                     raise Broken(f"asked again, {who} makes other {name} of the same images")
 
 
-def weights_are_named(subject: ExtractorSubject) -> None:
-    """weights_hash is a SHA-256 in 64 hexadecimal digits, the same for every instance, and resize
-    says in words what happens to an image before the network sees it."""
+def weights_are_named(subject: FeatureExtractorSubject) -> None:
+    """The weights_hash is a SHA-256 in 64 hexadecimal digits, the same for every instance, and
+    resize says in words what happens to an image before the network sees it."""
     told = subject.extractor.weights_hash
     if not (isinstance(told, str) and re.fullmatch("[0-9a-f]{64}", told)):
         raise Broken(f"weights_hash is {told!r}")

@@ -1,4 +1,4 @@
-"""Loaded datasets, as far as they are to be the same each time."""
+"""Summaries of loaded datasets, by which it is seen whether they are the same each time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 def summary(data: Data) -> dict[str, Any]:
-    """What is to be the same each time: hashes of items, labels, fingerprint; as JSON has it."""
-    found: dict[str, Any] = {split: list(map(_content, data.split(split))) for split in SPLITS}
+    """The hashes of the items, the labels and the fingerprint of loaded data, as JSON has them."""
+    found: dict[str, Any] = {split: list(map(content_hash, data.split(split))) for split in SPLITS}
     for split, labels in data.labels.items():
         found[f"labels of {split}"] = list(labels)
     return found | {"fingerprint": data.fingerprint}
 
 
 def first_unlike(before: dict[str, Any], after: dict[str, Any]) -> str | None:
-    """What differs between two summaries, if anything does."""
+    """The first difference between two summaries, in words; ``None`` where there is none."""
     for name in before | after:
         one, other = before.get(name, []), after.get(name, [])
         if one == other:
@@ -36,8 +36,8 @@ def first_unlike(before: dict[str, Any], after: dict[str, Any]) -> str | None:
     return None
 
 
-def _content(item: Any) -> str:
-    """A hash of an item."""
+def content_hash(item: Any) -> str:
+    """SHA-256 of an item's type, shape and content, in hexadecimal digits."""
     if isinstance(item, Tensor):
         kind = f"{item.dtype} {tuple(item.shape)}".encode()
         content = kind + item.detach().cpu().contiguous().numpy().tobytes()

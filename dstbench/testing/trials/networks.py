@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 
 class Network(NamedTuple):
+    """How a network is built, and what it takes."""
+
     build: Callable[[], nn.Module]
-    """Fresh weights, from torch's global generator."""
+    """Makes the network; its weights are drawn from torch's global generator."""
     inputs: tuple[int, ...]
-    """Shape of one example."""
+    """Shape of one example, without the batch dimension."""
 
 
 class Recurrence(nn.Module):
@@ -72,4 +74,5 @@ NETWORKS = {
     "attention": Network(Attention, (5, 4)),
     "single weights": Network(_single_weights, (1, 1, 1)),
 }
-"""Sizes are multiples of four where there is a choice, so that groups of weights fit."""
+"""Networks by name; their sizes are multiples of four where there is a choice, so that groups of
+weights fit."""

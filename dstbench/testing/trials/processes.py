@@ -24,14 +24,15 @@ def require_importable(cls: type[Any]) -> None:
 
 
 def imported(module: str, qualname: str) -> Any:
-    """What is in a module under this name."""
+    """The object of this qualified name in a module."""
     return attrgetter(qualname)(import_module(module))
 
 
 def run_module(module: str, *arguments: str) -> str:
-    """What ``python -m module`` prints. Sets of texts have another order there than here.
+    """The standard output of ``python -m module``, in a process in which sets of strings have
+    another order than here.
 
-    Raises :class:`Broken`, with its errors, where it fails.
+    Raises :class:`Broken`, with what the process wrote to standard error, where it fails.
     """
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],

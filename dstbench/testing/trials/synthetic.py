@@ -1,4 +1,4 @@
-"""Small data of the kinds that models take, made of nothing."""
+"""Small synthetic data of the kinds that models take."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from dstbench.contracts import Data
 
 TRAIN, VALIDATION = 16, 4
-"""Items of each split."""
+"""Numbers of items in the two splits."""
 
 
 def images(shape: tuple[int, int, int]) -> Data:
-    """Images (C, H, W): slopes from one shade to another, in random directions."""
+    """Images of shape (C, H, W): slopes from one shade to another, in random directions."""
     channels, height, width = shape
     rng = torch.Generator().manual_seed(0)
     rows, columns = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
@@ -48,7 +48,8 @@ CANDIDATES: dict[str, list[Callable[[], Data]]] = {
     ],
     "sketches": [sketches],
 }
-"""By kind: what a model is tried with, in this order, until it takes one."""
+"""Functions, by kind of data, that make what a model is tried with, in this order, until it takes
+some."""
 
 
 def _walk(points: int, seed: int) -> Tensor:

@@ -19,7 +19,7 @@ TOTAL_STEPS = 24
 BATCH = 4
 
 Disturbance = Callable[["Trial", str, Tensor], Tensor]
-"""From a trial, a weight's name and its gradient, as autograd has it, to another gradient."""
+"""Makes another gradient of a trial, a weight's name and the gradient that autograd computed."""
 
 
 class Trial:
@@ -57,7 +57,7 @@ class Trial:
         self.sparsity = sparsity
         self.step = 0
         self.initial_gradients = 0
-        """How often the sparsifier has asked for the gradient of the first batch."""
+        """Number of times that the sparsifier has asked for the gradient of the first batch."""
         self.micro_batches = micro_batches
         self.bf16 = bf16
         self.channels_last = channels_last
@@ -114,7 +114,7 @@ class Trial:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """By name of the weight."""
+        """Masks (bool, in the shape of the weight) by name of the weight."""
         return (
             {layer.name: layer.mask for layer in self.sparsifier.layers} if self.sparsifier else {}
         )
@@ -141,7 +141,7 @@ class Trial:
         self.finish_step()
 
     def finish_step(self) -> None:
-        """What follows after the gradients are accumulated."""
+        """Clip the accumulated gradients, update the weights, and average them."""
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -166,7 +166,8 @@ class Trial:
         self.backward()
 
     def moments(self) -> Iterator[tuple[str, str, Tensor]]:
-        """Of each weight that may be masked: its name, the moment's name, the moment."""
+        """The optimizer's moments of each weight that may be masked: the weight's name, the
+        moment's name, the moment."""
         for name, weight in self.weights.items():
             for key, value in self.optimizer.state.get(weight, {}).items():
                 if isinstance(value, Tensor) and value.shape == weight.shape:
@@ -182,7 +183,7 @@ class Trial:
         return {key: value.detach().clone() for key, value in found.items()}
 
     def saved(self) -> dict[str, Any]:
-        """What the harness saves in a checkpoint."""
+        """The state that the harness saves in a checkpoint."""
         assert self.sparsifier is not None
         return {
             "step": self.step,
@@ -203,7 +204,8 @@ class Trial:
 
 
 def first_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str | None:
-    """Where the first tensors differ that do, bit for bit; ``None`` where all are the same."""
+    """The first difference between tensors of the same name, in words; ``None`` where all are the
+    same, bit for bit."""
     for name in one.keys() ^ other.keys():
         return f"{name} is only in one of the two"
     for name, mine in one.items():

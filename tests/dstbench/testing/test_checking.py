@@ -11,7 +11,7 @@ import pytest
 import torch
 from toys import ToyImages
 from wrong_models import RightModel, UnknownKind
-from wrong_sparsifiers import Drifting, Growing, Shrinking, Unwilling
+from wrong_sparsifiers import Drifting, Growing, LateMasking, Shrinking, Unwilling
 
 from dstbench.contracts import Data, Executor
 from dstbench.errors import ConfigError, DataError
@@ -60,8 +60,41 @@ def test_what_is_to_reproduce_a_failure_does() -> None:
     exec(failure(the_check(Shrinking, "counts-stay")).reproduce, here)
     trial: Trial = here["trial"]
     assert (trial.step, trial.cls, trial.sparsity) == (1, Shrinking, 0.5)
+    exec(failure(the_check(LateMasking, "gradients-are-masked")).reproduce, here)
+    trial = here["trial"]
+    (layer, *_) = trial.sparsifier.layers
+    assert layer.weight.grad[~layer.mask].any()
     with pytest.raises(CheckFailed):
-        exec(failure(the_check(Unwilling, "sparsity-is-to-be-had")).reproduce, {})
+        exec(failure(the_check(Unwilling, "sparsity-is-possible")).reproduce, {})
+
+
+def test_looks_at_a_training_share_it_and_tell_its_exception_alike() -> None:
+    class Failing(Growing):
+        """Fails at the second topology update."""
+
+        steps_taken = 0
+
+        def _after_optimizer_step(self, *_: Any) -> None:
+            Failing.steps_taken += 1
+            super()._after_optimizer_step()
+            if self.step == 6:
+                raise ValueError("no more")
+
+    looks = [
+        "sparsity-is-possible",
+        "topology-moves",
+        "counts-stay",
+        "inactive-weights-are-zero",
+        "averaged-weights-are-masked",
+        "gradients-are-masked",
+        "moments-are-zero",
+    ]
+    by_name = {str(check): check for check in checks(Failing)}
+    happened = {failure(by_name[name]).happened for name in looks}
+    assert Failing.steps_taken == 6
+    (told,) = happened
+    assert told.startswith("ValueError was raised\nTraceback")
+    assert told.endswith("ValueError: no more")
 
 
 class Raising(ToyImages):
@@ -76,7 +109,7 @@ def test_an_exception_of_the_plugin_is_told_from_where_it_leaves_the_suite() -> 
     assert happened.startswith("ZeroDivisionError was raised\nTraceback (most recent call last):")
     assert "return 1 / 0" in happened
     assert "testing/checking.py" not in happened.replace("test_checking", "")
-    assert "testing/datasets.py" not in happened
+    assert "testing/checks/" not in happened
 
 
 def test_a_plugin_that_would_end_the_process_fails_the_check() -> None:

@@ -15,7 +15,7 @@ from wrong_sparsifiers import ByFirstGradient, Growing, Uneven
 
 from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Model
 from dstbench.sparsity import Sparsifier
-from dstbench.testing import Check, CheckFailed, checks, items
+from dstbench.testing import Check, CheckFailed, availability, checks
 from dstbench.testing.checking import empty_workspace
 from dstbench.testing.checks import executors
 
@@ -33,7 +33,7 @@ START_A_PROCESS = {"training-survives-a-new-process", "another-process-loads-the
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of wrong executors may outlive their trial, which is in the current folder."""
+    """Processes of wrong executors may outlive their check, whose folder is in the current one."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -60,7 +60,7 @@ def toy_images() -> Data:
 def test_a_wrong_plugin_is_caught(
     cls: type[Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (items, executors):
+    for module in (availability, executors):
         monkeypatch.setattr(module, "SECONDS", getattr(cls, "patience", module.SECONDS))
     check = the_check(cls, name)
     with pytest.raises(CheckFailed) as caught:

@@ -138,7 +138,7 @@ class Caching(Wrong, RightImages):
     """Writes something down to tell whether it is there."""
 
     caught_by = "availability-is-told"
-    happens = "telling has put probe-"
+    happens = "availability has put probe-"
 
     def availability(self, workspace: Workspace) -> Availability:
         workspace.cache.folder("probe", {}, lambda folder: None)

@@ -151,7 +151,7 @@ class Swallowing(Wrong, Growing):
 class Unwilling(Wrong, Sparsifier):
     """Refuses everything."""
 
-    caught_by = "sparsity-is-to-be-had"
+    caught_by = "sparsity-is-possible"
     happens = "was refused: not today"
 
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:

@@ -97,8 +97,8 @@ def sparsifiable_table_is_complete(subject: ModelSubject) -> None:
 
 
 def outline_fits_the_denoiser(subject: ModelSubject) -> None:
-    """outline, told the shape of the items, makes a denoiser with the same parameters as build, and
-    the same inputs and calls."""
+    """outline, given the shape of the items, makes a denoiser with the same parameters as build,
+    and the same inputs and calls."""
     model, denoiser = subject.model, subject.build()
     shapes = [tuple(item.shape) for item in model.data.train]
     mean = round(sum(shape[0] for shape in shapes) / len(shapes))
@@ -140,7 +140,7 @@ def _owned(denoiser: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parame
 
 
 def _flops(call: Any) -> float:
-    """Multiply-adds, by torch's counter, which counts each of them twice."""
+    """The multiply-adds of a call, by torch's counter, which counts each of them twice."""
     counter = FlopCounterMode(display=False)
     with counter:
         call()

@@ -16,6 +16,7 @@ from dstbench.testing.checking import Subject, empty_workspace
 from dstbench.testing.trials.synthetic import CANDIDATES
 
 BATCH = 8
+"""Examples of a batch."""
 
 
 @dataclass
@@ -26,7 +27,8 @@ class ModelSubject(Subject):
 
     @cached_property
     def model(self) -> Model:
-        """On the first data that it can be trained with, and makes samples like."""
+        """The model on the first data that it can be trained on, of the shape of its samples if any
+        is."""
         if self.given_data is not None:
             return self.prepared(self.given_data)
         if self.cls.accepts not in CANDIDATES:
@@ -47,14 +49,14 @@ class ModelSubject(Subject):
         return usable[0]
 
     def prepared(self, data: Data) -> Model:
-        """The model on this data, with which a loss can be computed."""
+        """The model on this data, after a loss was computed to see that it can be trained on it."""
         model = self.cls(self.settings, data, empty_workspace())
         torch.manual_seed(0)
         model.loss(model.build(), model.batch("train", torch.arange(2)), generator(0))
         return model
 
     def _samples_fit(self, model: Model) -> bool:
-        """Whether it makes items of the shape of these, where all have the same."""
+        """Whether samples have the shape of the data's items, where all items have the same."""
         if model.accepts != "images":
             return True
         with torch.no_grad():
@@ -67,7 +69,7 @@ class ModelSubject(Subject):
         return model.build()
 
     def loss(self, denoiser: nn.Module, seed: int = 0, model: Model | None = None) -> Tensor:
-        """Of the first examples."""
+        """The loss of the first examples, at most :data:`BATCH` of them."""
         model = model or self.model
         count = min(BATCH, len(model.data.train))
         batch = model.batch("train", torch.arange(count))
@@ -77,7 +79,7 @@ class ModelSubject(Subject):
     def samples(
         self, denoiser: nn.Module, count: int, batch_size: int, seed: int = 0
     ) -> Sequence[Any] | Tensor:
-        """As the harness draws them."""
+        """Samples as the harness draws them."""
         denoiser.eval()
         return self.model.sample(denoiser, count, batch_size, generator(seed))
 
@@ -86,9 +88,9 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _weights(denoiser: nn.Module) -> dict[str, Tensor]:
+def copied_weights(denoiser: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in denoiser.state_dict().items()}
 
 
-def _trained(denoiser: nn.Module) -> list[nn.Parameter]:
+def trained_parameters(denoiser: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in denoiser.parameters() if parameter.requires_grad]

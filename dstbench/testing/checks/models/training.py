@@ -19,18 +19,17 @@ from dstbench.testing.checking import Broken, empty_workspace, seeded
 from dstbench.testing.checks.models.subject import (
     BATCH,
     ModelSubject,
-    _trained,
-    _weights,
+    copied_weights,
     generator,
+    trained_parameters,
 )
 from dstbench.testing.trials.trial import first_difference
 
 STEPS = 100
-"""In which the loss of one batch must fall."""
-
+"""Optimizer steps within which the loss of one batch must fall."""
 
 FALL = 0.9
-"""Part of the first loss that the last one must be below."""
+"""Fraction of the first loss that a later one must be below."""
 
 
 def preparing_is_deterministic(subject: ModelSubject) -> None:
@@ -54,10 +53,10 @@ def building_is_deterministic(subject: ModelSubject) -> None:
     states = []
     for others in (1, 2):
         with seeded(others):  # NumPy's and Python's generators differ, torch's does not
-            states.append(_weights(subject.build(seed=0)))
+            states.append(copied_weights(subject.build(seed=0)))
     if difference := first_difference(*states):
         raise Broken(f"built twice under the same seed, {difference}")
-    if not first_difference(states[0], _weights(subject.build(seed=1))):
+    if not first_difference(states[0], copied_weights(subject.build(seed=1))):
         raise Broken("built under seeds 0 and 1, the denoiser has the same weights")
 
 
@@ -130,7 +129,7 @@ def loss_draws_from_the_rng(subject: ModelSubject) -> None:
 def loss_falls(subject: ModelSubject) -> None:
     """The loss of one batch under one noise falls by a tenth within 100 steps of AdamW."""
     denoiser = subject.build().train()
-    optimizer = torch.optim.AdamW(_trained(denoiser), lr=2e-3)
+    optimizer = torch.optim.AdamW(trained_parameters(denoiser), lr=2e-3)
     losses: list[float] = []
     for _ in range(STEPS):
         torch.manual_seed(0)  # the same dropout, too
@@ -152,7 +151,7 @@ def sparsifiable_weights_are_trained(subject: ModelSubject) -> None:
     """Each weight that may be masked receives a gradient in the first steps of a training."""
     denoiser = subject.build().train()
     untrained = dict(subject.model.sparsifiable(denoiser))
-    optimizer = torch.optim.AdamW(_trained(denoiser), lr=1e-3)
+    optimizer = torch.optim.AdamW(trained_parameters(denoiser), lr=1e-3)
     for step in range(3):  # the first gradients vanish behind layers that start at zero
         optimizer.zero_grad()
         subject.loss(denoiser, seed=step).backward()  # type: ignore[no-untyped-call]
@@ -203,8 +202,8 @@ def the_denoiser_can_be_saved(subject: ModelSubject) -> None:
 
 
 def training_under_masks_works(subject: ModelSubject) -> None:
-    """The harness can train it sparsely: with averaged weights, clipping and micro-batches, in fp32
-    and bf16, and in channels_last."""
+    """The harness can train the model sparsely: with averaged weights, clipping and
+    micro-batches, in fp32 and bf16, and in channels_last."""
     variants: list[dict[str, Any]] = [{}, {"precision": "bf16"}, {"channels_last": True}]
     for variant in variants:
         sparsifier = _ByGradient(0.5, total_steps=8, exploration_frequency=2)
@@ -225,7 +224,7 @@ def training_under_masks_works(subject: ModelSubject) -> None:
 
 
 def metadata_can_be_recorded(subject: ModelSubject) -> None:
-    """metadata are numbers and texts, which a record can hold."""
+    """The model's metadata are numbers and strings, which a record can hold."""
     metadata = subject.model.metadata()
     for name, value in metadata.items():
         if not isinstance(name, str) or not isinstance(value, float | int | str):

@@ -1,0 +1,104 @@
+"""What is promised of a sparsifier that reads gradients: only where declared, only finite ones."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from dstbench.seeds import derive
+from dstbench.testing.checking import Broken
+from dstbench.testing.checks.sparsifiers.subject import (
+    STEPS,
+    SparsifierSubject,
+    attached,
+    broken,
+)
+from dstbench.testing.trials.trial import TOTAL_STEPS, Trial, first_difference
+
+
+def dense_gradients_are_declared(subject: SparsifierSubject) -> None:
+    """Gradients of inactive weights are read at no other step than those that dense_gradient_steps
+    counts, and before the first step only where needs_initial_gradient is true, so that training
+    FLOPs are right."""
+    for trial, other in zip(
+        subject.trials(disturb=partial(_noise_where_undeclared, 1)),
+        subject.trials(disturb=partial(_noise_where_undeclared, 2)),
+        strict=True,
+    ):
+        _check_declaration(trial)
+        for _ in trial.steps(STEPS):
+            if difference := first_difference(trial.state(), other.state()):
+                raise Broken(
+                    f"{trial}: two runs whose gradients differ only at inactive weights, and only "
+                    f"at steps that dense_gradient_steps does not count, differ: {difference}"
+                )
+            other.take_step()
+
+
+def bad_gradients_move_nothing(subject: SparsifierSubject) -> None:
+    """A step with a gradient that is not finite, be it of an active or an inactive weight, leaves
+    the masks as they are."""
+    for trajectory in subject.trajectories():
+        moves = trajectory.moves()
+        for step in sorted({*moves[:1], *moves[-1:]}):
+            for value in (math.nan, math.inf):
+                for active in (False, True):
+                    spoilt = subject.trial(
+                        trajectory.network,
+                        trajectory.sparsity,
+                        disturb=partial(_spoil, step, value, active),
+                    )
+                    spoilt.train(step - 1)
+                    before = {name: mask.clone() for name, mask in spoilt.masks.items()}
+                    spoilt.take_step()
+                    if difference := first_difference(before, spoilt.masks):
+                        which = "active" if active else "inactive"
+                        raise Broken(
+                            f"{spoilt}: one gradient of an {which} weight of each layer was "
+                            f"{value}, and before and after the step the mask of {difference}"
+                        )
+
+
+def _check_declaration(trial: Trial) -> None:
+    sparsifier = attached(trial)
+    allowed = int(sparsifier.needs_initial_gradient)
+    if trial.initial_gradients > allowed:
+        raise broken(
+            trial,
+            f"the gradient of the first batch was computed {trial.initial_gradients} times, where "
+            f"needs_initial_gradient is {sparsifier.needs_initial_gradient}",
+        )
+    counts = [sparsifier.dense_gradient_steps(steps) for steps in range(TOTAL_STEPS + 1)]
+    for steps, (before, after) in enumerate(pairwise(counts), start=1):
+        if after - before not in (0, 1) or counts[0] != 0:
+            raise broken(
+                trial,
+                f"dense_gradient_steps({steps - 1}) is {before}, dense_gradient_steps({steps}) is "
+                f"{after}: a step has dense gradients or has not",
+            )
+
+
+def _noise_where_undeclared(seed: int, trial: Trial, name: str, gradient: Tensor) -> Tensor:
+    mask = trial.masks.get(name)
+    if mask is None or trial.declares(trial.step + 1):
+        return gradient
+    rng = torch.Generator().manual_seed(derive(seed, name, trial.step))
+    return torch.where(mask, gradient, 10 * torch.randn(gradient.shape, generator=rng))
+
+
+def _spoil(
+    step: int, value: float, active: bool, trial: Trial, name: str, gradient: Tensor
+) -> Tensor:
+    """Another value for the gradient of the layer's first (in)active weight, at one step."""
+    mask = trial.masks.get(name)
+    if mask is None or trial.step + 1 != step:
+        return gradient
+    among = (mask == active).flatten()
+    spoilt = gradient.flatten().clone()
+    if among.any():
+        spoilt[int(among.byte().argmax())] = value
+    return spoilt.view_as(gradient)

@@ -1,0 +1,66 @@
+"""What is promised of a sparsifier's runs: which of them are the same, bit for bit."""
+
+from __future__ import annotations
+
+from dstbench.testing.checking import seeded
+from dstbench.testing.checks.sparsifiers.subject import STEPS, SparsifierSubject, broken
+from dstbench.testing.trials.networks import NETWORKS
+from dstbench.testing.trials.processes import require_importable
+from dstbench.testing.trials.resuming import resumed
+from dstbench.testing.trials.trial import Trial, first_difference
+
+STOP_EARLY = 7
+"""The step after which a run is saved, between two topology updates."""
+
+
+def training_is_deterministic(subject: SparsifierSubject) -> None:
+    """Weights and masks follow from the seed alone: not from the global generators of torch, NumPy
+    and Python, nor from anything else."""
+    for network in NETWORKS:
+        states = []
+        for global_seed in (1, 1, 2):
+            with seeded(global_seed):
+                trials = list(subject.trials([network]))
+                for trial in trials:
+                    trial.train(STEPS)
+                states.append([trial.state() for trial in trials])
+        first, same, other = states
+        for trial, *compared in zip(trials, first, same, other, strict=True):
+            if difference := first_difference(compared[0], compared[1]):
+                raise broken(trial, f"two runs with the same seed differ: {difference}")
+            if difference := first_difference(compared[0], compared[2]):
+                raise broken(
+                    trial,
+                    "two runs with the same seed differ where the global generators are seeded "
+                    f"differently: {difference}. Draw from the rng that is given, or from a "
+                    "torch.Generator seeded with self.seed",
+                )
+
+
+def training_survives_a_new_process(subject: SparsifierSubject) -> None:
+    """Saved after some steps and loaded in a new process, training goes on to the same weights,
+    masks, moments and averages, bit for bit."""
+    require_importable(subject.cls)
+    trials = list(subject.trials())
+    for trial in trials:
+        trial.train(STOP_EARLY)
+    ends = resumed(trials, more_steps=STEPS)
+    for trial, end in zip(trials, ends, strict=True):
+        trial.train(STEPS)
+        if difference := first_difference(trial.state(), end):
+            raise broken(
+                trial,
+                f"uninterrupted and saved after step {STOP_EARLY}, the runs differ: {difference}. "
+                "Is all that a step depends on in state_dict?",
+            )
+
+
+def zero_sparsity_is_dense(subject: SparsifierSubject) -> None:
+    """At S = 0, training goes on exactly as without a sparsifier, bit for bit."""
+    for trial in subject.trials(sparsities=[0.0]):
+        dense = Trial(None, trial.name)
+        for _ in trial.steps(STEPS):
+            with_sparsifier = {k: v for k, v in trial.state().items() if not k.startswith("mask ")}
+            if difference := first_difference(dense.state(), with_sparsifier):
+                raise broken(trial, f"without and with the sparsifier, {difference}")
+            dense.take_step()
