@@ -47,7 +47,7 @@ class DynamicSparsifier(Sparsifier, ABC):
     """Whether :meth:`growth_scores` and :meth:`observe` find the gradient of all connections in
     ``layer.dense_gradient``; the steps that compute it cost more."""
 
-    class Settings(DynamicSparsifierSettings):
+    class Settings(DynamicSparsifierSettings, Sparsifier.Settings):
         pass
 
     def __init__(self, sparsity: float, *, total_steps: int, seed: int = 0, **settings: Any):
@@ -248,8 +248,7 @@ class DynamicSparsifier(Sparsifier, ABC):
     def _look(self) -> None:
         """Observe, and update the topology, if all gradients are finite."""
         replicas, device = self._replicas, self.layers[0].weight.device
-        finite = are_finite(self._keeper.optimizer) and self._recorder.all_finite
-        if not replicas.all(finite, device):
+        if not replicas.all(self._gradients_are_finite(), device):
             self.skipped_updates += self.updates_at(self.step)
             return
         if self.needs_dense_gradient:
@@ -262,6 +261,11 @@ class DynamicSparsifier(Sparsifier, ABC):
                 self.observe(layer, self.step)
         if self.updates_at(self.step):
             self._update_topology(ready)
+
+    def _gradients_are_finite(self) -> bool:
+        """Whether all gradients are finite, those of inactive connections too, which the optimizer
+        never sees."""
+        return are_finite(self._keeper.optimizer) and self._recorder.all_finite
 
     def _is_ready(self, layer: Layer) -> bool:
         """Whether the layer has what an update needs."""

@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 from unittest import SkipTest
 
@@ -16,6 +17,7 @@ from wrong_sparsifiers import Drifting, Growing, LateMasking, Shrinking, Unwilli
 from dstbench.contracts import Data, Executor
 from dstbench.errors import ConfigError, DataError
 from dstbench.execution import in_this_process
+from dstbench.sparsity import Layer
 from dstbench.testing import CheckFailed, checks
 from dstbench.testing.checking import Subject, empty_workspace, make_check, merged, seeded
 from dstbench.testing.running import run
@@ -74,9 +76,9 @@ def test_looks_at_a_training_share_it_and_tell_its_exception_alike() -> None:
 
         steps_taken = 0
 
-        def _after_optimizer_step(self, *_: Any) -> None:
+        def _step_taken(self, trained: Sequence[Layer]) -> None:
             Failing.steps_taken += 1
-            super()._after_optimizer_step()
+            super()._step_taken(trained)
             if self.step == 6:
                 raise ValueError("no more")
 

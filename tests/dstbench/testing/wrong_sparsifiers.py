@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -207,8 +207,8 @@ class Multiplying(Wrong, Growing):
     caught_by = "counts-stay"
     happens = "instead of its"
 
-    def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
-        changed = super()._drop_and_grow(layer, prune_rate)
+    def _drop_and_grow(self, layer: Layer, prune_rate: float, count: int) -> int:
+        changed = super()._drop_and_grow(layer, prune_rate, count)
         free = (~layer.mask).nonzero()
         if len(free):
             layer.mask[tuple(free[0])] = True
@@ -221,13 +221,13 @@ class Shrinking(Wrong, Growing):
     caught_by = "counts-stay"
     happens = "before the first step"
 
-    def _after_optimizer_step(self, *_: Any) -> None:
-        super()._after_optimizer_step()
+    def _step_taken(self, trained: Sequence[Layer]) -> None:
+        super()._step_taken(trained)
         for layer in self.sparse_layers:
             if layer.active > 1:
                 layer.mask[tuple(layer.mask.nonzero()[0])] = False
-                layer.active -= 1
-        self._apply_masks()
+                layer.allot(layer.active - 1)
+                self._keeper.mask_anew(layer)
 
 
 class Meddling(Wrong, Sparsifier):
@@ -262,8 +262,8 @@ class Leaky(Wrong, Sparsifier):
     happens = "the weight 0.weight is not zero at"
 
     @torch.no_grad()
-    def _after_optimizer_step(self, *_: Any) -> None:
-        super()._after_optimizer_step()
+    def _step_taken(self, trained: Sequence[Layer]) -> None:
+        super()._step_taken(trained)
         for layer in self.sparse_layers:
             layer.weight.add_(1e-3)
 
@@ -274,9 +274,9 @@ class Regrowing(Wrong, Growing):
     caught_by = "inactive-weights-are-zero"
     happens = "after step 3: the weight"
 
-    def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
+    def _drop_and_grow(self, layer: Layer, prune_rate: float, count: int) -> int:
         weight = layer.weight.detach().clone()
-        changed = super()._drop_and_grow(layer, prune_rate)
+        changed = super()._drop_and_grow(layer, prune_rate, count)
         layer.weight.copy_(weight)
         return changed
 
@@ -298,16 +298,10 @@ class LateMasking(Wrong, Sparsifier):
     happens = "the gradient of 0.weight is not zero"
 
     def attach(self, model: nn.Module, optimizer: Any, **arguments: Any) -> Self:
-        optimizer.register_step_pre_hook(lambda *_: self._mask_gradients())
-        return super().attach(model, optimizer, **arguments)
-
-    def _mask_gradients(self) -> None:
-        for layer in self.sparse_layers:
-            if layer.weight.grad is not None:
-                layer.weight.grad.mul_(layer.mask)
-
-    def _gradient_accumulated(self, layer: Layer, gradient: Tensor) -> None:
-        pass
+        super().attach(model, optimizer, **arguments)
+        for handle in self._keeper._handles:  # what is left masks before the optimizer's step
+            handle.remove()
+        return self
 
 
 class StaleMoments(Wrong, Growing):
@@ -316,10 +310,7 @@ class StaleMoments(Wrong, Growing):
     caught_by = "moments-are-zero"
     happens = "exp_avg of 0.weight is not zero"
 
-    def _companions(self, layer: Layer) -> Iterable[Tensor]:
-        return list(super()._companions(layer))[:1]
-
-    def _optimizer_moves_inactive_weights(self) -> bool:
+    def _keeps_inactive_state(self) -> bool:
         return True
 
 
@@ -367,11 +358,11 @@ class Forgetful(Wrong, Growing):
         self.magnitudes: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def _after_optimizer_step(self, *_: Any) -> None:
+    def _step_taken(self, trained: Sequence[Layer]) -> None:
         for layer in self.sparse_layers:
             earlier = self.magnitudes.get(layer.name, torch.zeros_like(layer.weight))
             self.magnitudes[layer.name] = 0.9 * earlier + 0.1 * layer.weight.abs()
-        super()._after_optimizer_step()
+        super()._step_taken(trained)
 
     def survival_scores(self, layer: Layer) -> Tensor:
         return self.magnitudes[layer.name]
@@ -394,10 +385,11 @@ class Rescaling(Wrong, Sparsifier):
     happens = "without and with the sparsifier, weight 0.weight differs"
 
     @torch.no_grad()
-    def _apply_masks(self) -> None:
+    def attach(self, model: nn.Module, optimizer: Any, **arguments: Any) -> Self:
+        super().attach(model, optimizer, **arguments)
         for layer in self.layers:
             layer.weight.mul_(1.1)
-        super()._apply_masks()
+        return self
 
 
 class Dividing(Wrong, Growing):
@@ -406,9 +398,9 @@ class Dividing(Wrong, Growing):
     caught_by = "nearly-all-can-be-zero"
     happens = "ZeroDivisionError"
 
-    def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
+    def _drop_and_grow(self, layer: Layer, prune_rate: float, count: int) -> int:
         assert 1 / layer.active
-        return super()._drop_and_grow(layer, prune_rate)
+        return super()._drop_and_grow(layer, prune_rate, count)
 
 
 class Standardising(Wrong, Growing):
