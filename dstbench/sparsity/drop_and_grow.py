@@ -331,7 +331,6 @@ class DynamicSparsifier(Sparsifier, ABC):
         )
         new = mask.logical_and(~layer.mask)
         changed = int(new.count_nonzero())
-        self._keeper.mask(layer)
         layer.replace_mask(mask)
         self._keeper.mask_anew(layer)
         if self.settings.grown_state == "mean":

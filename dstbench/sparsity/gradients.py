@@ -75,8 +75,8 @@ def is_finite(tensor: Tensor) -> bool:
         tensor = tensor.coalesce().values()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
-    if not tensor.numel():
-        return True
+    if not tensor.numel() or bool(tensor.sum().isfinite()):
+        return True  # a sum that is no number may have overflown
     low, high = torch.aminmax(tensor)
     return bool(low.isfinite() & high.isfinite())
 

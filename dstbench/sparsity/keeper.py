@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
@@ -51,6 +52,7 @@ class MaskKeeper(steps.Listener):
         self.on_step = on_step
         self.writes = WriteDetector()
         self._handles: list[RemovableHandle] = []
+        self._held: tuple[list[list[nn.Parameter]], list[Layer]] = [], []
 
     def start(self) -> None:
         """Mask all layers now, and keep them masked."""
@@ -123,8 +125,12 @@ class MaskKeeper(steps.Listener):
 
     def _held_by(self, optimizer: torch.optim.Optimizer) -> list[Layer]:
         """The layers whose weights the optimizer trains."""
-        ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        return [layer for layer in self.layers if id(layer.weight) in ids]
+        groups = [group["params"] for group in optimizer.param_groups]
+        same = len(groups) == len(self._held[0])
+        if not (same and all(map(operator.is_, groups, self._held[0]))):
+            ids = {id(weight) for group in groups for weight in group}
+            self._held = groups, [layer for layer in self.layers if id(layer.weight) in ids]
+        return self._held[1]
 
     def _after_backward(self, layer: Layer, weight: Tensor) -> None:
         gradient = weight.grad

@@ -44,20 +44,21 @@ def _check_zero(layer: Layer, what: str, weight: Tensor) -> None:
         )
 
 
-PROBES = 32
-"""Number of places in a weight at which writes are looked for that torch does not count."""
+PROBES = 128
+"""Number of places in a weight at which writes are looked for."""
 
 
 class WriteDetector:
     """Tells writes to weights and gradients that are not the engine's.
 
-    torch counts writes to a tensor, but those through ``.data``; these are looked for at some
-    inactive connections, which a write to all of them does not leave at zero.
+    torch counts writes to a tensor, but not those through ``.data``, and not whether one leaves
+    zeros as they are (clipping does). So writes to what was noted are looked for at some inactive
+    connections, which noise, centralisation or a new initialisation do not leave at zero.
     """
 
     def __init__(self) -> None:
         self._weights: dict[str, int] = {}
-        self._gradients: dict[str, tuple[weakref.ref[Tensor], int]] = {}
+        self._gradients: dict[str, weakref.ref[Tensor]] = {}
         self._probes: dict[str, Tensor] = {}
 
     def note_mask(self, layer: Layer) -> None:
@@ -74,19 +75,19 @@ class WriteDetector:
         """The gradient of the layer's weight is masked."""
         gradient = layer.weight.grad
         if gradient is not None:
-            self._gradients[layer.name] = weakref.ref(gradient), gradient._version
+            self._gradients[layer.name] = weakref.ref(gradient)
 
     def weight_was_written(self, layer: Layer) -> bool:
         """Whether something has written to the weight since it was noted, as torch counts."""
         return self._weights.get(layer.name) != layer.weight._version
 
     def gradient_was_written(self, layer: Layer) -> bool:
-        """Whether the gradient is another one than was noted, or was written to since."""
+        """Whether the gradient is another one than was noted, or is seen not to be masked."""
         gradient = layer.weight.grad
         if gradient is None:
             return False
-        noted, version = self._gradients.get(layer.name, (None, -1))
-        if noted is None or noted() is not gradient or version != gradient._version:
+        noted = self._gradients.get(layer.name)
+        if noted is None or noted() is not gradient:
             return True
         return self._is_uncovered(layer, gradient)
 
