@@ -34,7 +34,7 @@ class GMP(DynamicSparsifier):
 
     def __init__(self, sparsity: float, **settings: Any) -> None:
         super().__init__(sparsity, **settings)
-        self.begin = self.settings.begin_fraction * self.total_steps
+        self.begin: float = self.settings.begin_fraction * self.total_steps
         self.end = next(filter(self.prunes_at, range(self.total_steps, 0, -1)), 0)
         if not self.end and sparsity > self.settings.initial_sparsity:
             raise SparsityError(f"none of {self.total_steps} steps is one to prune at: "
@@ -47,7 +47,7 @@ class GMP(DynamicSparsifier):
         return self.prunes_at(step)
 
     def density_at(self, step: int) -> float:
-        initial = min(self.settings.initial_sparsity, self.sparsity)
+        initial: float = min(self.settings.initial_sparsity, self.sparsity)
         left = min(1.0, (self.end - step) / (self.end - self.begin)) if step < self.end else 0.0
         return 1 - (self.sparsity + (initial - self.sparsity) * left**3)
 
