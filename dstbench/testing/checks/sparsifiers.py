@@ -331,8 +331,8 @@ def accumulation_works(subject: SparsifierSubject) -> None:
 
 
 def any_length_and_seed_work(subject: SparsifierSubject) -> None:
-    """Trainings of one step and of a million, and seeds of up to 63 bits, work alike, or are refused
-    with a SparsityError."""
+    """Trainings of one step and of a million, and seeds of up to 63 bits, work alike, or are
+    refused with a SparsityError."""
     for total_steps, seed in [(1, 0), (2, 1), (5, 2), (1_000_000, 2**63 - 1)]:
         with suppress(SkipTest):  # a schedule may refuse to be that short
             for trial in subject.trials(total_steps=total_steps, seed=seed):
