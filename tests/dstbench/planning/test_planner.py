@@ -148,7 +148,7 @@ def test_the_counts_of_a_schedule_are_those_of_real_cells(
     cells_of: Cells, plugins: Plugins, workspace: Workspace, tmp_path: Path
 ) -> None:
     text = SMALL.replace('["dense", "static", "rigl", "magran"]', '["static", "gmp", "granet"]')
-    settings = text.index("keep_dense"), text.index("[training]")
+    settings = text.index("[sparsifiers.rigl]"), text.index("[training]")
     often = "[sparsifiers.{}]\nexploration_frequency = 2\n".format
     text = text[: settings[0]] + often("gmp") + often("granet") + text[settings[1] :]
     plans = plan(cells_of(text), plugins)
