@@ -1,7 +1,10 @@
 import dstbench_granet
+import pytest
 import torch
 from dstbench_granet import GraNet
 from torch import nn
+
+from dstbench.errors import SparsityError
 
 
 def test_pruning_ends_before_exploration() -> None:
@@ -36,6 +39,12 @@ def test_an_update_by_hand() -> None:
     assert layer.mask.int().tolist() == [[1, 1, 1, 0, 0], [0, 1, 0, 1, 1]]
     assert model.weight.tolist() == [[10, 9, 8, 0, 0], [0, 4, 0, 2, 1]]
     assert sparsifier.count_history == [(0, {"weight": 10}), (1, {"weight": 6})]
+
+
+def test_a_training_too_short_to_prune_in() -> None:
+    with pytest.raises(SparsityError, match="none of the first 99 of 199 steps is one to prune at"):
+        GraNet(0.9, total_steps=199)
+    GraNet(0.5, total_steps=199)
 
 
 def test_it_registers_itself() -> None:
