@@ -89,11 +89,6 @@ def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSet
     )
 
 
-LOOSE = 0.25
-"""Part of the density that is asked for by which a method may miss it whose masks have a structure
-that does not allow every number of connections (``exact_sparsity = False``)."""
-
-
 def check_claims(network: Network, sparsifier: Sparsifier, denoiser: nn.Module) -> None:
     """Recount what was trained: masks against counts, stored weights against masks.
 

@@ -56,6 +56,25 @@ class Uneven(Sparsifier):
         return {name: int((1 - self.sparsity) * math.prod(shape)) for name, shape in shapes.items()}
 
 
+class Thinning(Growing):
+    """Right: from dense to S in three updates, and one connection moves from layer to layer."""
+
+    name = "thinning"
+
+    def density_at(self, step: int) -> float:
+        return 1 - self.sparsity * min(step // 3 / 3, 1)
+
+    def counts_after_update(self, step: int) -> Mapping[str, int]:
+        counts = dict(super().counts_after_update(step))
+        sizes = {layer.name: layer.mask.numel() for layer in self.layers}
+        room = [name for name in counts if counts[name] < sizes[name]]
+        full = [name for name in counts if counts[name] > 1 and name != (room or [None])[0]]
+        if room and full:
+            counts[room[0]] += 1
+            counts[full[-1]] -= 1
+        return counts
+
+
 class GrowingByGradient(DynamicSparsifier):
     """Right: grows by gradient."""
 
@@ -191,6 +210,17 @@ class Retelling(Wrong, Sparsifier):
         return counts | {first: counts[first] - 1, second: counts[second] + 1}
 
 
+class TwiceAsDense(Wrong, Uneven):
+    """Has twice as many connections as asked for, which its structure is no reason for."""
+
+    caught_by = "counts-are-exact"
+    happens = ", give or take 25%"
+
+    def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        counts = super().layer_counts(shapes)
+        return {name: min(2 * counts[name], math.prod(shapes[name])) for name in shapes}
+
+
 class Late(Wrong, Growing):
     """Begins to move when the trial is over."""
 
@@ -216,18 +246,44 @@ class Multiplying(Wrong, Growing):
 
 
 class Shrinking(Wrong, Growing):
-    """Loses a connection at every step, and says so."""
+    """Loses a connection at every update, and says so."""
 
     caught_by = "counts-stay"
-    happens = "before the first step"
+    happens = "are active, instead of round("
 
-    def _step_taken(self, trained: Sequence[Layer]) -> None:
-        super()._step_taken(trained)
-        for layer in self.sparse_layers:
-            if layer.active > 1:
-                layer.mask[tuple(layer.mask.nonzero()[0])] = False
-                layer.allot(layer.active - 1)
-                self._keeper.mask_anew(layer)
+    def counts_after_update(self, step: int) -> Mapping[str, int]:
+        counts = dict(super().counts_after_update(step))
+        largest = max(counts, key=lambda name: counts[name])
+        return counts | {largest: counts[largest] - 1}
+
+
+class Deaf(Wrong, Growing):
+    """Moves a connection from layer to layer, which its counts do not say."""
+
+    caught_by = "counts-stay"
+    happens = "were chosen in the latest update, or at first"
+
+    def _update_topology(self, ready: Sequence[Layer]) -> None:
+        super()._update_topology(ready)
+        (few, *_, many) = sorted(self.layers, key=lambda layer: layer.active)
+        if few.density == 1:
+            return
+        for layer, value in ((few, True), (many, False)):
+            mask = layer.mask.clone()
+            mask[tuple((mask != value).nonzero()[0])] = value
+            layer.allot(int(mask.count_nonzero()))
+            layer.replace_mask(mask)
+            self._keeper.mask_anew(layer)
+
+
+class Restless(Wrong, Growing):
+    """Chooses its whole mask anew, kept connections or not."""
+
+    caught_by = "kept-connections-stay"
+    happens = "kept connections"
+
+    def select_mask(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
+        return super().select_mask(layer, torch.zeros_like(kept), scores)
 
 
 class Meddling(Wrong, Sparsifier):
