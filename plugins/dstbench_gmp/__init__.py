@@ -35,16 +35,13 @@ class GMP(DynamicSparsifier):
     def __init__(self, sparsity: float, **settings: Any) -> None:
         super().__init__(sparsity, **settings)
         self.begin: float = self.settings.begin_fraction * self.total_steps
-        self.end = next(filter(self.prunes_at, range(self.total_steps, 0, -1)), 0)
+        self.end = next(filter(self.updates_at, range(self.total_steps, 0, -1)), 0)
         if not self.end and sparsity > self.settings.initial_sparsity:
             raise SparsityError(f"none of {self.total_steps} steps is one to prune at: "
                                 "a lower exploration_frequency makes it one")  # fmt: skip
 
-    def prunes_at(self, step: int) -> bool:
-        return step > self.begin and super().updates_at(step)
-
     def updates_at(self, step: int) -> bool:
-        return self.prunes_at(step)
+        return step > self.begin and super().updates_at(step)
 
     def density_at(self, step: int) -> float:
         initial: float = min(self.settings.initial_sparsity, self.sparsity)
