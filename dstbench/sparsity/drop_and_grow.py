@@ -151,6 +151,8 @@ class DynamicSparsifier(Sparsifier, ABC):
 
     @property
     def final_density(self) -> float:
+        if self.layers:  # an update may have been skipped
+            return self.density_at(self.updated_at)
         updates = filter(self.updates_at, range(self.total_steps, 0, -1))
         return self.density_at(next(updates, 0))
 

@@ -221,7 +221,8 @@ class Sparsifier:
 
     @property
     def final_density(self) -> float:
-        """Fraction of the sparsifiable weights that are active at the end of the training."""
+        """Fraction of the sparsifiable weights that are active at the end of the training; of an
+        attached sparsifier, since its latest topology update."""
         return 1 - self.sparsity
 
     @property
