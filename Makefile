@@ -8,15 +8,16 @@ SOURCES = dstbench plugins examples tests benchmarks
 .PHONY: quickstart test lint install clean
 
 quickstart: install  ## train, sample and score the 14 cells of benchmarks/quickstart.toml
-	$(BIN)/dstbench run benchmarks/quickstart.toml
+	$(BIN)/dstbench run benchmarks/quickstart.toml --results runs
 
 test: install  ## all tests, slow ones included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-lint: install  ## style and types
+lint: install  ## style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 install: $(VENV)/.installed
 
@@ -28,4 +29,4 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

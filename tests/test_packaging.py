@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+EXTRAS = ["kanjivg", "lsun", "ray", "slurm"]
+INSTALLED_AS = {
+    "PIL": "pillow",
+    "pydantic_core": "pydantic",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+}
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").glob("dstbench_*"))
 
 
@@ -38,6 +46,35 @@ def test_plugins_do_not_know_each_other(plugin):
 def test_every_plugin_has_an_entry_point():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert sorted(project["entry-points"]["dstbench"].values()) == PLUGINS
+
+
+def test_every_package_that_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    listed = {*project["dependencies"], *(p for name in EXTRAS for p in extras[name])}
+    declared = {re.match(r"[\w-]+", package)[0] for package in listed}
+    assert imported_packages() - declared == set()
+
+
+def imported_packages():
+    """Names, where they are installed from, of what the harness and the plugins import."""
+    paths = [path for name in ("dstbench", "plugins") for path in (ROOT / name).rglob("*.py")]
+    modules = {
+        name.partition(".")[0]
+        for path in paths
+        if "templates" not in path.parts
+        for name in imported_modules(path)
+    }
+    theirs = modules - sys.stdlib_module_names - {"dstbench", *PLUGINS}
+    return {INSTALLED_AS.get(name, name).replace("_", "-") for name in theirs}
+
+
+def test_one_extra_is_all_of_them():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert sorted(extras) == sorted([*EXTRAS, "all", "dev"])
+    assert extras["all"] == [f"dstbench[{','.join(EXTRAS)}]"]
+    assert "dstbench[all]" in extras["dev"]
 
 
 @pytest.mark.slow

@@ -46,6 +46,11 @@ class CellLock:
         self._claim: Claim | None = None
         self._claimed_at = 0.0
 
+    @property
+    def files(self) -> frozenset[Path]:
+        """What belongs to the process that holds the folder, and stays with it."""
+        return frozenset({self._lock, self._running})
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the cell.

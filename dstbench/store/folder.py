@@ -64,6 +64,12 @@ class CellFolder:
         """What the process that holds the cell, or held it when it was killed, last said."""
         return self._lock.claim()
 
+    def files(self) -> list[Path]:
+        """The files to copy where the cell is to be on another machine, its record last: all but
+        those of the process that holds it."""
+        found = set(self.path.iterdir()) - self._lock.files
+        return sorted(found, key=lambda path: (path == self._record, path.name))
+
     def request(self, cell: Cell) -> None:
         """Leave word that the cell is to be run.
 

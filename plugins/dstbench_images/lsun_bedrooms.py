@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from dstbench.errors import DataError
+from dstbench.plugins import require
 from dstbench_images.image_folder import HELD_OUT, ImageFolder
 from dstbench_images.photographs import Source, Splits
 
@@ -24,7 +25,7 @@ class LSUNBedrooms(ImageFolder):
     Training of Diffusion Models' (TMLR 2025). Get ``bedroom_train_lmdb.zip`` (46 GB) by way of
     https://github.com/fyu/lsun and unpack it, or take any folder or zip file of bedrooms. All
     images are drawn from the training part, with seed 0: the validation part has but 300.
-    Reading the database needs the package lmdb: ``pip install dstbench[lsun]``.
+    Reading the database needs the package lmdb: ``pip install 'dstbench[lsun]'``.
     """
 
     name = "lsun-bedrooms"
@@ -77,12 +78,7 @@ def _drawn(database: Path, train: int | None, validation: int | None) -> Splits:
 
 
 def _open(database: Path) -> Any:
-    try:
-        import lmdb
-    except ImportError:
-        raise DataError(
-            f"reading {database} needs the package lmdb: pip install dstbench[lsun]"
-        ) from None
+    lmdb = require("lmdb", "the database of dataset 'lsun-bedrooms'", "dstbench[lsun]")
     # torchvision's reader would keep its list of keys as a pickle in the current folder.
     try:
         return lmdb.open(str(database), readonly=True, lock=False, readahead=False)

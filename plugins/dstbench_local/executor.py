@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
@@ -20,6 +22,9 @@ from dstbench.execution import in_this_process
 from dstbench.grid import Cell
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+SECONDS_TO_END = 10
+"""Time that worker processes have to end, before they are killed."""
 
 
 class Local(Executor):
@@ -65,8 +70,9 @@ class Local(Executor):
                     yield Ended(cell, worker.outcome())
                     idle.append(worker)
         finally:
-            for worker in workers:
-                worker.kill()
+            for worker, _ in busy.values():
+                worker.interrupt()
+            _end(workers)
 
 
 class _Worker:
@@ -101,16 +107,46 @@ class _Worker:
             return f"its process died: {_cause(self.process.exitcode or 0)}"
         return error
 
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.join()
+    def interrupt(self) -> None:
+        """Raise ``KeyboardInterrupt`` in the middle of the cell."""
+        assert self.process is not None
+        self.process.terminate()
+
+
+def _end(workers: Sequence[_Worker]) -> None:
+    """End all processes, by force only where they do not end in time: what is killed leaves behind
+    the semaphores that libraries made in it, of which a warning tells."""
+    running = [(worker.connection, worker.process) for worker in workers if worker.process]
+    deadline = time.monotonic() + SECONDS_TO_END
+    try:
+        for connection, _ in running:
+            connection.close()  # an idle process ends
+        for _, process in running:
+            process.join(max(0, deadline - time.monotonic()))
+    finally:
+        for _, process in running:
+            process.kill()
+            process.join()
 
 
 def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
-    """Run every cell that is received; the life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which kills this one
+    """The life of a worker process, until its parent gives no more cells or interrupts it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which interrupts
     Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # which fails no cell
+        _run_cells(connection, threads, gpu)
+    except (EOFError, ConnectionError):
+        pass
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGTERM)
+
+
+def _run_cells(connection: Connection, threads: int, gpu: str | None) -> None:
+    """Run every cell that is received, and tell what becomes of it.
+
+    Raises ``EOFError`` when there are no more.
+    """
     if gpu is not None:
         os.environ[VISIBLE] = gpu  # before anything looks for GPUs
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from dstbench.errors import ConfigError, PluginError
+from dstbench.errors import ConfigError
+from dstbench.plugins import require
 
 OBJECT_STORE = 128 * 2**20
 """Bytes of memory that a cluster of this machine has for what tasks send each other: little."""
@@ -17,18 +18,12 @@ OBJECT_STORE = 128 * 2**20
 def import_ray() -> Any:
     """The package. Raises :class:`~dstbench.errors.PluginError` if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-    try:
-        import ray
-    except ImportError as error:
-        raise PluginError(
-            f"executor 'ray' needs the package ray ({error}): pip install dstbench[ray]"
-        ) from None
-    return ray
+    return require("ray", "executor 'ray'", "dstbench[ray]")
 
 
 @contextmanager
 def connected(ray: Any, address: str | None) -> Iterator[None]:
-    """Connected to the cluster at that address, or to one that lives as long as the connection.
+    """A connection to the cluster at that address, or to one that lives as long as it.
 
     A process that is connected already stays so, to the same cluster.
 
@@ -60,7 +55,7 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
 
 
 def _let_print(ray: Any, enabled: bool) -> None:
-    """Whether Ray prints what becomes of nodes and processes: thirty lines for each death.
+    """Switch on or off that Ray prints what becomes of nodes and processes, thirty lines a death.
 
     There is no public switch for it; this is the one that its debugger uses.
     """
@@ -69,7 +64,7 @@ def _let_print(ray: Any, enabled: bool) -> None:
 
 
 def gpus_of(ray: Any) -> int:
-    """1 if the cluster has any, else 0."""
+    """GPUs of a cell that does not say: 1 if the cluster has any, else 0."""
     return int(any(node.get("GPU") for node in _resources(ray)))
 
 
@@ -86,5 +81,5 @@ def require_room(ray: Any, num_cpus: float, num_gpus: float) -> None:
 
 
 def _resources(ray: Any) -> list[dict[str, float]]:
-    """Of each node that is alive."""
+    """The resources of each node that is alive, by Ray's names of them."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -39,8 +39,8 @@ class Ray(Executor):
     """Tasks of a Ray cluster: a running one, or one of this machine alone that is started for them.
 
     A cell whose node dies is run again on another. One whose process dies, for want of memory
-    perhaps, has failed after the third time. Needs ``pip install dstbench[ray]``, here and on every
-    node. What was tried are clusters of several nodes on one machine.
+    perhaps, has failed after the third time. Needs ``pip install 'dstbench[ray]'``, here and on
+    every node. What was tried are clusters of several nodes on one machine.
     """
 
     name = "ray"
@@ -57,8 +57,8 @@ class Ray(Executor):
         gpus: Annotated[float, Amount] | None = Field(
             None,
             ge=0,
-            description="GPUs of each cell, of which a fraction may be had; none: 1 if the cluster "
-            "has any, else 0",
+            description="GPUs of each cell, or a fraction of one; none: 1 if the cluster has any, "
+            "else 0",
         )
         shared_folder: bool = Field(
             True,

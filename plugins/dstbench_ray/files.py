@@ -1,8 +1,8 @@
-"""A cell's folder as values that can be sent."""
+"""Files as values that can be sent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dstbench.store import write_atomically
-
-OF_ITS_PROCESS = ("lock", "running.json")
-"""What belongs to the process that holds the folder, and stays with it."""
-RECORD = "record.json"
 
 
 class File(NamedTuple):
@@ -24,13 +20,6 @@ class File(NamedTuple):
 
 def read(path: Path) -> File:
     return File(path.name, np.fromfile(path, np.uint8))
-
-
-def pack(folder: Path) -> Iterator[File]:
-    """The files of a cell's folder, its record last."""
-    paths = [path for path in folder.iterdir() if path.name not in OF_ITS_PROCESS]
-    for path in sorted(paths, key=lambda path: path.name == RECORD):
-        yield read(path)
 
 
 def unpack(files: Iterable[File], folder: Path) -> None:

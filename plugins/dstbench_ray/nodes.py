@@ -18,7 +18,7 @@ from dstbench.contracts import RunCell
 from dstbench.errors import DstbenchError, StoreError
 from dstbench.grid import Cell
 from dstbench.store import Store
-from dstbench_ray.files import File, pack, unpack
+from dstbench_ray.files import File, read, unpack
 
 P = ParamSpec("P")
 
@@ -28,7 +28,7 @@ class Started:
     """The first thing that is heard of a turn: where it is."""
 
     node: str
-    """Ray's name of it."""
+    """Ray's name of the node."""
     host: str
 
 
@@ -41,12 +41,12 @@ class Failed:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which a cell is run, as if it were on the machine that runs dstbench."""
+    """What a cell would find on the machine that runs dstbench, and is to find on a node."""
 
     folder: Path
-    """The current one there, to which relative paths relate."""
+    """The current folder there, to which relative paths relate."""
     threads: int | None
-    """``None``: ``run_cell`` sees to it."""
+    """CPU threads of the cell; ``None``: ``run_cell`` sets them."""
 
     def meet(self) -> Started:
         import ray
@@ -60,7 +60,7 @@ class Conditions:
 
 
 def _told(turn: Callable[P, Iterator[Any]]) -> Callable[P, Iterator[Any]]:
-    """The same, but what is raised is told."""
+    """The same turn, in which what is raised is told as :class:`Failed`."""
 
     @wraps(turn)
     def told(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
@@ -78,7 +78,7 @@ def _told(turn: Callable[P, Iterator[Any]]) -> Callable[P, Iterator[Any]]:
 def run_shared(
     run_cell: RunCell, cell: Cell, conditions: Conditions, landmark: Path
 ) -> Iterator[Any]:
-    """Run the cell in a results folder that all nodes see; this one too, if it has the landmark."""
+    """Run the cell in a results folder that all nodes see, this one too if it sees the landmark."""
     started = conditions.meet()
     yield started
     if not landmark.exists():
@@ -105,5 +105,6 @@ def run_apart(
         unpack(begun, folder.path)
     run_cell.into(results)(cell)
     if folder.version():  # else another process has the cell here, which nobody listens to any more
-        yield from pack(folder.path)
+        for path in folder.files():
+            yield read(path)
         shutil.rmtree(folder.path)

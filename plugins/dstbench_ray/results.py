@@ -15,7 +15,7 @@ from dstbench.errors import HeldError
 from dstbench.grid import Cell
 from dstbench.plugins import PINS
 from dstbench.store import CellFolder, RecordVersion, Store
-from dstbench_ray.files import RECORD, File, read, unpack
+from dstbench_ray.files import File, read, unpack
 from dstbench_ray.nodes import Conditions, run_apart, run_shared
 
 
@@ -36,7 +36,7 @@ class Shared:
         return {name: text for name, text in os.environ.items() if name.startswith("DSTBENCH_")}
 
     def arguments(self, cell: Cell, conditions: Conditions) -> tuple[Any, ...]:
-        """Of :attr:`function`, for the turn of a cell."""
+        """Arguments of :attr:`function`, for the turn of a cell."""
         return self.run_cell, cell, conditions, self.landmark
 
     def expect(self, cell: Cell) -> None:
@@ -55,7 +55,7 @@ class Apart:
         self.run_cell = run_cell
         self.store = Store(run_cell.results)
         self.versions: dict[str, RecordVersion | None] = {}
-        """Of each cell's record, at the start of the run."""
+        """The version of each cell's record at the start of the run, by cell id."""
         whose = {"host": socket.gethostname(), "results": str(run_cell.results.absolute())}
         self.name = digest(whose)[:16]
 
@@ -64,7 +64,7 @@ class Apart:
         return {PINS: os.environ[PINS]} if PINS in os.environ else {}
 
     def arguments(self, cell: Cell, conditions: Conditions) -> tuple[Any, ...]:
-        """Of :attr:`function`, for the turn of a cell."""
+        """Arguments of :attr:`function`, for the turn of a cell."""
         folder = self.store.cell(cell)
         self.versions.setdefault(cell.id, folder.version())
         begun = folder.checkpoint.exists()
@@ -74,7 +74,7 @@ class Apart:
         return self.run_cell, cell, conditions, self.name, files
 
     def expect(self, cell: Cell) -> Delivery:
-        """Where the files of a cell are to go.
+        """The way for the files of a cell into its folder.
 
         Raises :class:`~dstbench.errors.HeldError` if another process was quicker with the cell.
         """
@@ -89,6 +89,7 @@ class Delivery:
 
     def __init__(self, folder: CellFolder, version: RecordVersion | None) -> None:
         self.folder = folder
+        self.version = version
         with ExitStack() as stack:
             stack.enter_context(folder.locked())
             if folder.version() != version:
@@ -98,7 +99,7 @@ class Delivery:
     def receive(self, file: File) -> None:
         """Write a file; the record comes last."""
         unpack([file], self.folder.path)
-        if file.name == RECORD:
+        if self.folder.version() != self.version:
             record = self.folder.record()
-            if record and record.status in ("done", "diverged"):
+            if record and record.is_final:
                 self.folder.checkpoint.unlink(missing_ok=True)  # the one that was sent along

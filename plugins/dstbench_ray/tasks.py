@@ -16,9 +16,11 @@ from dstbench_ray.nodes import Conditions, Failed, Started
 from dstbench_ray.results import Apart, Delivery, Shared
 
 TRIES = 3
-"""Of a cell whose process dies while the node lives on. One death may be the doing of a neighbour
-that took all the memory, or of a node about to go down; three are the cell's."""
+"""Number of times that a cell is tried whose process dies while the node lives on. One death may be
+the doing of a neighbour that took all the memory, or of a node about to go down; three are the
+cell's."""
 SECONDS_TO_CANCEL = 10
+"""Time that tasks have to end, once they are cancelled."""
 
 
 @dataclass
@@ -27,9 +29,9 @@ class Turn:
 
     cell: Cell
     latest: Started | None = None
-    """Where it is, or was when its process died."""
+    """The node and machine where the cell is, or was when its process died."""
     deaths: list[str] = field(default_factory=list)
-    """Of its process: the machine of each."""
+    """The machine of each death of its process."""
     delivery: Delivery | None = None
     error: str | None = None
 
@@ -62,14 +64,14 @@ class Tasks:
             "runtime_env": {"env_vars": variables},
         }
         self.turns: dict[Any, Turn] = {}
-        """By their tasks; of those that are not over."""
+        """The turns that are not over, by their tasks."""
 
     def add(self, cell: Cell) -> None:
         turn = Turn(cell)
         self.turns[self._start(turn)] = turn
 
     def ended(self) -> Iterator[Ended]:
-        """Every cell, as soon as its turn is over."""
+        """Each cell, as soon as its turn is over."""
         while self.turns:
             (task, *_), _ = self.ray.wait(list(self.turns), fetch_local=False)
             turn = self.turns[task]
@@ -137,5 +139,5 @@ class Tasks:
 
 
 def _text(error: Exception) -> str:
-    """Its message, without the colours that Ray gives it."""
+    """The message of an error, without the colours that Ray gives it."""
     return Text.from_ansi(str(error)).plain

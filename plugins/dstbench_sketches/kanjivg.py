@@ -19,6 +19,7 @@ from pydantic import Field
 from dstbench.cache import file_digest
 from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
+from dstbench.plugins import require
 from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, Typical, prepare, split
 from dstbench_sketches.sketch import Stroke
 
@@ -48,7 +49,8 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
 
     By Ulrich Apel, CC BY-SA 3.0, https://kanjivg.tagaini.net. Read from the setting ``path``, else
     from the last ``kanjivg/*.zip`` in the folder ``$DSTBENCH_DATA``, else from the release of
-    August 2025 (6,702 characters, 13 MB), which is downloaded once and checked.
+    August 2025 (6,702 characters, 13 MB), which is downloaded once and checked. Needs
+    ``pip install 'dstbench[kanjivg]'``.
     """
 
     name = "kanjivg"
@@ -94,8 +96,10 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
 def read_svg(svg: bytes) -> list[Stroke]:
     """The strokes of a character: every path of an SVG, in the file's units.
 
-    Raises :class:`~dstbench.errors.DataError` for what is not such a file; entities that a file
-    defines are not expanded, but refused.
+    Raises:
+        DataError: for what is not such a file; entities that a file defines are not expanded, but
+            refused.
+        PluginError: if the package svgpathtools is not installed.
     """
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import fromstring
@@ -109,10 +113,9 @@ def read_svg(svg: bytes) -> list[Stroke]:
 
 
 def _strokes(d: str) -> Iterator[Stroke]:
-    from svgpathtools import parse_path
-
+    svgpathtools = require("svgpathtools", "dataset 'kanjivg'", "dstbench[kanjivg]")
     try:
-        path = parse_path(d)
+        path = svgpathtools.parse_path(d)
         strokes = [_points(part) for part in path.continuous_subpaths()] if len(path) else []
     except Exception as error:  # the parser's, of any kind, where the text is nonsense
         raise DataError(f"a path that cannot be read, d={d[:40]!r}: {error}") from error

@@ -148,7 +148,7 @@ def _published(folder: Path, count: int) -> list[Drawing]:
 
 def _arrays(path: Path, count: int) -> list[Drawing]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             points = np.asarray(arrays["points"], dtype=np.float64)
             lengths = np.asarray(arrays["lengths"])
     except Exception as error:  # a damaged archive may fail in any way

@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dstbench.errors import ConfigError, PluginError
+from dstbench.errors import ConfigError
 from dstbench.grid import Cell
+from dstbench.plugins import require
 from dstbench_slurm.turn import Turn
 
 Job = Any
-"""submitit's."""
+"""A job of submitit's."""
 
 COMMANDS = ("sbatch", "squeue", "scancel", "srun")
 TIMEOUTS = 1_000_000
-"""That a job may have. Whether there is any use in another one is for the turn to say."""
+"""Time limits that a job may run into. Whether there is any use in another job, the turn says."""
 
 
 class Cluster:
@@ -39,7 +40,7 @@ class Cluster:
             PluginError: if the package submitit is not installed.
             ConfigError: if there is no Slurm here, or it refuses the jobs.
         """
-        submitit = import_submitit()
+        submitit = require("submitit", "executor 'slurm'", "dstbench[slurm]")
         for command in COMMANDS:
             if shutil.which(command) is None:
                 raise ConfigError(
@@ -55,7 +56,7 @@ class Cluster:
         return jobs
 
     def over(self, jobs: Sequence[Job]) -> list[Job]:
-        """Those that have left a result, or left the queue without one."""
+        """The jobs that have left a result, or left the queue without one."""
         queue = self.queue(jobs)
         files = set(os.listdir(jobs[0].paths.folder))  # a listing is fresh, also over a network
         finished = [job for job in jobs if job.paths.result_pickle.name in files]
@@ -65,7 +66,7 @@ class Cluster:
         return finished + lost
 
     def queue(self, jobs: Sequence[Job]) -> set[str]:
-        """The names of those that are waiting or running; of all where Slurm does not answer."""
+        """The names of the jobs that are waiting or running; of all where Slurm does not answer."""
         command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
         answer = subprocess.run(command, capture_output=True, text=True)
         return {job.job_id for job in jobs} if answer.returncode else set(answer.stdout.split())
@@ -73,16 +74,6 @@ class Cluster:
     def cancel(self, jobs: Sequence[Job]) -> None:
         if jobs:
             subprocess.run(["scancel", *(job.job_id for job in jobs)], capture_output=True)
-
-
-def import_submitit() -> Any:
-    try:
-        import submitit
-    except ImportError as error:
-        raise PluginError(
-            f"executor 'slurm' needs the package submitit ({error}): pip install dstbench[slurm]"
-        ) from None
-    return submitit
 
 
 def parameters(settings: Any, jobs: int) -> dict[str, Any]:

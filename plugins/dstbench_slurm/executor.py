@@ -14,11 +14,11 @@ from dstbench_slurm.cluster import Cluster, Job
 from dstbench_slurm.turn import Turn
 
 FOLDER = "slurm"
-"""Of what jobs write, in the results folder."""
+"""Name of the folder, in the results folder, of what jobs write."""
 OUR_OWN = ("array", "error", "open-mode", "output", "requeue", "no-requeue", "signal")
 """Options of sbatch without which nothing would be heard of jobs, or none resumed."""
 TAIL = 4000
-"""Characters of what a job wrote that are told of it."""
+"""Characters, from the end, of what a lost job wrote that its error repeats."""
 
 
 def _not_our_own(name: str) -> str:
@@ -38,7 +38,7 @@ class Slurm(Executor):
 
     A job that is preempted, that runs into its time limit or whose node dies is queued again, and
     goes on from the cell's checkpoint. Stopping dstbench cancels the jobs. Needs
-    ``pip install dstbench[slurm]``, and nodes that see the results folder. What was tried is a
+    ``pip install 'dstbench[slurm]'``, and nodes that see the results folder. What was tried is a
     Slurm of one machine (22.05), where nodes were killed and jobs preempted.
     """
 

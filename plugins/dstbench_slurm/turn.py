@@ -27,7 +27,7 @@ class Turn:
         self.run_cell = run_cell
         self.threads = threads
         self.minutes = minutes
-        """That a job has."""
+        """Time limit of a job."""
         self.fruitless = 0
         """Jobs in a row that used up their time and left no new checkpoint."""
 

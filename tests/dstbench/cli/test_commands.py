@@ -85,6 +85,11 @@ def in_a_process(*arguments: str) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def methods(leaderboard: Path) -> list[str]:
+    """Those of a leaderboard's CSV, row by row."""
+    return [row["method"] for row in DictReader(leaderboard.read_text().splitlines())]
+
+
 # What was asked wrongly
 
 
@@ -264,12 +269,12 @@ def test_some_cells_at_a_time_and_the_leaderboard_of_all(dstbench: Dstbench, fol
     assert dense.code == 0
     assert "[1/1] toy-net on toy-images, dense S=0, seed 0\n" in dense.err
     table = folder / "results" / "toys" / "leaderboard.csv"
-    assert [row["method"] for row in DictReader(table.open())] == ["dense"]
+    assert methods(table) == ["dense"]
 
     sparse = dstbench("run", "toys.toml", "--skip", "sparsity=0")
     assert sparse.code == 0
     assert "[1/1] toy-net on toy-images, leftmost S=0.5, seed 0\n" in sparse.err
-    assert [row["method"] for row in DictReader(table.open())] == ["dense", "leftmost"]
+    assert methods(table) == ["dense", "leftmost"]
     assert sparse.out == dstbench("run", "toys.toml").out
 
 
@@ -311,7 +316,7 @@ def test_a_sparsifier_that_only_the_command_line_names_joins_the_grid(
     assert joined.code == 0
     assert "[2/2] toy-net on toy-images, magran S=0.5, seed 0\n" in joined.err
     table = folder / "results" / "toys" / "leaderboard.csv"
-    assert [row["method"] for row in DictReader(table.open())] == ["dense", "leftmost", "magran"]
+    assert methods(table) == ["dense", "leftmost", "magran"]
 
 
 def test_a_sparsifier_that_nobody_knows_joins_no_grid(dstbench: Dstbench) -> None:
@@ -408,6 +413,12 @@ def test_a_leaderboard_in_every_format(dstbench: Dstbench) -> None:
     assert "dense" in json.dumps(json.loads(leaderboard("--format", "json")))
     latex = leaderboard("--format", "latex")
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
+    cells = list(DictReader(leaderboard("--per-seed", "--format", "csv").splitlines()))
+    assert [(row["sparsifier"], row["seed"], row["status"]) for row in cells] == [
+        ("dense", "0", "done"),
+        ("leftmost", "0", "done"),
+    ]
+    assert leaderboard("--per-seed").startswith("| cell ")
 
 
 def test_samples_of_a_cell_are_those_that_were_scored(dstbench: Dstbench, folder: Path) -> None:

@@ -111,6 +111,13 @@ def test_a_second_process_does_not_get_the_cell(folder: CellFolder) -> None:
         pass  # a killed process holds nothing
 
 
+def test_what_is_sent_of_a_cell(folder: CellFolder, make_record: MakeRecord) -> None:
+    with folder.locked():
+        folder.write_record(make_record())
+        folder.samples.touch()
+        assert [path.name for path in folder.files()] == ["samples.npy", "record.json"]
+
+
 def test_what_a_killed_process_was_writing_is_cleared_away(folder: CellFolder) -> None:
     (folder.path / "checkpoint.pt.123.partial").write_text("half")
     folder.checkpoint.write_text("whole")

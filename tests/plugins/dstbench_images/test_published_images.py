@@ -1,7 +1,8 @@
 """CelebA-HQ, LSUN bedrooms and Imagenette, in miniature."""
 
-import builtins
 import hashlib
+import re
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from PIL import Image
 
 from dstbench.cache import Cache
 from dstbench.contracts import READY, Availability, Data, Workspace
-from dstbench.errors import DataError
+from dstbench.errors import DataError, PluginError
 
 
 @pytest.fixture
@@ -111,15 +112,9 @@ def test_all_of_a_database(workspace: Workspace, bedrooms: Path) -> None:
 def test_lmdb_is_an_extra(
     workspace: Workspace, bedrooms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = builtins.__import__
-
-    def without_lmdb(name: str, *rest: object) -> object:
-        if name == "lmdb":
-            raise ImportError
-        return original(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without_lmdb)
-    with pytest.raises(DataError, match=r"needs the package lmdb: pip install dstbench\[lsun\]"):
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    message = "dataset 'lsun-bedrooms' needs the package lmdb: pip install 'dstbench[lsun]'"
+    with pytest.raises(PluginError, match=re.escape(message)):
         LSUNBedrooms(LSUNBedrooms.Settings(path=str(bedrooms))).load(workspace)
 
 

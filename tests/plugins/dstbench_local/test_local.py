@@ -117,6 +117,10 @@ def test_who_stops_listening_leaves_no_process_behind(tmp_path: Path) -> None:
     cells = [make_cell("static", 0.5, seed=seed) for seed in (5, 4, 6)]
     running = Local(Local.Settings(jobs=2)).run(Note(tmp_path), cells)
     assert next(running).cell.seed == 5
+    deadline = time.monotonic() + 60
+    while not (tmp_path / cells[1].id).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     running.close()  # type: ignore[attr-defined]
     for process, *_ in notes(cells[:2], tmp_path):
         with pytest.raises(ProcessLookupError):

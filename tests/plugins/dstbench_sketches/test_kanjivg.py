@@ -3,6 +3,8 @@
 import hashlib
 import io
 import os
+import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstbench.contracts import READY, Availability
-from dstbench.errors import DataError
+from dstbench.errors import DataError, PluginError
 
 HEAD = """<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.0//EN" "http://www.w3.org/TR/2001/REC-SVG-20010904/DTD/svg10.dtd" [
@@ -121,6 +123,15 @@ def test_nonsense_is_read_or_refused(nonsense) -> None:
     except DataError:
         return
     assert all(stroke.ndim == 2 and stroke.shape[1] == 2 for stroke in strokes)
+
+
+def test_svgpathtools_is_an_extra(told, tmp_path, monkeypatch) -> None:
+    archive = tmp_path / "kanjivg.zip"
+    archive.write_bytes(release(**characters(20)))
+    monkeypatch.setitem(sys.modules, "svgpathtools", None)
+    message = "dataset 'kanjivg' needs the package svgpathtools: pip install 'dstbench[kanjivg]'"
+    with pytest.raises(PluginError, match=f"^{re.escape(message)}$"):
+        load(told, archive)
 
 
 def test_characters_of_an_archive_without_variants(told, tmp_path) -> None:

@@ -1,0 +1,111 @@
+"""``dstbench run --jobs 2``: what a run in several processes prints, and leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dstbench.store import CellFolder
+
+TASK = """\
+[[tasks]]
+model = "toy-net"
+dataset = "toy-images"
+"""
+BENCHMARK = f"""\
+name = "toys"
+[grid]
+seeds = [0]
+sparsities = [0.5]
+sparsifiers = ["dense", "leftmost"]
+[training]
+steps = 12
+batch_size = 6
+[evaluation]
+extractor = "toy-features"
+samples = 9
+kid_subsets = 2
+{TASK}"""
+ENDLESS = f"""{TASK}
+[tasks.training]
+steps = 1_000_000
+"""
+
+Start = Callable[[str], "subprocess.Popen[str]"]
+
+EXPECTED = ("[", "    toy-features features of ", "written: ", "stopped; the same command goes on ")
+"""Beginnings of the lines on stderr."""
+
+
+@pytest.fixture
+def start(toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts a run of a benchmark, in a process group of its own that hears Ctrl-C."""
+    monkeypatch.chdir(tmp_path)
+    runs = []
+
+    def start(benchmark: str) -> "subprocess.Popen[str]":
+        Path("toys.toml").write_text(benchmark)
+        main = "from dstbench.cli import main; main()"
+        run = subprocess.Popen(
+            [sys.executable, "-c", main, "run", "toys.toml", "--jobs", "2"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        runs.append(run)
+        return run
+
+    yield start
+    for run in runs:
+        run.kill()
+        run.communicate()
+
+
+def check_nothing_else_is_told(stderr: str) -> None:
+    unexpected = [line for line in stderr.splitlines() if not line.startswith(EXPECTED)]
+    assert unexpected == []
+
+
+@pytest.mark.slow
+def test_a_run_that_is_done_ends_without_a_warning(start: Start) -> None:
+    run = start(BENCHMARK)
+    _, stderr = run.communicate(timeout=120)
+    assert run.returncode == 0
+    check_nothing_else_is_told(stderr)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_without_a_warning_and_fails_no_cell(start: Start) -> None:
+    """One of the two processes has had a cell to its end, with all that libraries leave in it."""
+    run = start(BENCHMARK + ENDLESS)
+    deadline = time.monotonic() + 120
+    while len(training := _in_training()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    workers = [claim.pid for folder in training if (claim := folder.claim())]
+    os.killpg(run.pid, signal.SIGINT)
+    _, stderr = run.communicate(timeout=30)
+    assert run.returncode == 130
+    check_nothing_else_is_told(stderr)
+    assert len(workers) == 2
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    for folder in training:
+        assert folder.record() is None
+        assert not folder.is_held()
+        assert folder.claim() is None
+
+
+def _in_training() -> list[CellFolder]:
+    """Folders of the cells without an end that have made a step."""
+    folders = [CellFolder(path) for path in Path("results/toys/cells").glob("*")]
+    claims = {folder: folder.claim() for folder in folders if folder.version() is None}
+    return [folder for folder, claim in claims.items() if claim and claim.step > 12]
