@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 
 from dstbench.errors import SparsityError
-from dstbench.sparsity import schedules, steps
+from dstbench.sparsity import schedules
 from dstbench.sparsity.distribution import active_counts
 from dstbench.sparsity.gradients import GradientRecorder, are_finite
+from dstbench.sparsity.idle import EmptyUpdates, MissedSteps
 from dstbench.sparsity.layers import Layer
 from dstbench.sparsity.optimizers import (
     HeldBack,
@@ -23,10 +23,6 @@ from dstbench.sparsity.optimizers import (
 from dstbench.sparsity.selection import largest
 from dstbench.sparsity.settings import DynamicSparsifierSettings
 from dstbench.sparsity.sparsifier import Sparsifier
-
-STEPS_MISSED = 3
-"""Number of backward passes between which weights change without a step that is heard of, after
-which it is clear that no step will be."""
 
 
 class DynamicSparsifier(Sparsifier, ABC):
@@ -58,8 +54,8 @@ class DynamicSparsifier(Sparsifier, ABC):
         """Number of connections that the latest topology update replaced by others, or added."""
         self._recorder = GradientRecorder()
         self._held_back: HeldBack | None = None
-        self._missed = 0
-        self._empty_updates = 0
+        self._missed_steps = MissedSteps()
+        self._empty_updates = EmptyUpdates()
 
     __init__.__doc__ = Sparsifier.__init__.__doc__
 
@@ -203,23 +199,10 @@ class DynamicSparsifier(Sparsifier, ABC):
         if not self._moves:
             return
         if layer is self.layers[0]:
-            self._look_for_missed_steps(layer)
+            self._missed_steps.look(layer, self._keeper.writes)
         may_change = layer.density < 1 or self._changes_counts
         if may_change and self._looks_at(self.step + 1):
             self._recorder.record(layer, gradient, dense=self.needs_dense_gradient)
-
-    def _look_for_missed_steps(self, layer: Layer) -> None:
-        """Raise where weights are trained by what no torch optimizer's ``step()`` does."""
-        by_step = steps.under_way() > 0  # LBFGS looks at several points within one
-        self._missed += not by_step and self._keeper.writes.weight_was_written(layer)
-        self._keeper.writes.note_weight(layer)
-        if self._missed >= STEPS_MISSED:
-            raise SparsityError(
-                f"{layer.name} has changed {self._missed} times without a step() of a torch "
-                "optimizer that holds all masked weights, so that no topology update would ever "
-                "come; attach the sparsifier to the optimizer whose step() the training loop calls "
-                "(of a wrapper, its .optimizer or .base_optimizer)"
-            )
 
     def _step_begins(self, optimizer: torch.optim.Optimizer) -> None:
         if self._moves and self.settings.update_replaces_step and self.updates_at(self.step + 1):
@@ -228,7 +211,7 @@ class DynamicSparsifier(Sparsifier, ABC):
     @torch.no_grad()
     def _step_taken(self, trained: Sequence[Layer]) -> None:
         super()._step_taken(trained)
-        self._missed = 0
+        self._missed_steps.clear()
         if self._held_back:
             self._held_back.give_back()
             self._held_back = None
@@ -278,9 +261,9 @@ class DynamicSparsifier(Sparsifier, ABC):
 
     def _update_topology(self, ready: Sequence[Layer]) -> None:
         if not ready and self.sparse_layers:
-            self._warn_of_empty_updates()
+            self._empty_updates.tell(self.step)
             return
-        self._empty_updates = 0
+        self._empty_updates.clear()
         rate = self.prune_rate_at(self.step)
         if not 0 <= rate <= 1:
             raise SparsityError(
@@ -299,24 +282,6 @@ class DynamicSparsifier(Sparsifier, ABC):
         self.updated_at = self.step
         if self.on_topology_update:
             self.on_topology_update(self.step, self.connections_changed)
-
-    def _warn_of_empty_updates(self) -> None:
-        self._empty_updates += 1
-        if self._empty_updates == 2:
-            raise SparsityError(
-                f"no layer had what the topology updates until step {self.step} need, twice in "
-                "succession: "
-                + (
-                    "there was no new gradient at the steps that they follow (step() called twice "
-                    "after one backward pass?)"
-                    if self.needs_dense_gradient
-                    else "all masked weights are frozen"
-                )
-            )
-        warnings.warn(
-            f"the topology update after step {self.step} is left out: no layer has what it needs",
-            stacklevel=2,
-        )
 
     def _drop_and_grow(self, layer: Layer, prune_rate: float, count: int) -> int:
         """Give a layer ``count`` connections, some of them others than before; the number of those

@@ -208,3 +208,33 @@ class Layer:
     def has_dense_gradient(self) -> bool:
         """Whether :attr:`dense_gradient` is there."""
         return self._dense_gradient is not None
+
+
+def allot(layers: Sequence[Layer], counts: Mapping[str, int]) -> None:
+    """Set the number of connections of each layer, by its name, before masks are chosen.
+
+    Raises:
+        SparsityError: if it is none of all layers.
+    """
+    if not sum(counts.values()):
+        raise SparsityError(
+            f"none of the {sum(layer.mask.numel() for layer in layers)} sparsifiable weights would "
+            "be active; a lower sparsity leaves some"
+        )
+    for layer in layers:
+        layer.allot(counts[layer.name])
+
+
+def whole_masks(layers: Sequence[Layer], saved: Mapping[str, Tensor], total: int) -> list[Tensor]:
+    """A mask for each layer: the saved one of its name, or all connections where none was saved.
+
+    Raises:
+        SparsityError: if they are not masks of these layers with ``total`` active connections.
+    """
+    names = {layer.name for layer in layers}
+    masks = [saved.get(each.name, torch.ones_like(each.mask)) for each in layers]
+    shapes = all(mask.shape == each.mask.shape for mask, each in zip(masks, layers, strict=True))
+    active = sum(int(mask.count_nonzero()) for mask in masks)
+    if not (shapes and saved.keys() <= names and active == total):
+        raise SparsityError("the saved masks are not of this network at this sparsity")
+    return masks

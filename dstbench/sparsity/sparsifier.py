@@ -15,7 +15,7 @@ from dstbench.sparsity.attachment import check_attachable
 from dstbench.sparsity.distribution import active_counts
 from dstbench.sparsity.gradients import take_dense_gradients
 from dstbench.sparsity.keeper import MaskKeeper, kept_weights
-from dstbench.sparsity.layers import Layer, matching, sparsifiable_weights
+from dstbench.sparsity.layers import Layer, allot, matching, sparsifiable_weights, whole_masks
 from dstbench.sparsity.replicas import Replicas
 from dstbench.sparsity.selection import largest, random_scores
 from dstbench.sparsity.settings import SparsifierSettings
@@ -129,13 +129,10 @@ class Sparsifier:
         masked = self.masked_names(weights, keep_dense)
         weights = {name: weight for name, weight in weights.items() if name in masked}
         check_attachable(weights, optimizer, averaged, kept_weights())
-        again = bool(self.layers)
-        if again and {n: id(w) for n, w in weights.items()} != {
-            layer.name: id(layer.weight) for layer in self.layers
-        }:
-            raise SparsityError("this sparsifier was attached to other weights; make another one")
-        if not again:
+        if not self.layers:
             self._begin(model, weights, backward)
+        elif [id(layer.weight) for layer in self.layers] != [id(w) for w in weights.values()]:
+            raise SparsityError("this sparsifier was attached to other weights; make another one")
         self._keeper = MaskKeeper(
             self.layers,
             optimizer,
@@ -277,19 +274,13 @@ class Sparsifier:
             self._is_loading = False
         if missing:
             raise SparsityError(f"the saved state has no {', '.join(sorted(missing))}")
-        masks: Mapping[str, Tensor] = state["masks"]
-        shapes = {layer.name: layer.mask.shape for layer in self.layers}
-        of_this_network = all(shapes.get(name) == mask.shape for name, mask in masks.items())
-        counts = {layer.name: layer.mask.numel() for layer in self.layers}
-        counts |= {name: int(mask.count_nonzero()) for name, mask in masks.items()}
-        if not of_this_network or sum(counts.values()) != self._total_at(state):
-            raise SparsityError("the saved masks are not of this network at this sparsity")
+        masks = whole_masks(self.layers, state["masks"], self._total_at(state))
         self.step = state["step"]
         self.count_history = [(step, dict(counts)) for step, counts in state["counts"]]
         self._rng.set_state(state["rng"].cpu())
-        for layer in self.layers:
-            layer.allot(counts[layer.name])
-            layer.replace_mask(masks.get(layer.name, torch.ones_like(layer.mask)))
+        for layer, mask in zip(self.layers, masks, strict=True):
+            layer.allot(int(mask.count_nonzero()))
+            layer.replace_mask(mask)
             self._keeper.mask_anew(layer)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -342,13 +333,7 @@ class Sparsifier:
     @torch.no_grad()
     def _choose_first_masks(self) -> None:
         counts = self._first_counts({each.name: tuple(each.weight.shape) for each in self.layers})
-        if not sum(counts.values()):
-            raise SparsityError(
-                f"at S = {self.sparsity:g} none of the {self.sparsifiable} sparsifiable weights "
-                "would be active; a lower sparsity leaves some"
-            )
-        for layer in self.layers:
-            layer.allot(counts[layer.name])
+        allot(self.layers, counts)
         for layer in self.sparse_layers:
             scores = self.first_scores(layer, self._rng)
             layer.replace_mask(self.select_mask(layer, torch.zeros_like(layer.mask), scores))
