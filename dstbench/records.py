@@ -61,6 +61,9 @@ class Counts(_Part):
     active_parameters: int
     sparsifiable: int
     active_sparsifiable: int
+    """Number of sparsifiable weights that are active at the end of the training."""
+    mean_active_sparsifiable: float
+    """The same, averaged over the steps of the training."""
     inference_flops: float
     """FLOPs of one denoiser call on one example, under masks."""
     dense_inference_flops: float
@@ -72,8 +75,13 @@ class Counts(_Part):
 
     @property
     def sparsity(self) -> float:
-        """Fraction of the sparsifiable weights that are zero."""
+        """Fraction of the sparsifiable weights that are zero at the end of the training."""
         return 1 - self.active_sparsifiable / self.sparsifiable
+
+    @property
+    def mean_sparsity(self) -> float:
+        """The same, averaged over the steps of the training."""
+        return 1 - self.mean_active_sparsifiable / self.sparsifiable
 
     @property
     def whole_model_sparsity(self) -> float:

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from dstbench.counting.flops import Flops, FlopsByWeight, flops_by_weight, training_flops
+from dstbench.errors import CountingError
 from dstbench.records import Counts
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
-from dstbench.sparsity.layers import matching
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSet
         CountingError: for a masked weight whose use in the network cannot be followed.
         SparsityError: where the sparsifier could not be attached to such a network.
     """
-    active = _active(network, sparsifier)
+    phases = _phases(network, sparsifier, training.steps)
+    active = phases[-1].active
     sizes = {name: prod(network.shapes[name]) for name in active}
-    flops = network.flops.under({name: active[name] / sizes[name] for name in active})
+    flops = [network.flops.under(_densities(phase.active, sizes)) for phase in phases]
     masked = sum(sizes.values()) - sum(active.values())
     size, steps = training.batch_size, training.steps
-    dense_steps = sparsifier.dense_gradient_steps(steps) if sparsifier else 0
-    dense_batch = 3 * flops.dense * size
+    dense_batch = 3 * flops[-1].dense * size
     by_gradient = sparsifier and sparsifier.needs_initial_gradient and sparsifier.sparsity
     before_training = dense_batch if by_gradient else 0.0
     return Counts(
@@ -76,12 +76,74 @@ def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSet
         active_parameters=network.parameters - masked,
         sparsifiable=sum(sizes.values()),
         active_sparsifiable=sum(active.values()),
-        inference_flops=flops.masked,
-        dense_inference_flops=flops.dense,
-        sample_flops=flops.masked * network.calls_per_sample,
-        training_flops=before_training + training_flops(flops, size, steps, dense_steps),
+        mean_active_sparsifiable=sum(p.steps * sum(p.active.values()) for p in phases) / steps,
+        inference_flops=flops[-1].masked,
+        dense_inference_flops=flops[-1].dense,
+        sample_flops=flops[-1].masked * network.calls_per_sample,
+        training_flops=before_training
+        + sum(
+            training_flops(of_phase, size, phase.steps, phase.dense_gradient_steps)
+            for phase, of_phase in zip(phases, flops, strict=True)
+        ),
         dense_training_flops=dense_batch * steps,
     )
+
+
+def check_claims(network: Network, sparsifier: Sparsifier, denoiser: nn.Module) -> None:
+    """Recount what was trained: masks against counts, stored weights against masks.
+
+    ``denoiser`` is what is kept and sampled from.
+
+    Raises:
+        SparsityError: where a mask holds another number of connections than is said, or a weight
+            is not zero outside its mask.
+        CountingError: where more weights are stored than are said to be active, or more or fewer
+            are active than the cell's sparsity asks for.
+    """
+    sparsifier.verify()
+    active = _active(network, sparsifier)
+    for name, count in active.items():
+        stored = int(denoiser.get_parameter(name).count_nonzero())
+        if stored > count:
+            raise CountingError(
+                f"{stored} weights of {name} are stored, where {count} are said to be active"
+            )
+    total, size = sum(active.values()), sum(prod(network.shapes[name]) for name in active)
+    asked = round(sparsifier.final_density * size)
+    if sparsifier.exact_sparsity and total != asked:
+        raise CountingError(
+            f"{total:,} of {size:,} sparsifiable weights are active, where {asked:,} would be "
+            f"right for a density of {sparsifier.final_density:g}; a method whose masks have a "
+            "structure that does not allow every number says so by exact_sparsity = False"
+        )
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Steps of a training between which no layer's number of active weights changes."""
+
+    steps: int
+    dense_gradient_steps: int
+    active: Mapping[str, int]
+
+
+def _phases(network: Network, sparsifier: Sparsifier | None, steps: int) -> list[_Phase]:
+    if sparsifier is None:
+        return [_Phase(steps, 0, _active(network, None))]
+    starts = sparsifier.count_history or list(sparsifier.count_phases(_masked(network, sparsifier)))
+    ends = [start for start, _ in starts[1:]] + [steps]
+    return [
+        _Phase(
+            end - start,
+            sparsifier.dense_gradient_steps(end) - sparsifier.dense_gradient_steps(start),
+            active,
+        )
+        for (start, active), end in zip(starts, ends, strict=True)
+    ]
+
+
+def _densities(active: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, float]:
+    return {name: count / sizes[name] for name, count in active.items()}
 
 
 def sparsifiable_flops(network: Network, sparsifier: Sparsifier | None) -> Flops:
@@ -100,7 +162,10 @@ def _active(network: Network, sparsifier: Sparsifier | None) -> dict[str, int]:
         return {name: prod(shape) for name, shape in network.shapes.items()}
     if sparsifier.layers:
         return {layer.name: layer.active for layer in sparsifier.layers}
-    left_dense = matching(network.shapes, sparsifier.settings.keep_dense)
-    return sparsifier.layer_counts(
-        {name: shape for name, shape in network.shapes.items() if name not in left_dense}
-    )
+    *_, (_, active) = sparsifier.count_phases(_masked(network, sparsifier))
+    return active
+
+
+def _masked(network: Network, sparsifier: Sparsifier) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights that the sparsifier masks."""
+    return {name: network.shapes[name] for name in sparsifier.masked_names(network.shapes)}

@@ -20,7 +20,7 @@ from dstbench import metrics
 from dstbench.cache import digest
 from dstbench.cell import DENSE, Cell
 from dstbench.contracts import Data, Dataset, FeatureExtractor, Features, Model, Workspace
-from dstbench.counting.counts import count, measure
+from dstbench.counting.counts import check_claims, count, measure
 from dstbench.errors import PluginError, StoreError
 from dstbench.execution.training import Trainer
 from dstbench.plugins.plugin import Kind
@@ -59,11 +59,13 @@ class Pipeline:
         network = measure(denoiser, sparsifiable, inputs, model.calls_per_sample)
         if folder.checkpoint.exists():
             trainer.load(folder.checkpoint)
-        counts = count(network, sparsifier, training)
 
         self._announce_updates(cell, sparsifier)
         trainer.train(folder, lambda step, loss: self._on_step(cell, folder, step, loss))
         folder.write_denoiser(trainer.averaged.module)
+        if sparsifier:
+            check_claims(network, sparsifier, trainer.averaged.module)
+        counts = count(network, sparsifier, training)
 
         start = time.perf_counter()
         samples = self._sample(model, trainer.averaged.module, cell, evaluation.samples)

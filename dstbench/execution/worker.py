@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cloudpickle
@@ -41,6 +42,11 @@ class RunOptions:
     """CPU threads of each process that an executor starts; ``None``: left to the executor."""
     minutes: float | None = None
     """Time limit of a cell, which ends its process; ``None``: no limit."""
+
+
+_turn = Lock()
+"""The turn of a thread to run a cell: weights and dropout are drawn from generators that all
+threads of a process share, so that cells are run one after another in each process."""
 
 
 class Worker:
@@ -109,7 +115,7 @@ class Worker:
             StoreError: if nothing can be written there.
         """
         folder = self.store.cell(cell)
-        with folder.locked():
+        with _turn, folder.locked():
             if not self._is_as_it_was(cell, folder):
                 return
             if folder.timeout_traceback():

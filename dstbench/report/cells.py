@@ -73,6 +73,8 @@ def _row(record: Record, settings: Mapping[str, Any]) -> dict[str, Any]:
         "status": record.status,
         "reason": record.reason or None,
         **{_SECONDS.get(name, name): value for name, value in parts.items()},
+        "final_sparsity": counts and counts.sparsity,
+        "mean_sparsity": counts and counts.mean_sparsity,
         "whole_model_sparsity": counts and counts.whole_model_sparsity,
         "peak_memory_bytes": record.peak_memory,
         "validation_loss": record.validation_loss,

@@ -110,9 +110,7 @@ class Table:
             "variant": self.variant,
             "method": row.method,
             "sparsity": row.sparsity,
-            "whole_model_sparsity": _mean(
-                record.counts.whole_model_sparsity for record in row.done if record.counts
-            ),
+            **_sparsities(row),
             "seeds": len(row.done),
             "failed": len(row.unfinished) - len(row.skipped),
             "skipped": len(row.skipped),
@@ -170,6 +168,10 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     Of every score (``fid``, ``kid``, ``inception_score``, ``precision``, ``recall``) there are
     ``_mean``, ``_std`` (sample standard deviation, ddof = 1) and ``_n`` over the seeds whose cell
     finished, and ``_difference`` and ``_p`` as :func:`paired_difference` to dense gives them.
+
+    ``sparsity`` is what was asked for; ``final_sparsity`` is the fraction of the sparsifiable
+    weights that were zero at the end of the training, ``mean_sparsity`` the same averaged over its
+    steps, ``whole_model_sparsity`` the fraction of all parameters at the end.
 
     Parameters and FLOPs are means over seeds, times (seconds) and memory (bytes) too; ``_ratio`` is
     relative to dense. For parameters and FLOPs dense is the same network without masks; for what
@@ -260,6 +262,15 @@ def _rows(records: Sequence[Record]) -> list[Row]:
         for method, distinction in zip(variants, distinctions(list(variants.values())), strict=True)
         for sparsity in sorted(s for name, of, s in cells if (name, of) == (sparsifier, method))
     ]
+
+
+def _sparsities(row: Row) -> dict[str, float]:
+    counts = [record.counts for record in row.done if record.counts]
+    return {
+        "final_sparsity": _mean(c.sparsity for c in counts),
+        "mean_sparsity": _mean(c.mean_sparsity for c in counts),
+        "whole_model_sparsity": _mean(c.whole_model_sparsity for c in counts),
+    }
 
 
 def _counts(row: Row) -> dict[str, float]:

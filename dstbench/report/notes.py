@@ -12,6 +12,20 @@ from dstbench.report.leaderboard import METRICS, Table, machines
 
 SIGNIFICANCE = 0.05
 
+ROUNDING = 0.001
+"""Difference of two sparsities below which the numbers of connections are but rounded."""
+
+
+def told_sparsities(table: Table) -> dict[str, str]:
+    """Column titles, and names in the table's frame, of sparsities that are not everywhere the one
+    that was asked for."""
+    frame = table.frame
+    return {
+        title: name
+        for title, name in (("final S", "final_sparsity"), ("mean S", "mean_sparsity"))
+        if ((frame[name] - frame["sparsity"]).abs() > ROUNDING).any()
+    }
+
 
 def _skipped(table: Table) -> str:
     """All there is to say of a table whose cells were all skipped."""
@@ -42,10 +56,7 @@ def _notes(table: Table) -> Iterator[str]:
         yield _LEGEND if table.dense else "Best in bold."
     if untrained := _untrained(table):
         yield untrained
-    yield (
-        "S is the fraction of the sparsifiable weights that are zero, whole-model S that of all "
-        "parameters; (×): relative to dense."
-    )
+    yield _meaning_of_s(table)
     yield (
         "Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are "
         f"those of one denoiser call{_calls_per_sample(table)}; decoder not included."
@@ -64,6 +75,18 @@ _LEGEND = (
     "but within noise or with too few seeds to tell, ▼ worse by more than noise (two-sided paired "
     f"t-test at {SIGNIFICANCE:.0%}, not corrected for the number of comparisons)."
 )
+
+
+def _meaning_of_s(table: Table) -> str:
+    told = told_sparsities(table)
+    asked = "S is the fraction of the sparsifiable weights that are zero"
+    if told:
+        asked = "S is the fraction of the sparsifiable weights that was to be zero"
+    final = ", final S that which is zero at the end of the training" if "final S" in told else ""
+    mean = ", mean S the average over its steps" if "mean S" in told else ""
+    if mean and not final:
+        mean = ", mean S the average over the training's steps"
+    return f"{asked}{final}{mean}, whole-model S that of all parameters; (×): relative to dense."
 
 
 def _untrained(table: Table) -> str | None:

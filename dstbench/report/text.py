@@ -11,7 +11,7 @@ from tabulate import tabulate
 from dstbench.records import Record
 from dstbench.report.formatting import _decimals, _fixed, escape_markdown, scaled, with_ratio
 from dstbench.report.leaderboard import METRICS, Metric, Table, leaderboard, tables
-from dstbench.report.notes import SIGNIFICANCE, _notes, _skipped
+from dstbench.report.notes import SIGNIFICANCE, _notes, _skipped, told_sparsities
 
 Format = Literal["markdown", "csv", "latex", "json"]
 
@@ -52,6 +52,8 @@ def _columns(table: Table) -> Iterator[_Column]:
     frame = table.frame
     yield _Column("method", [_Entry(method) for method in frame["method"]])
     yield _Column("S", [_Entry(f"{sparsity:g}") for sparsity in frame["sparsity"]])
+    for title, name in told_sparsities(table).items():
+        yield _Column(title, [_Entry(_fixed(v, 3)) for v in frame[name]])
     yield _Column("whole-model S", [_Entry(_fixed(v, 3)) for v in frame["whole_model_sparsity"]])
     yield _Column("seeds", [_Entry(str(seeds)) for seeds in frame["seeds"]])
     for metric in METRICS:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from dstbench.errors import SparsityError
 from dstbench.sparsity import schedules
-from dstbench.sparsity.layers import Layer, apply_mask_
-from dstbench.sparsity.optimizers import start_second_moments_at_mean
-from dstbench.sparsity.schedules import Schedule
+from dstbench.sparsity.distribution import active_counts
+from dstbench.sparsity.gradients import GradientRecorder, are_finite
+from dstbench.sparsity.idle import EmptyUpdates, MissedSteps
+from dstbench.sparsity.layers import Layer
+from dstbench.sparsity.optimizers import (
+    HeldBack,
+    refuse_coded_state,
+    start_second_moments_at_mean,
+)
 from dstbench.sparsity.selection import largest
+from dstbench.sparsity.settings import DynamicSparsifierSettings
 from dstbench.sparsity.sparsifier import Sparsifier
 
 
@@ -28,42 +34,28 @@ class DynamicSparsifier(Sparsifier, ABC):
     dropped, and as many connections grown among all that are not kept (Evci et al. 2020,
     Algorithm 1). One that is dropped and grown again in the same update keeps its value and
     optimizer state; any other grown connection starts at zero.
+
+    A method may also change how many connections there are: all of them together
+    (:meth:`density_at`), or those of each layer (:meth:`counts_after_update`).
     """
 
     needs_dense_gradient: ClassVar[bool] = False
-    """Whether :meth:`growth_scores` finds the gradient of all connections in
-    ``layer.dense_gradient``; the steps before an update then cost more."""
+    """Whether :meth:`growth_scores` and :meth:`observe` find the gradient of all connections in
+    ``layer.dense_gradient``; the steps that compute it cost more."""
 
-    class Settings(Sparsifier.Settings):
-        prune_rate: float = Field(
-            0.5, ge=0, le=1, description="fraction of a layer's active weights that an update drops"
-        )
-        prune_schedule: Schedule = Field(
-            "cosine", description="how the prune rate falls until exploration stops"
-        )
-        exploration_frequency: int = Field(
-            100, ge=1, description="optimizer steps between two topology updates"
-        )
-        stop_fraction: float = Field(
-            0.75, ge=0, le=1, description="fraction of the training after which exploration stops"
-        )
-        grown_state: Literal["zero", "mean", "keep"] = Field(
-            "zero",
-            description="optimizer state of grown weights: zero (Adam's first updates of them are "
-            "then up to 3.2 times the learning rate, because its step count is large already), "
-            "mean (zero, but the second moment is the layer's mean: small first updates), "
-            "keep (whatever was left there when the connection was dropped)",
-        )
+    class Settings(DynamicSparsifierSettings, Sparsifier.Settings):
+        pass
 
     def __init__(self, sparsity: float, *, total_steps: int, seed: int = 0, **settings: Any):
         super().__init__(sparsity, total_steps=total_steps, seed=seed, **settings)
         self.updated_at = 0
         """Optimizer step that the latest topology update followed; 0: none yet."""
         self.connections_changed = 0
-        """Number of connections that the latest topology update replaced by others."""
-        self._accumulated: dict[str, tuple[Tensor, Tensor]] = {}
-        """Gradient of each layer in a step before an update, and the sum of all its elements over
-        the micro-batches so far; by parameter name."""
+        """Number of connections that the latest topology update replaced by others, or added."""
+        self._recorder = GradientRecorder()
+        self._held_back: HeldBack | None = None
+        self._missed_steps = MissedSteps()
+        self._empty_updates = EmptyUpdates()
 
     __init__.__doc__ = Sparsifier.__init__.__doc__
 
@@ -71,8 +63,9 @@ class DynamicSparsifier(Sparsifier, ABC):
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
         """Scores in the shape of ``layer.weight``; connections with the highest are grown.
 
-        Scores of active connections that are kept are ignored. All randomness comes from ``rng``,
-        which is on the weight's device.
+        Scores of active connections that are kept are ignored. A layer in which an update grows
+        nothing is not asked for (see :meth:`observe`). All randomness comes from ``rng``, which is
+        on the weight's device.
         """
 
     def survival_scores(self, layer: Layer) -> Tensor:
@@ -86,6 +79,17 @@ class DynamicSparsifier(Sparsifier, ABC):
             and step < self.settings.stop_fraction * self.total_steps
         )
 
+    def observes_at(self, step: int) -> bool:
+        """Whether :meth:`observe` is called after optimizer step ``step`` (the first is 1)."""
+        return False
+
+    def observe(self, layer: Layer, step: int) -> None:
+        """See a layer after a step for which :meth:`observes_at` asks, before its update if there
+        is one: for methods with a memory, of gradients for example.
+
+        With :attr:`needs_dense_gradient`, ``layer.dense_gradient`` is there.
+        """
+
     def prune_rate_at(self, step: int) -> float:
         """The fraction (0 to 1) of each layer's active weights that the update after ``step``
         drops."""
@@ -93,100 +97,210 @@ class DynamicSparsifier(Sparsifier, ABC):
         initial = self.settings.prune_rate
         return schedules.prune_rate_at(self.settings.prune_schedule, initial, progress)
 
+    def density_at(self, step: int) -> float:
+        """The density of the sparsifiable weights after the update at ``step``; 0: of the first
+        mask.
+
+        A method that changes it says how here, for every step at which it has an update; the
+        density is 1 − S (:attr:`sparsity`) at the end, or the leaderboard says what it is.
+        """
+        return 1 - self.sparsity
+
+    def counts_after_update(self, step: int) -> Mapping[str, int]:
+        """Number of connections that each layer has after the update at ``step``, by name.
+
+        They follow from :meth:`density_at` and the layer distribution, and stay as they are where
+        the density does. A method that moves connections from one layer to another says how many
+        each has here; :attr:`layers` are as they were before the update.
+        """
+        if self.density_at(step) == self.density_at(self.updated_at):
+            return {layer.name: layer.active for layer in self.layers}
+        return self._counts_at({each.name: each.mask.shape for each in self.layers}, step)
+
+    def count_phases(
+        self, shapes: Mapping[str, Sequence[int]]
+    ) -> Iterator[tuple[int, dict[str, int]]]:
+        density = self.density_at(0)
+        yield 0, self._counts_at(shapes, 0)
+        for step in filter(self.updates_at, range(1, self.total_steps + 1)):
+            if self.density_at(step) != density:
+                density = self.density_at(step)
+                yield step, self._counts_at(shapes, step)
+
     def dense_gradient_steps(self, steps: int) -> int:
         if not (self.needs_dense_gradient and self.sparsity):
             return 0
-        return sum(map(self.updates_at, range(1, steps + 1)))
+        return sum(map(self._looks_at, range(1, steps + 1)))
 
     def state_dict(self) -> dict[str, Any]:
-        counters = {"updates": self.topology_updates, "skipped": self.skipped_updates}
-        return super().state_dict() | counters
+        return super().state_dict() | {
+            "updates": self.topology_updates,
+            "skipped": self.skipped_updates,
+            "updated_at": self.updated_at,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.topology_updates = state["updates"]
         self.skipped_updates = state["skipped"]
+        self.updated_at = state["updated_at"]
+
+    @property
+    def final_density(self) -> float:
+        if self.layers:  # an update may have been skipped
+            return self.density_at(self.updated_at)
+        updates = filter(self.updates_at, range(self.total_steps, 0, -1))
+        return self.density_at(next(updates, 0))
+
+    def _looks_at(self, step: int) -> bool:
+        """Whether something is done after that step for which gradients are looked at."""
+        return self.updates_at(step) or self.observes_at(step)
+
+    def _counts_at(self, shapes: Mapping[str, Sequence[int]], step: int) -> dict[str, int]:
+        density = self.density_at(step)
+        if not 0 < density <= 1:
+            raise SparsityError(
+                f"{type(self).__name__}.density_at({step}) is {density}; a density is above 0, and "
+                "at most 1"
+            )
+        if density == 1 - self.sparsity:
+            return self.layer_counts(shapes)
+        return active_counts(shapes, 1 - density, self.settings.distribution)
+
+    def _first_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        return self._counts_at(shapes, 0)
+
+    def _total_at(self, state: Mapping[str, Any]) -> int:
+        density = self.density_at(state["updated_at"])
+        if density == self.density_at(self.updated_at):
+            return self.active
+        shapes = {each.name: tuple(each.mask.shape) for each in self.layers}
+        return sum(self._counts_at(shapes, state["updated_at"]).values())
+
+    def _keeps_inactive_state(self) -> bool:
+        kept: bool = self.settings.grown_state == "keep"
+        return kept
+
+    @property
+    def _changes_counts(self) -> bool:
+        """Whether the method changes how many connections layers have."""
+        cls = type(self)
+        return (
+            cls.density_at is not DynamicSparsifier.density_at
+            or cls.counts_after_update is not DynamicSparsifier.counts_after_update
+        )
+
+    @property
+    def _moves(self) -> bool:
+        """Whether there is anything to update: not at S = 0."""
+        return self.sparsity > 0
 
     def _gradient_accumulated(self, layer: Layer, gradient: Tensor) -> None:
-        if self.updates_at(self.step + 1):
-            earlier, total = self._accumulated.get(layer.name, (None, 0))
-            if earlier is not gradient:  # it was reset: the optimizer's step was left out
-                del layer.dense_gradient
-                total = 0
-            self._accumulated[layer.name] = gradient, total + gradient.sum()
-            if self.needs_dense_gradient:
-                self._accumulate_dense_gradient(layer, gradient)
-        super()._gradient_accumulated(layer, gradient)
+        if not self._moves:
+            return
+        if layer is self.layers[0]:
+            self._missed_steps.look(layer, self._keeper.writes)
+        may_change = layer.density < 1 or self._changes_counts
+        if may_change and self._looks_at(self.step + 1):
+            self._recorder.record(layer, gradient, dense=self.needs_dense_gradient)
 
-    def _accumulate_dense_gradient(self, layer: Layer, gradient: Tensor) -> None:
-        if not layer.has_dense_gradient:
-            layer.dense_gradient = torch.empty_like(layer.weight).copy_(gradient)
-        else:  # the active weights' gradient holds the earlier micro-batches already
-            apply_mask_(layer.dense_gradient, ~layer.mask)
-            layer.dense_gradient.add_(gradient)
+    def _step_begins(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._moves and self.settings.update_replaces_step and self.updates_at(self.step + 1):
+            self._held_back = HeldBack(optimizer)
 
     @torch.no_grad()
-    def _after_optimizer_step(self, *_: Any) -> None:
-        super()._after_optimizer_step()
-        if self.sparse_layers and self.updates_at(self.step):
-            if self._gradients_are_finite():
-                self._update_topology()
-            else:
-                self.skipped_updates += 1
-            self._accumulated.clear()
-            for layer in self.sparse_layers:
-                del layer.dense_gradient
+    def _step_taken(self, trained: Sequence[Layer]) -> None:
+        super()._step_taken(trained)
+        self._missed_steps.clear()
+        if self._held_back:
+            self._held_back.give_back()
+            self._held_back = None
+        if not self._moves:
+            return
+        if len(trained) < len(self.layers):
+            raise SparsityError(
+                f"an optimizer has taken a step with {len(trained)} of the {len(self.layers)} "
+                "masked weights; a topology update follows the step of one optimizer that trains "
+                "all of them: put them into one, or attach a sparsifier to each"
+            )
+        if self.settings.grown_state != "keep" and not self.topology_updates:
+            for layer in self.layers:
+                refuse_coded_state(self._keeper.optimizer, layer.name, layer.weight)
+        if self._looks_at(self.step):
+            self._look()
+            self._recorder.clear(self.layers)
 
-    def _optimizer_moves_inactive_weights(self) -> bool:
-        kept_moments = self.settings.grown_state == "keep"
-        return kept_moments or super()._optimizer_moves_inactive_weights()
+    def _look(self) -> None:
+        """Observe, and update the topology, if all gradients are finite."""
+        replicas, device = self._replicas, self.layers[0].weight.device
+        if not replicas.all(self._gradients_are_finite(), device):
+            self.skipped_updates += self.updates_at(self.step)
+            return
+        if self.needs_dense_gradient:
+            replicas.average_(
+                layer.dense_gradient for layer in self.layers if layer.has_dense_gradient
+            )
+        ready = [layer for layer in self.layers if self._is_ready(layer)]
+        if self.observes_at(self.step):
+            for layer in ready:
+                self.observe(layer, self.step)
+        if self.updates_at(self.step):
+            self._update_topology(ready)
 
     def _gradients_are_finite(self) -> bool:
         """Whether all gradients are finite, those of inactive connections too, which the optimizer
         never sees."""
-        groups = self._optimizer.param_groups
-        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        norms = torch._foreach_norm(gradients) if gradients else ()
-        sums = [total for _, total in self._accumulated.values()]
-        return all(bool(total.isfinite()) for total in (*sums, *norms))
+        return are_finite(self._keeper.optimizer) and self._recorder.all_finite
 
-    def _update_topology(self) -> None:
+    def _is_ready(self, layer: Layer) -> bool:
+        """Whether the layer has what an update needs."""
+        if layer.density == 1 and not self._changes_counts:
+            return False
+        trained = layer.weight.requires_grad
+        return trained and (layer.has_dense_gradient or not self.needs_dense_gradient)
+
+    def _update_topology(self, ready: Sequence[Layer]) -> None:
+        if not ready and self.sparse_layers:
+            self._empty_updates.tell(self.step)
+            return
+        self._empty_updates.clear()
         rate = self.prune_rate_at(self.step)
         if not 0 <= rate <= 1:
             raise SparsityError(
                 f"{type(self).__name__}.prune_rate_at({self.step}) is {rate}; a prune rate is a "
                 "fraction, from 0 to 1"
             )
+        self.verify()
+        counts = dict(self.counts_after_update(self.step))
+        before = {layer.name: layer.active for layer in self.layers}
         self.connections_changed = sum(
-            self._drop_and_grow(each, rate) for each in self.sparse_layers
+            self._drop_and_grow(layer, rate, counts[layer.name]) for layer in ready
         )
+        if any(layer.active != before[layer.name] for layer in self.layers):
+            self.count_history.append((self.step, {each.name: each.active for each in self.layers}))
         self.topology_updates += 1
         self.updated_at = self.step
         if self.on_topology_update:
             self.on_topology_update(self.step, self.connections_changed)
 
-    def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
-        """Replace connections of one layer by others, and return their number."""
-        count = round(prune_rate * layer.active)
-        frozen = not layer.weight.requires_grad
-        untrained = self.needs_dense_gradient and not layer.has_dense_gradient
-        if count == 0 or frozen or untrained:
+    def _drop_and_grow(self, layer: Layer, prune_rate: float, count: int) -> int:
+        """Give a layer ``count`` connections, some of them others than before; the number of those
+        that it did not have."""
+        staying = min(layer.active, count)
+        dropped = round(prune_rate * staying)
+        if dropped == 0 and count == layer.active:
             return 0
-        kept = largest(self.survival_scores(layer), layer.mask, layer.active - count)
-        mask = self.select_mask(layer, kept, self.growth_scores(layer, self._rng))
+        kept = largest(self.survival_scores(layer), layer.mask, staying - dropped)
+        layer.allot(count)
+        grows = count > staying - dropped
+        mask = (
+            self.select_mask(layer, kept, self.growth_scores(layer, self._rng)) if grows else kept
+        )
         new = mask.logical_and(~layer.mask)
         changed = int(new.count_nonzero())
-        layer.mask.copy_(mask)
-        apply_mask_(layer.weight, layer.mask)
-        for tensor in self._companions(layer):
-            apply_mask_(tensor, layer.mask)
+        layer.replace_mask(mask)
+        self._keeper.mask_anew(layer)
         if self.settings.grown_state == "mean":
-            kept_count = layer.active - changed
-            start_second_moments_at_mean(self._optimizer, layer.weight, new, kept_count)
+            optimizer = self._keeper.optimizer
+            start_second_moments_at_mean(optimizer, layer.weight, new, layer.active - changed)
         return changed
-
-    def _companions(self, layer: Layer) -> Iterable[Tensor]:
-        if self.settings.grown_state == "keep":
-            averaged = self._averaged
-            return () if averaged is None else (averaged.get_parameter(layer.name),)
-        return super()._companions(layer)

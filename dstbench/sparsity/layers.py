@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ def sparsifiable_weights(
         if isinstance(owner, NEVER_MASKED):  # an embedding may also be a linear layer's weight
             left_dense |= {names[id(parameter)] for parameter in owner.parameters(recurse=False)}
     found: dict[str, nn.Parameter] = {}
+    unruled: dict[str, str] = {}
     for owner in module.modules():
         for own_name, parameter in owner.named_parameters(recurse=False):
             name = names[id(parameter)]
@@ -60,13 +61,29 @@ def sparsifiable_weights(
             if is_connection(owner, own_name):
                 found[name] = parameter
             elif parameter.ndim >= 2 and not own_name.startswith("bias"):
-                raise SparsityError(
-                    f"{name} is a weight of a {type(owner).__name__}, a type of module that "
-                    f'dstbench has no rule for; name it in keep_dense (["{name}"]) to leave it '
-                    "dense, or say yourself which weights may be masked (attach(weights=...), or "
-                    "sparsifiable() of a model plugin)"
-                )
+                unruled[name] = type(owner).__name__
+    if unruled:
+        _refuse(unruled, names.values())
     return found
+
+
+def _refuse(unruled: Mapping[str, str], names: Iterable[str]) -> NoReturn:
+    """Name all parameters of modules that there is no rule for, and what would leave them dense."""
+    patterns: list[str] = []
+    left = list(unruled)
+    for own_name in dict.fromkeys(name.rpartition(".")[2] for name in unruled):
+        alike = fnmatch.filter(names, f"*.{own_name}")
+        if len(alike) > 1 and set(alike) <= unruled.keys():
+            patterns.append(f"*.{own_name}")
+            left = [name for name in left if name not in alike]
+    patterns += left
+    kinds = ", ".join(f"{name} (of a {owner})" for name, owner in unruled.items())
+    quoted = ", ".join(f'"{pattern}"' for pattern in patterns)
+    raise SparsityError(
+        f"dstbench has no rule for parameters of these modules: {kinds}; keep_dense = [{quoted}] "
+        "leaves them dense, or say yourself which weights may be masked (attach(weights=...), or "
+        "sparsifiable() of a model plugin)"
+    )
 
 
 def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
@@ -106,27 +123,61 @@ def apply_mask_(tensor: Tensor, mask: Tensor) -> None:
     Their bits, taken as an integer, are multiplied by one or zero: faster than multiplying floats
     by booleans, and infinity, NaN and negative numbers become +0 too.
     """
-    bits = tensor.view(_SAME_SIZE_INTEGER[tensor.element_size()])
-    bits.mul_(mask.view(torch.int8))
+    integer = _SAME_SIZE_INTEGER.get(tensor.element_size())
+    if integer is None:  # complex128, which no integer is as large as
+        tensor.masked_fill_(~mask, 0)
+    else:
+        tensor.view(integer).mul_(mask.view(torch.int8))
 
 
-@dataclass
 class Layer:
     """One masked weight, and which of its connections are active."""
 
-    name: str
-    """Parameter name in the network's ``named_parameters()``."""
-    weight: nn.Parameter
-    mask: Tensor
-    """Boolean, True = active, with the weight's shape and strides."""
-    active: int
-    """Number of active connections, which no step changes."""
-    _dense_gradient: Tensor | None = field(default=None, init=False, repr=False)
+    def __init__(self, name: str, weight: nn.Parameter) -> None:
+        self.name = name
+        """Parameter name in the network's ``named_parameters()``."""
+        self.weight = weight
+        self.mask = torch.ones_like(weight, dtype=torch.bool, requires_grad=False)
+        """Boolean, True = active, with the weight's shape and strides."""
+        self._active = weight.numel()
+        self._dense_gradient: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"Layer({self.name!r}, {self._active} of {self.mask.numel()} active)"
+
+    @property
+    def active(self) -> int:
+        """Number of active connections; a sparsifier alone sets it."""
+        return self._active
+
+    @active.setter
+    def active(self, count: int) -> None:
+        raise SparsityError(
+            f"the number of active connections of {self.name} follows from the sparsifier's "
+            "schedule: override layer_counts, density_at or counts_after_update to change it"
+        )
+
+    def allot(self, count: int) -> None:
+        """Set the number of connections that the next mask of :meth:`replace_mask` has to hold."""
+        self._active = count
+
+    def replace_mask(self, mask: Tensor) -> None:
+        """Take another mask, of exactly :attr:`active` connections.
+
+        Raises:
+            SparsityError: for a mask of another number.
+        """
+        if (count := int(mask.count_nonzero())) != self._active:
+            raise SparsityError(
+                f"the mask that was selected for {self.name} holds {count} of "
+                f"{self.mask.numel()} connections, instead of {self._active}"
+            )
+        self.mask.copy_(mask)
 
     @property
     def density(self) -> float:
         """Fraction of active connections."""
-        return self.active / self.mask.numel()
+        return self._active / self.mask.numel()
 
     @property
     def dense_gradient(self) -> Tensor:
@@ -157,3 +208,33 @@ class Layer:
     def has_dense_gradient(self) -> bool:
         """Whether :attr:`dense_gradient` is there."""
         return self._dense_gradient is not None
+
+
+def allot(layers: Sequence[Layer], counts: Mapping[str, int]) -> None:
+    """Set the number of connections of each layer, by its name, before masks are chosen.
+
+    Raises:
+        SparsityError: if it is none of all layers.
+    """
+    if not sum(counts.values()):
+        raise SparsityError(
+            f"none of the {sum(layer.mask.numel() for layer in layers)} sparsifiable weights would "
+            "be active; a lower sparsity leaves some"
+        )
+    for layer in layers:
+        layer.allot(counts[layer.name])
+
+
+def whole_masks(layers: Sequence[Layer], saved: Mapping[str, Tensor], total: int) -> list[Tensor]:
+    """A mask for each layer: the saved one of its name, or all connections where none was saved.
+
+    Raises:
+        SparsityError: if they are not masks of these layers with ``total`` active connections.
+    """
+    names = {layer.name for layer in layers}
+    masks = [saved.get(each.name, torch.ones_like(each.mask)) for each in layers]
+    shapes = all(mask.shape == each.mask.shape for mask, each in zip(masks, layers, strict=True))
+    active = sum(int(mask.count_nonzero()) for mask in masks)
+    if not (shapes and saved.keys() <= names and active == total):
+        raise SparsityError("the saved masks are not of this network at this sparsity")
+    return masks

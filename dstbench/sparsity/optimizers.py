@@ -5,26 +5,95 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
-_MIXING = {"LBFGS", "Muon"}
+from dstbench.errors import SparsityError
+
+_ELEMENTWISE = frozenset(
+    getattr(optim, name)
+    for name in (
+        "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam",
+        "RMSprop", "Rprop", "SGD", "SparseAdam",
+    )
+    if hasattr(optim, name)
+)  # fmt: skip
+"""Types whose step leaves an element at zero whose gradient and state are zero."""
 
 
-def mixes_elements(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer's step of one element of a weight depends on other elements, so that
-    weights are moved whose gradient is zero."""
-    return type(optimizer).__name__ in _MIXING
+def is_elementwise(optimizer: optim.Optimizer) -> bool:
+    """Whether the optimizer is known to leave an element at zero whose gradient and state are zero.
+
+    A subclass is, if it overrides no method that takes a step or changes what one does; so is an
+    optimizer whose ``step`` is wrapped by one of torch's learning-rate schedulers, but not one
+    whose ``step`` was replaced by something else.
+    """
+    replaced = vars(optimizer).get("step")
+    if replaced is not None and not hasattr(replaced, "_wrapped_by_lr_sched"):
+        return False
+    for cls in type(optimizer).__mro__:
+        if cls in _ELEMENTWISE:
+            return True
+        if not vars(cls).keys() <= _HARMLESS:
+            return False
+    return False
 
 
-def state_of(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> Iterator[Tensor]:
-    """The tensors in the weight's shape that the optimizer keeps of it, such as Adam's moments."""
+_HARMLESS = frozenset({"__module__", "__doc__", "__qualname__", "__firstlineno__",
+                       "__static_attributes__", "__annotations__", "__init__"})  # fmt: skip
+"""What a subclass may define without being another optimizer."""
+
+
+def state_of(optimizer: optim.Optimizer, weight: nn.Parameter) -> Iterator[Tensor]:
+    """The tensors in the weight's shape that the optimizer keeps of it, such as Adam's moments.
+
+    Those that are no plain tensors of floating-point (or complex) numbers are left out: what zero
+    is in the codes of an 8-bit optimizer, only that optimizer knows.
+    """
+    for value in _in_shape(optimizer, weight):
+        if _is_plain(value):
+            yield value
+
+
+def refuse_coded_state(optimizer: optim.Optimizer, name: str, weight: nn.Parameter) -> None:
+    """Raise :class:`SparsityError` where the optimizer keeps state of a weight in codes, which
+    cannot be set to zero element by element."""
+    for value in _in_shape(optimizer, weight):
+        if not _is_plain(value) and value.dtype != torch.bool:
+            raise SparsityError(
+                f"{type(optimizer).__name__} keeps state of {name} as {value.dtype} codes "
+                f"({type(value).__name__}), of which grown connections cannot be given fresh ones: "
+                'set grown_state = "keep", or train with an optimizer that keeps plain floats'
+            )
+
+
+def _in_shape(optimizer: optim.Optimizer, weight: nn.Parameter) -> Iterator[Tensor]:
     for value in optimizer.state.get(weight, {}).values():
         if isinstance(value, Tensor) and value.shape == weight.shape:
             yield value
 
 
+def _is_plain(value: Tensor) -> bool:
+    floats = value.is_floating_point() or value.is_complex()
+    return type(value) in (Tensor, nn.Parameter) and floats
+
+
+class HeldBack:
+    """The gradients of an optimizer, taken away so that its step does nothing."""
+
+    def __init__(self, optimizer: optim.Optimizer) -> None:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        self._gradients = [(weight, weight.grad) for weight in weights]
+        for weight in weights:
+            weight.grad = None
+
+    def give_back(self) -> None:
+        """Put the gradients back in their place."""
+        for weight, gradient in self._gradients:
+            weight.grad = gradient
+
+
 def start_second_moments_at_mean(
-    optimizer: torch.optim.Optimizer, weight: nn.Parameter, grown: Tensor, kept: int
+    optimizer: optim.Optimizer, weight: nn.Parameter, grown: Tensor, kept: int
 ) -> None:
     """Give ``grown`` elements (bool, in the weight's shape) the mean second moment of the ``kept``
     active ones; those of all others are zero."""

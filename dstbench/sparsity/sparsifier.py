@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from dstbench.errors import SparsityError
-from dstbench.settings import PluginSettings
+from dstbench.sparsity.arguments import check_arguments
 from dstbench.sparsity.attachment import check_attachable
-from dstbench.sparsity.distribution import Distribution, active_counts
-from dstbench.sparsity.layers import Layer, apply_mask_, matching, sparsifiable_weights
-from dstbench.sparsity.optimizers import mixes_elements, state_of
+from dstbench.sparsity.distribution import active_counts
+from dstbench.sparsity.gradients import take_dense_gradients
+from dstbench.sparsity.keeper import MaskKeeper, kept_weights
+from dstbench.sparsity.layers import Layer, allot, matching, sparsifiable_weights, whole_masks
+from dstbench.sparsity.replicas import Replicas
 from dstbench.sparsity.selection import largest, random_scores
+from dstbench.sparsity.settings import SparsifierSettings
+from dstbench.sparsity.verification import verify
 
 
 class Sparsifier:
@@ -25,8 +27,9 @@ class Sparsifier:
 
     Attached to a network and its optimizer it needs no further call: gradients are masked as
     autograd accumulates them, so that clipping, the optimizer's moments and its weight decay see
-    zeros at inactive weights. Two sparsifiers with the same seed, sparsity and layer distribution
-    start from the same mask.
+    zeros at inactive weights. After every step inactive weights are exactly zero, whatever the
+    training loop and the optimizer do: what may have moved them is masked again. Two sparsifiers
+    with the same seed, sparsity and layer distribution start from the same mask.
 
     A subclass may choose other masks: how many weights of each layer are active
     (:meth:`layer_counts`), by which scores (:meth:`first_scores`, which may use the gradient of the
@@ -43,14 +46,8 @@ class Sparsifier:
     """Whether exactly round((1 − S) · N) weights are active. ``False``: the shapes of the network's
     weights decide how near to it they come."""
 
-    class Settings(PluginSettings):
-        distribution: Distribution = Field(
-            "erk", description="how the sparsity is spread over layers"
-        )
-        keep_dense: tuple[str, ...] = Field(
-            (), description="shell patterns of parameter names that are left dense; such weights "
-            "do not count as sparsifiable"
-        )  # fmt: skip
+    class Settings(SparsifierSettings):
+        pass
 
     trial_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
@@ -68,8 +65,7 @@ class Sparsifier:
                 method that is not possible at every sparsity raises it here too: a benchmark that
                 asks for such a cell is refused before anything is trained.
         """
-        if not 0 <= sparsity < 1:
-            raise SparsityError(f"sparsity must be at least 0 and below 1, not {sparsity}")
+        check_arguments(sparsity, total_steps)
         try:
             self.settings: Any = self.Settings(**settings)
         except ValidationError as error:
@@ -87,10 +83,14 @@ class Sparsifier:
         """Function that is called after each topology update, with the optimizer step that the
         update follows and the number of connections that it replaced by others."""
         self.layers: list[Layer] = []
-        self._optimizer: torch.optim.Optimizer
-        self._averaged: nn.Module | None = None
+        self.count_history: list[tuple[int, dict[str, int]]] = []
+        """Number of active weights of each layer, by parameter name, and the optimizer step from
+        which on they were active: one entry, but where the density changes in training."""
         self._rng: torch.Generator
-        self._handles: list[RemovableHandle] = []
+        self._replicas: Replicas
+        self._keeper: MaskKeeper
+        self._is_attached = False
+        self._is_loading = False
 
     def attach(
         self,
@@ -103,6 +103,9 @@ class Sparsifier:
     ) -> Self:
         """Mask ``model`` and keep it masked while ``optimizer`` trains it.
 
+        After :meth:`detach`, a sparsifier may be attached to the same weights again: its masks and
+        its step stay as they were.
+
         Args:
             weights: what may be masked, by parameter name; by default what
                 :func:`sparsifiable_weights` finds.
@@ -113,42 +116,45 @@ class Sparsifier:
                 gradients are cleared then.
 
         Raises:
-            SparsityError: if a weight is frozen, not the optimizer's, given twice, missing in
-                ``averaged`` or stored in a way that cannot be masked in place, if there is
-                nothing to mask, or if the method needs ``backward`` and it is not given.
+            SparsityError: if a weight is frozen, sharded, not the optimizer's, given twice, masked
+                by another sparsifier, missing in ``averaged`` or stored in a way that cannot be
+                masked in place, if nothing is to be masked or would be active, or if the method
+                needs ``backward`` and it is not given.
         """
-        if self._handles or self.layers:
+        if self._is_attached:
             raise SparsityError("this sparsifier is attached already; make another one")
-        if not (self.needs_initial_gradient and self.sparsity):
-            backward = None
-        elif backward is None:
-            raise SparsityError(
-                f"{type(self).__name__} chooses its first mask by the gradient of a training "
-                "batch: give attach(backward=...), which accumulates it"
-            )
+        keep_dense = self.settings.keep_dense
         if weights is None:
-            weights = sparsifiable_weights(model, self.settings.keep_dense)
-        else:
-            left_dense = matching(weights, self.settings.keep_dense)
-            weights = {name: w for name, w in weights.items() if name not in left_dense}
-        check_attachable(weights, optimizer, averaged)
-        self._optimizer = optimizer
-        self._averaged = averaged
-        self._rng = torch.Generator(next(iter(weights.values())).device).manual_seed(self.seed)
-        self.layers = [
-            Layer(name, weight, _full_mask(weight), weight.numel())
-            for name, weight in weights.items()
-        ]
-        if backward is not None:
-            self._take_initial_gradient(model, backward)
-        self._choose_first_masks()
-        self._apply_masks()
-        for layer in self.layers:
-            hook = partial(self._after_backward, layer)
-            handle = layer.weight.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-            self._handles.append(handle)
-        self._handles.append(optimizer.register_step_post_hook(self._after_optimizer_step))
+            weights, keep_dense = sparsifiable_weights(model, keep_dense), ()
+        masked = self.masked_names(weights, keep_dense)
+        weights = {name: weight for name, weight in weights.items() if name in masked}
+        check_attachable(weights, optimizer, averaged, kept_weights())
+        if not self.layers:
+            self._begin(model, weights, backward)
+        elif [id(layer.weight) for layer in self.layers] != [id(w) for w in weights.values()]:
+            raise SparsityError("this sparsifier was attached to other weights; make another one")
+        self._keeper = MaskKeeper(
+            self.layers,
+            optimizer,
+            averaged,
+            keeps_state=self._keeps_inactive_state(),
+            on_gradient=self._gradient_accumulated,
+            on_start=self._step_begins,
+            on_step=self._step_taken,
+        )
+        self._keeper.start()
+        self._is_attached = True
         return self
+
+    def masked_names(
+        self, names: Iterable[str], keep_dense: Sequence[str] | None = None
+    ) -> list[str]:
+        """Those of the names of weights that might be masked which are, by the settings."""
+        names = list(names)
+        patterns = self.settings.keep_dense if keep_dense is None else keep_dense
+        left_dense = matching(names, patterns)
+        masked = [name for name in names if name not in left_dense]
+        return masked[1:] if self.settings.keep_first_dense else masked
 
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """Number of active weights of each layer, by parameter name as are the ``shapes``.
@@ -161,6 +167,17 @@ class Sparsifier:
                 the sparsifier is attached where the counts do not follow from shapes.
         """
         return active_counts(shapes, self.sparsity, self.settings.distribution)
+
+    def count_phases(
+        self, shapes: Mapping[str, Sequence[int]]
+    ) -> Iterator[tuple[int, dict[str, int]]]:
+        """What :attr:`count_history` will be for weights of these shapes, as far as it follows
+        from them.
+
+        Raises:
+            SparsityError: as :meth:`layer_counts`.
+        """
+        yield 0, self.layer_counts(shapes)
 
     def first_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
         """Scores in the shape of ``layer.weight``; connections with the highest are the first mask.
@@ -183,11 +200,27 @@ class Sparsifier:
         weights; what :attr:`needs_initial_gradient` asks for is none of them."""
         return 0
 
+    def verify(self) -> None:
+        """Make sure that what is said to be masked is.
+
+        Raises:
+            SparsityError: naming the first layer whose mask holds another number of connections
+                than :attr:`Layer.active <dstbench.sparsity.Layer.active>`, or whose weight (or
+                averaged weight) is not zero at an inactive connection.
+        """
+        verify(self.layers, self._keeper.averaged if self.layers else None)
+
     def detach(self) -> None:
         """Stop masking; the weights stay as they are."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        if self._is_attached:
+            self._keeper.stop()
+            self._is_attached = False
+
+    @property
+    def final_density(self) -> float:
+        """Fraction of the sparsifiable weights that are active at the end of the training; of an
+        attached sparsifier, since its latest topology update."""
+        return 1 - self.sparsity
 
     @property
     def sparse_layers(self) -> list[Layer]:
@@ -210,11 +243,18 @@ class Sparsifier:
         return sum(layer.mask.numel() for layer in self.layers)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs beside the network's and the optimizer's states."""
+        """All that a resumed run needs beside the network's and the optimizer's states.
+
+        Raises:
+            SparsityError: as :meth:`verify`.
+        """
+        if not self._is_loading:
+            self.verify()
         return {
             "step": self.step,
             "rng": self._rng.get_state(),
             "masks": {layer.name: layer.mask for layer in self.sparse_layers},
+            "counts": [[step, counts] for step, counts in self.count_history],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -227,72 +267,86 @@ class Sparsifier:
             SparsityError: if the state is not that of this network at this sparsity, or of another
                 kind of sparsifier.
         """
-        if missing := self.state_dict().keys() - state.keys():
+        self._is_loading = True  # weights may be loaded by now, and the masks not yet
+        try:
+            missing = self.state_dict().keys() - state.keys()
+        finally:
+            self._is_loading = False
+        if missing:
             raise SparsityError(f"the saved state has no {', '.join(sorted(missing))}")
-        masks: Mapping[str, Tensor] = state["masks"]
-        shapes = {layer.name: layer.mask.shape for layer in self.layers}
-        of_this_network = all(shapes.get(name) == mask.shape for name, mask in masks.items())
-        # Counts that follow from a gradient may differ on another machine, but not their sum.
-        counts = {layer.name: layer.mask.numel() for layer in self.layers}
-        counts |= {name: int(mask.count_nonzero()) for name, mask in masks.items()}
-        if not of_this_network or sum(counts.values()) != self.active:
-            raise SparsityError("the saved masks are not of this network at this sparsity")
+        masks = whole_masks(self.layers, state["masks"], self._total_at(state))
         self.step = state["step"]
+        self.count_history = [(step, dict(counts)) for step, counts in state["counts"]]
         self._rng.set_state(state["rng"].cpu())
-        for layer in self.layers:
-            layer.active = counts[layer.name]
-            layer.mask.copy_(masks.get(layer.name, _full_mask(layer.weight)))
-        self._apply_masks()
+        for layer, mask in zip(self.layers, masks, strict=True):
+            layer.allot(int(mask.count_nonzero()))
+            layer.replace_mask(mask)
+            self._keeper.mask_anew(layer)
 
-    def _take_initial_gradient(self, model: nn.Module, backward: Callable[[], None]) -> None:
-        model.zero_grad()
-        backward()
-        for layer in self.layers:
-            gradient = layer.weight.grad
-            layer.dense_gradient = torch.zeros_like(layer.weight) if gradient is None else gradient
-        model.zero_grad()
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self._is_attached:
+            raise SparsityError(
+                "an attached sparsifier cannot be copied or pickled: its copy would mask nothing. "
+                "Save state_dict(), attach a new sparsifier to the copied model and optimizer, and "
+                "load it there"
+            )
+        return super().__reduce_ex__(protocol)
+
+    def _keeps_inactive_state(self) -> bool:
+        """Whether the optimizer's state of inactive weights is left as it is, and moves them."""
+        return False
+
+    def _step_begins(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer is about to take a step with masked weights."""
+
+    def _step_taken(self, trained: Sequence[Layer]) -> None:
+        """An optimizer has taken a step that has trained these layers."""
+        if len(trained) == len(self.layers):
+            self.step += 1
+
+    def _begin(
+        self,
+        model: nn.Module,
+        weights: Mapping[str, nn.Parameter],
+        backward: Callable[[], None] | None,
+    ) -> None:
+        """Choose the first masks."""
+        by_gradient = self.needs_initial_gradient and self.sparsity > 0
+        if by_gradient and backward is None:
+            raise SparsityError(
+                f"{type(self).__name__} chooses its first mask by the gradient of a training "
+                "batch: give attach(backward=...), which accumulates it"
+            )
+        identity = type(self).__qualname__, self.sparsity, self.seed, repr(self.settings)
+        self._replicas = Replicas(identity, weights)
+        self._rng = torch.Generator(next(iter(weights.values())).device).manual_seed(self.seed)
+        self.layers = [Layer(name, weight) for name, weight in weights.items()]
+        try:
+            if by_gradient and backward is not None:
+                take_dense_gradients(self.layers, model, backward)
+                self._replicas.average_(layer.dense_gradient for layer in self.layers)
+            self._choose_first_masks()
+        except BaseException:
+            self.layers = []
+            raise
 
     @torch.no_grad()
     def _choose_first_masks(self) -> None:
-        counts = self.layer_counts({each.name: tuple(each.weight.shape) for each in self.layers})
-        for layer in self.layers:
-            layer.active = counts[layer.name]
+        counts = self._first_counts({each.name: tuple(each.weight.shape) for each in self.layers})
+        allot(self.layers, counts)
         for layer in self.sparse_layers:
             scores = self.first_scores(layer, self._rng)
-            layer.mask.copy_(self.select_mask(layer, torch.zeros_like(layer.mask), scores))
+            layer.replace_mask(self.select_mask(layer, torch.zeros_like(layer.mask), scores))
         for layer in self.layers:
             del layer.dense_gradient
+        self.count_history = [(0, counts)]
 
-    def _after_backward(self, layer: Layer, weight: Tensor) -> None:
-        if layer.density < 1 and weight.grad is not None:
-            self._gradient_accumulated(layer, weight.grad)
+    def _first_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        return self.layer_counts(shapes)
+
+    def _total_at(self, state: Mapping[str, Any]) -> int:
+        """Number of weights that are active in a saved state of this network."""
+        return self.active
 
     def _gradient_accumulated(self, layer: Layer, gradient: Tensor) -> None:
-        apply_mask_(gradient, layer.mask)
-
-    @torch.no_grad()
-    def _after_optimizer_step(self, *_: Any) -> None:
-        self.step += 1
-        if self._optimizer_moves_inactive_weights():
-            for layer in self.sparse_layers:
-                apply_mask_(layer.weight, layer.mask)
-
-    def _optimizer_moves_inactive_weights(self) -> bool:
-        return mixes_elements(self._optimizer)
-
-    @torch.no_grad()
-    def _apply_masks(self) -> None:
-        for layer in self.sparse_layers:
-            apply_mask_(layer.weight, layer.mask)
-            for tensor in self._companions(layer):
-                apply_mask_(tensor, layer.mask)
-
-    def _companions(self, layer: Layer) -> Iterable[Tensor]:
-        """Tensors masked with a layer's weight: its averaged copy, the optimizer's state of it."""
-        if self._averaged is not None:
-            yield self._averaged.get_parameter(layer.name)
-        yield from state_of(self._optimizer, layer.weight)
-
-
-def _full_mask(weight: Tensor) -> Tensor:
-    return torch.ones_like(weight, dtype=torch.bool, requires_grad=False)
+        """A backward pass has accumulated the gradient of a layer, which is not masked yet."""

@@ -123,8 +123,8 @@ def page_plugins(plugins: Plugins) -> list[str]:
 
 def test_the_code_of_every_kind_is_a_plugin(plugins: Plugins) -> None:
     assert sorted(page_plugins(plugins)) == [
-        "averages", "by-gradient", "fresh", "in-fours", "pixels", "sensitivity", "sparsest-first",
-        "stripes",
+        "averages", "by-gradient", "fresh", "gradual", "in-fours", "pixels", "sensitivity",
+        "sparsest-first", "stripes",
     ]  # fmt: skip
 
 

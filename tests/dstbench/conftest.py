@@ -54,6 +54,7 @@ def _make_record(
             active_parameters=20 + round(100 * density),
             sparsifiable=100,
             active_sparsifiable=round(100 * density),
+            mean_active_sparsifiable=100 * density,
             inference_flops=2e9 * density,
             dense_inference_flops=2e9,
             sample_flops=50 * 2e9 * density,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from dstbench.sparsity import DynamicSparsifier, Sparsifier
 from dstbench.testing.checking import Broken
 from dstbench.testing.trials.trial import Trial, first_difference
 
@@ -44,6 +45,10 @@ class Snapshot:
     """Copies of the masks, by name of the layer."""
     active: Mapping[str, int]
     """Number of active weights that the sparsifier says each layer has."""
+    chosen: Mapping[str, int]
+    """Number that it chose in the latest change of counts, or at first."""
+    density: float
+    """Density of the sparsifiable weights that it says there is after the latest update."""
     weights: list[Leak]
     averaged: list[Leak]
     moments: list[Leak]
@@ -106,6 +111,8 @@ def _snapshot(trial: Trial) -> Snapshot:
         step=trial.step,
         masks=masks,
         active={layer.name: layer.active for layer in trial.sparsifier.layers},
+        chosen=dict(trial.sparsifier.count_history[-1][1]),
+        density=_density(trial.sparsifier),
         weights=_leaks((f"the weight {n}", trial.weights[n], masks[n]) for n in masks),
         averaged=_leaks(
             (f"the averaged weight {n}", averaged.get_parameter(n), masks[n]) for n in masks
@@ -119,6 +126,12 @@ def _snapshot(trial: Trial) -> Snapshot:
             if not parameter.isfinite().all()
         ],
     )
+
+
+def _density(sparsifier: Sparsifier) -> float:
+    if isinstance(sparsifier, DynamicSparsifier) and sparsifier.sparsity:
+        return sparsifier.density_at(sparsifier.updated_at)
+    return 1 - sparsifier.sparsity
 
 
 def _leaks_of_gradients(trial: Trial) -> list[Leak]:

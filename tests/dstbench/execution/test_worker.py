@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,16 @@ def test_a_cell_that_never_leaves_a_record_is_given_up(
     scheduler.run([cell], executor=Forgets(PluginSettings()))
     assert calls == [[cell]] * TRIES
     assert texts == [f"cell {cell.id} was run {TRIES} times without a record"]
+
+
+def test_threads_take_turns(scheduler: Scheduler, make_cell: MakeCell, tmp_path: Path) -> None:
+    """They share the generators that weights are drawn from."""
+    cells = [make_cell(seed=seed, training={"steps": 30}) for seed in range(3)]
+    alone = Scheduler(Store(tmp_path / "alone"), scheduler.pipeline).run(cells)
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(worker(scheduler, cells), cells))
+    together = [scheduler.store.cell(cell).record() for cell in cells]
+    assert [record and record.scores for record in together] == [each.scores for each in alone]
 
 
 def test_who_cannot_write_goes_on(scheduler: Scheduler, make_cell: MakeCell) -> None:

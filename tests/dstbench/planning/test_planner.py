@@ -144,6 +144,26 @@ def test_the_counts_of_latent_diffusion_are_those_of_real_cells(
     check(plans, plugins, workspace, tmp_path / "results")
 
 
+def test_the_counts_of_a_schedule_are_those_of_real_cells(
+    cells_of: Cells, plugins: Plugins, workspace: Workspace, tmp_path: Path
+) -> None:
+    text = SMALL.replace('["dense", "static", "rigl", "magran"]', '["static", "gmp", "granet"]')
+    settings = text.index("[sparsifiers.rigl]"), text.index("[training]")
+    often = "[sparsifiers.{}]\nexploration_frequency = 2\n".format
+    text = text[: settings[0]] + often("gmp") + often("granet") + text[settings[1] :]
+    plans = plan(cells_of(text), plugins)
+    check(plans, plugins, workspace, tmp_path / "results")
+    static, gmp, granet = (each.counts for each in plans if each.cell.sparsity == 0.9)
+    assert static
+    assert gmp
+    assert granet
+    assert gmp.active_parameters == static.active_parameters
+    # dense for two steps; S = 0.9 (1 − (1/2)³) for two; 0.9 for two
+    assert gmp.mean_sparsity == pytest.approx(0.9 * (0 + 7 / 8 + 1) / 3, abs=0.01)
+    assert static.training_flops < granet.training_flops < gmp.training_flops
+    assert gmp.training_flops < gmp.dense_training_flops
+
+
 PAPER = """
 name = "paper"
 [grid]

@@ -75,6 +75,22 @@ def test_counts_relative_to_the_network_without_masks(make_record):
     assert line["inference_flops_ratio"] == line["training_flops_ratio"] == 0.25
 
 
+def test_sparsities_that_were_reached(make_record):
+    pruned = make_record("gmp", 0.8)
+    counts = pruned.counts.model_copy(update={"mean_active_sparsifiable": 45.0})
+    records = [
+        pruned.model_copy(update={"counts": counts}),
+        make_record("gmp", 0.8, seed=1),
+        make_record("dense", status="failed"),
+    ]
+    dense, line = leaderboard(records).iloc
+    assert line["sparsity"] == 0.8
+    assert line["final_sparsity"] == pytest.approx(0.8)
+    assert line["mean_sparsity"] == pytest.approx((0.55 + 0.8) / 2)
+    assert math.isnan(dense["final_sparsity"])
+    assert math.isnan(dense["mean_sparsity"])
+
+
 def test_measurements_relative_to_the_dense_row(make_record):
     frame = leaderboard([make_record(step=0.1), make_record("static", 0.5, step=0.08)])
     assert frame["training_step_seconds"].tolist() == [0.1, 0.08]

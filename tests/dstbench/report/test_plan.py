@@ -22,6 +22,7 @@ def planned(sparsifier: str, sparsity: float, seed: int, **fields: object) -> Pl
             active_parameters=100 + round(2000 * density),
             sparsifiable=2000,
             active_sparsifiable=round(2000 * density),
+            mean_active_sparsifiable=2000 * density,
             inference_flops=1e9 + 3e9 * density,
             dense_inference_flops=4e9,
             sample_flops=50 * (1e9 + 3e9 * density),

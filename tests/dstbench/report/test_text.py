@@ -75,6 +75,39 @@ def test_markdown_by_hand(records):
     assert unpadded(render(records, "markdown", "Three methods")) == unpadded(MARKDOWN)
 
 
+@pytest.mark.parametrize(
+    ("final", "mean", "columns", "note"),
+    [
+        (20, 20.05, {}, "that are zero, whole-model S that"),
+        (
+            20,
+            45,
+            {"mean S": "0.550"},
+            "to be zero, mean S the average over the training's steps, w",
+        ),
+        (
+            25,
+            25,
+            {"final S": "0.750", "mean S": "0.750"},
+            "end of the training, mean S the average",
+        ),
+        (30, 20, {"final S": "0.700"}, "to be zero, final S that which is zero at the end of the"),
+    ],
+)
+def test_sparsities_that_are_not_what_was_asked_for(make_record, final, mean, columns, note):
+    record = make_record("gmp", 0.8)
+    counted = {"active_sparsifiable": final, "mean_active_sparsifiable": mean}
+    record = record.model_copy(update={"counts": record.counts.model_copy(update=counted)})
+    markdown = render([make_record("dense"), record])
+    header = next(line for line in markdown.splitlines() if line.startswith("| method"))
+    titles = [title.strip() for title in header.strip("|").split("|")]
+    assert titles[1 : titles.index("whole-model S")] == ["S", *columns]
+    for title, value in columns.items():
+        assert table_cells(markdown, title) == ["0.000", value]
+    assert note in markdown
+    assert "final_sparsity" in render([record], "csv")
+
+
 def test_single_seeds_cannot_tell_noise(make_record):
     markdown = render(
         [make_record(fid=5.0), make_record("static", 0.5, fid=4.0), make_record("x", 0.5, fid=6.0)]

@@ -22,7 +22,7 @@ def test_by_hand(
 
 @given(
     st.sampled_from(["constant", "linear", "cosine"]),
-    st.floats(0, 1),
+    st.floats(0, 1).filter(lambda rate: rate == 0 or rate > 1e-300),  # half of it is exact
     st.floats(0, 1),
     st.floats(0, 1),
 )

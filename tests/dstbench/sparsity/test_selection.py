@@ -15,7 +15,9 @@ INTEGERS = (torch.int8, torch.int32, torch.int64)
 
 def layer_of(weight: Tensor) -> Layer:
     mask = torch.ones_like(weight, dtype=torch.bool)
-    return Layer("weight", nn.Parameter(weight), mask, mask.numel())
+    layer = Layer("weight", nn.Parameter(weight))
+    layer.replace_mask(mask)
+    return layer
 
 
 @pytest.mark.parametrize("dtype", FLOATS + INTEGERS)

@@ -372,8 +372,8 @@ def attached(kind: type[Sparsifier], sparsity: float = 0.5, model: nn.Module | N
         (lambda: attached(RandomGrowth, 0.75).state_dict(), "not of this network"),
         (lambda: attached(RandomGrowth, 0.5, nn.Linear(8, 4)).state_dict(), "not of this network"),
         (lambda: attached(RandomGrowth, 0.5, mlp()).state_dict(), "not of this network"),
-        (lambda: attached(Sparsifier).state_dict(), "has no skipped, updates"),
-        (lambda: {}, "has no masks, rng, skipped, step, updates"),
+        (lambda: attached(Sparsifier).state_dict(), "has no skipped, updated_at, updates"),
+        (lambda: {}, "has no counts, masks, rng, skipped, step, updated_at, updates"),
     ],
     ids=["sparsity", "shape", "network", "method", "empty"],
 )
@@ -417,10 +417,11 @@ def test_settings_of_another_kind_are_refused(
 def test_attaching_twice_is_refused() -> None:
     sparsifier = attached(Sparsifier)
     model = mlp()
-    for _ in range(2):
-        with pytest.raises(SparsityError, match="attached already"):
-            sparsifier.attach(model, adamw(model))
-        sparsifier.detach()
+    with pytest.raises(SparsityError, match="attached already"):
+        sparsifier.attach(model, adamw(model))
+    sparsifier.detach()
+    with pytest.raises(SparsityError, match="attached to other weights; make another one"):
+        sparsifier.attach(model, adamw(model))
 
 
 def frozen_linear() -> nn.Module:

@@ -71,7 +71,8 @@ def test_the_first_mask_has_the_structure_by_hand() -> None:
 def test_an_update_keeps_the_structure_by_hand() -> None:
     model = nn.Linear(8, 2, bias=False)
     sparsifier = make(GrowingInGroups, 0.75, every=1, prune_rate=0.5, prune_schedule="constant")
-    sparsifier.attach(model, sgd(model))
+    optimizer = sgd(model)
+    sparsifier.attach(model, optimizer)
     (layer,) = sparsifier.layers
     with torch.no_grad():
         weight = torch.tensor([[9.0, 0, 0, 0, 1, 0, 0, 0], [0, 2, 0, 0, 0, 0, 0, 8]])
@@ -79,7 +80,7 @@ def test_an_update_keeps_the_structure_by_hand() -> None:
         layer.mask.copy_(weight != 0)
     gradient = torch.tensor([[0.0, 9, 9, 9, 1, 2, 3, 2], [1, 2, 1, 1, 9, 9, 9, 9]])
     (layer.weight * gradient).sum().backward()
-    sparsifier._optimizer.step()
+    optimizer.step()
     # drops 1 and 2; grows 3 in the group of 1, and 2 itself again in its own
     assert layer.mask.int().tolist() == [[1, 0, 0, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, 0, 0, 1]]
     assert layer.weight.tolist() == [[9, 0, 0, 0, 0, 0, 0, 0], [0, 2, 0, 0, 0, 0, 0, 8]]

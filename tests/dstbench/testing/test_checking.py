@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 from unittest import SkipTest
 
@@ -16,6 +17,7 @@ from wrong_sparsifiers import Drifting, Growing, LateMasking, Shrinking, Unwilli
 from dstbench.contracts import Data, Executor
 from dstbench.errors import ConfigError, DataError
 from dstbench.execution import in_this_process
+from dstbench.sparsity import Layer
 from dstbench.testing import CheckFailed, checks
 from dstbench.testing.checking import Subject, empty_workspace, make_check, merged, seeded
 from dstbench.testing.running import run
@@ -51,7 +53,7 @@ def test_a_failure_is_an_assertion_error_with_its_parts() -> None:
     assert failed.promised == the_check(Shrinking, "counts-stay").promise
     assert failed.happened.startswith(
         "Shrinking at S = 0.5, seed 0, settings {'exploration_frequency': 3}, on the network "
-        "'convolutions', after step 1: 0.weight has "
+        "'convolutions', after step 3: 431 weights of 864 are active, instead of round(0.5 · 864) "
     )
 
 
@@ -59,7 +61,7 @@ def test_what_is_to_reproduce_a_failure_does() -> None:
     here: dict[str, Any] = {}
     exec(failure(the_check(Shrinking, "counts-stay")).reproduce, here)
     trial: Trial = here["trial"]
-    assert (trial.step, trial.cls, trial.sparsity) == (1, Shrinking, 0.5)
+    assert (trial.step, trial.cls, trial.sparsity) == (3, Shrinking, 0.5)
     exec(failure(the_check(LateMasking, "gradients-are-masked")).reproduce, here)
     trial = here["trial"]
     (layer, *_) = trial.sparsifier.layers
@@ -74,9 +76,9 @@ def test_looks_at_a_training_share_it_and_tell_its_exception_alike() -> None:
 
         steps_taken = 0
 
-        def _after_optimizer_step(self, *_: Any) -> None:
+        def _step_taken(self, trained: Sequence[Layer]) -> None:
             Failing.steps_taken += 1
-            super()._after_optimizer_step()
+            super()._step_taken(trained)
             if self.step == 6:
                 raise ValueError("no more")
 

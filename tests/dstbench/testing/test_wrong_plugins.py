@@ -11,7 +11,7 @@ from wrong_executors import RightExecutor
 from wrong_extractors import RightFeatures
 from wrong_models import RightModel, RightSketchModel, RightTransformer
 from wrong_plugins import all_wrong
-from wrong_sparsifiers import ByFirstGradient, Growing, Uneven
+from wrong_sparsifiers import ByFirstGradient, Growing, Thinning, Uneven
 
 from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Model
 from dstbench.sparsity import Sparsifier
@@ -20,7 +20,7 @@ from dstbench.testing.checking import empty_workspace
 from dstbench.testing.checks import executors
 
 RIGHT: dict[type[Any], list[type[Any]]] = {
-    Sparsifier: [Growing, ByFirstGradient, Uneven],
+    Sparsifier: [Growing, ByFirstGradient, Thinning, Uneven],
     Dataset: [RightImages, RightSketches, ToyImages],
     Model: [RightModel, RightTransformer, RightSketchModel, ToyModel],
     FeatureExtractor: [RightFeatures],

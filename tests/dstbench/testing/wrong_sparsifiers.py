@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -54,6 +54,25 @@ class Uneven(Sparsifier):
 
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         return {name: int((1 - self.sparsity) * math.prod(shape)) for name, shape in shapes.items()}
+
+
+class Thinning(Growing):
+    """Right: from dense to S in three updates, and one connection moves from layer to layer."""
+
+    name = "thinning"
+
+    def density_at(self, step: int) -> float:
+        return 1 - self.sparsity * min(step // 3 / 3, 1)
+
+    def counts_after_update(self, step: int) -> Mapping[str, int]:
+        counts = dict(super().counts_after_update(step))
+        sizes = {layer.name: layer.mask.numel() for layer in self.layers}
+        room = [name for name in counts if counts[name] < sizes[name]]
+        full = [name for name in counts if counts[name] > 1 and name != (room or [None])[0]]
+        if room and full:
+            counts[room[0]] += 1
+            counts[full[-1]] -= 1
+        return counts
 
 
 class GrowingByGradient(DynamicSparsifier):
@@ -191,6 +210,17 @@ class Retelling(Wrong, Sparsifier):
         return counts | {first: counts[first] - 1, second: counts[second] + 1}
 
 
+class TwiceAsDense(Wrong, Uneven):
+    """Has twice as many connections as asked for, which its structure is no reason for."""
+
+    caught_by = "counts-are-exact"
+    happens = ", give or take 25%"
+
+    def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        counts = super().layer_counts(shapes)
+        return {name: min(2 * counts[name], math.prod(shapes[name])) for name in shapes}
+
+
 class Late(Wrong, Growing):
     """Begins to move when the trial is over."""
 
@@ -207,8 +237,8 @@ class Multiplying(Wrong, Growing):
     caught_by = "counts-stay"
     happens = "instead of its"
 
-    def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
-        changed = super()._drop_and_grow(layer, prune_rate)
+    def _drop_and_grow(self, layer: Layer, prune_rate: float, count: int) -> int:
+        changed = super()._drop_and_grow(layer, prune_rate, count)
         free = (~layer.mask).nonzero()
         if len(free):
             layer.mask[tuple(free[0])] = True
@@ -216,18 +246,44 @@ class Multiplying(Wrong, Growing):
 
 
 class Shrinking(Wrong, Growing):
-    """Loses a connection at every step, and says so."""
+    """Loses a connection at every update, and says so."""
 
     caught_by = "counts-stay"
-    happens = "before the first step"
+    happens = "are active, instead of round("
 
-    def _after_optimizer_step(self, *_: Any) -> None:
-        super()._after_optimizer_step()
-        for layer in self.sparse_layers:
-            if layer.active > 1:
-                layer.mask[tuple(layer.mask.nonzero()[0])] = False
-                layer.active -= 1
-        self._apply_masks()
+    def counts_after_update(self, step: int) -> Mapping[str, int]:
+        counts = dict(super().counts_after_update(step))
+        largest = max(counts, key=lambda name: counts[name])
+        return counts | {largest: counts[largest] - 1}
+
+
+class Deaf(Wrong, Growing):
+    """Moves a connection from layer to layer, which its counts do not say."""
+
+    caught_by = "counts-stay"
+    happens = "were chosen in the latest update, or at first"
+
+    def _update_topology(self, ready: Sequence[Layer]) -> None:
+        super()._update_topology(ready)
+        (few, *_, many) = sorted(self.layers, key=lambda layer: layer.active)
+        if few.density == 1:
+            return
+        for layer, value in ((few, True), (many, False)):
+            mask = layer.mask.clone()
+            mask[tuple((mask != value).nonzero()[0])] = value
+            layer.allot(int(mask.count_nonzero()))
+            layer.replace_mask(mask)
+            self._keeper.mask_anew(layer)
+
+
+class Restless(Wrong, Growing):
+    """Chooses its whole mask anew, kept connections or not."""
+
+    caught_by = "kept-connections-stay"
+    happens = "kept connections"
+
+    def select_mask(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
+        return super().select_mask(layer, torch.zeros_like(kept), scores)
 
 
 class Meddling(Wrong, Sparsifier):
@@ -262,8 +318,8 @@ class Leaky(Wrong, Sparsifier):
     happens = "the weight 0.weight is not zero at"
 
     @torch.no_grad()
-    def _after_optimizer_step(self, *_: Any) -> None:
-        super()._after_optimizer_step()
+    def _step_taken(self, trained: Sequence[Layer]) -> None:
+        super()._step_taken(trained)
         for layer in self.sparse_layers:
             layer.weight.add_(1e-3)
 
@@ -274,9 +330,9 @@ class Regrowing(Wrong, Growing):
     caught_by = "inactive-weights-are-zero"
     happens = "after step 3: the weight"
 
-    def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
+    def _drop_and_grow(self, layer: Layer, prune_rate: float, count: int) -> int:
         weight = layer.weight.detach().clone()
-        changed = super()._drop_and_grow(layer, prune_rate)
+        changed = super()._drop_and_grow(layer, prune_rate, count)
         layer.weight.copy_(weight)
         return changed
 
@@ -298,16 +354,10 @@ class LateMasking(Wrong, Sparsifier):
     happens = "the gradient of 0.weight is not zero"
 
     def attach(self, model: nn.Module, optimizer: Any, **arguments: Any) -> Self:
-        optimizer.register_step_pre_hook(lambda *_: self._mask_gradients())
-        return super().attach(model, optimizer, **arguments)
-
-    def _mask_gradients(self) -> None:
-        for layer in self.sparse_layers:
-            if layer.weight.grad is not None:
-                layer.weight.grad.mul_(layer.mask)
-
-    def _gradient_accumulated(self, layer: Layer, gradient: Tensor) -> None:
-        pass
+        super().attach(model, optimizer, **arguments)
+        for handle in self._keeper._handles:  # what is left masks before the optimizer's step
+            handle.remove()
+        return self
 
 
 class StaleMoments(Wrong, Growing):
@@ -316,10 +366,7 @@ class StaleMoments(Wrong, Growing):
     caught_by = "moments-are-zero"
     happens = "exp_avg of 0.weight is not zero"
 
-    def _companions(self, layer: Layer) -> Iterable[Tensor]:
-        return list(super()._companions(layer))[:1]
-
-    def _optimizer_moves_inactive_weights(self) -> bool:
+    def _keeps_inactive_state(self) -> bool:
         return True
 
 
@@ -367,11 +414,11 @@ class Forgetful(Wrong, Growing):
         self.magnitudes: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def _after_optimizer_step(self, *_: Any) -> None:
+    def _step_taken(self, trained: Sequence[Layer]) -> None:
         for layer in self.sparse_layers:
             earlier = self.magnitudes.get(layer.name, torch.zeros_like(layer.weight))
             self.magnitudes[layer.name] = 0.9 * earlier + 0.1 * layer.weight.abs()
-        super()._after_optimizer_step()
+        super()._step_taken(trained)
 
     def survival_scores(self, layer: Layer) -> Tensor:
         return self.magnitudes[layer.name]
@@ -394,10 +441,11 @@ class Rescaling(Wrong, Sparsifier):
     happens = "without and with the sparsifier, weight 0.weight differs"
 
     @torch.no_grad()
-    def _apply_masks(self) -> None:
+    def attach(self, model: nn.Module, optimizer: Any, **arguments: Any) -> Self:
+        super().attach(model, optimizer, **arguments)
         for layer in self.layers:
             layer.weight.mul_(1.1)
-        super()._apply_masks()
+        return self
 
 
 class Dividing(Wrong, Growing):
@@ -406,9 +454,9 @@ class Dividing(Wrong, Growing):
     caught_by = "nearly-all-can-be-zero"
     happens = "ZeroDivisionError"
 
-    def _drop_and_grow(self, layer: Layer, prune_rate: float) -> int:
+    def _drop_and_grow(self, layer: Layer, prune_rate: float, count: int) -> int:
         assert 1 / layer.active
-        return super()._drop_and_grow(layer, prune_rate)
+        return super()._drop_and_grow(layer, prune_rate, count)
 
 
 class Standardising(Wrong, Growing):

@@ -13,6 +13,7 @@ from dstbench.testing.checks.sparsifiers.counts import (
     arguments_are_validated,
     counts_are_exact,
     counts_stay,
+    kept_connections_stay,
     sparsity_is_possible,
     topology_moves,
 )
@@ -43,6 +44,7 @@ CHECKS = (
     counts_are_exact,
     topology_moves,
     counts_stay,
+    kept_connections_stay,
     only_weights_are_masked,
     inactive_weights_are_zero,
     averaged_weights_are_masked,

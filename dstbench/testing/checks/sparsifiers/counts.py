@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from unittest import SkipTest
 
+from torch import Tensor
+
 from dstbench.errors import SparsityError
-from dstbench.sparsity import DynamicSparsifier
+from dstbench.sparsity import DynamicSparsifier, Layer
 from dstbench.testing.checking import Broken, merged
 from dstbench.testing.checks.sparsifiers.subject import (
     STEPS,
@@ -15,7 +19,7 @@ from dstbench.testing.checks.sparsifiers.subject import (
 )
 from dstbench.testing.trials.networks import NETWORKS
 from dstbench.testing.trials.trajectory import Snapshot, record
-from dstbench.testing.trials.trial import TOTAL_STEPS
+from dstbench.testing.trials.trial import TOTAL_STEPS, Trial
 
 
 def arguments_are_validated(subject: SparsifierSubject) -> None:
@@ -40,24 +44,24 @@ def sparsity_is_possible(subject: SparsifierSubject) -> None:
         raise Broken(f"every one of {', '.join(NETWORKS)} was {refused}") from None
 
 
+LOOSE = 0.25
+"""Part of the density that is asked for by which a method may miss it whose masks have a structure
+that does not allow every number of connections."""
+
+
 def counts_are_exact(subject: SparsifierSubject) -> None:
-    """The first masks have as many active weights as layer_counts says, in each layer, and
-    round((1 − S) · N) in all, unless exact_sparsity is false."""
+    """The first masks have as many active weights as layer_counts (or density_at) says, in each
+    layer, and round((1 − S) · N) in all; if exact_sparsity is false, at most a quarter more or
+    fewer."""
     for trial in subject.trials():
         for snapshot in record(trial, 0):
             check_counts(snapshot)
+            _check_total(snapshot, trial.name, attached(trial).exact_sparsity)
         sparsifier = attached(trial)
-        exact = round((1 - trial.sparsity) * sparsifier.sparsifiable)
-        if sparsifier.exact_sparsity and sparsifier.active != exact:
-            raise broken(
-                trial,
-                f"{sparsifier.active} weights of {sparsifier.sparsifiable} are active, instead of "
-                f"round({1 - trial.sparsity:g} · {sparsifier.sparsifiable}) = {exact}",
-            )
         shapes = {layer.name: tuple(layer.weight.shape) for layer in sparsifier.layers}
         unattached = subject.cls(trial.sparsity, total_steps=TOTAL_STEPS, seed=0, **subject.values)
         try:
-            counts = unattached.layer_counts(shapes)
+            _, counts = next(iter(unattached.count_phases(shapes)))
         except SparsityError:  # they do not follow from shapes
             continue
         for layer in sparsifier.layers:
@@ -82,17 +86,63 @@ def topology_moves(subject: SparsifierSubject) -> None:
 
 
 def counts_stay(subject: SparsifierSubject) -> None:
-    """No step, topology updates included, changes how many weights of a layer are active."""
+    """How many weights of a layer are active changes in topology updates alone, and there as
+    counts_after_update says, all layers together as density_at says."""
     for trajectory in subject.trajectories():
-        first: dict[str, int] = {}
         for snapshot in trajectory:
             check_counts(snapshot)
             for name, active in snapshot.active.items():
-                if active != first.setdefault(name, active):
+                if active != snapshot.chosen[name]:
                     raise snapshot.broken(
-                        f"{name} has {active} active weights; it had {first[name]} before the "
-                        "first step"
+                        f"{name} has {active} active weights, where {snapshot.chosen[name]} were "
+                        "chosen in the latest update, or at first"
                     )
+            _check_total(snapshot, trajectory.network, subject.cls.exact_sparsity)
+
+
+def kept_connections_stay(subject: SparsifierSubject) -> None:
+    """select_mask leaves out none of the connections that a topology update keeps."""
+    if not issubclass(subject.cls, DynamicSparsifier):
+        raise SkipTest("its masks are fixed: it is no DynamicSparsifier")
+    for trial in subject.trials():
+        sparsifier = attached(trial)
+        sparsifier.select_mask = partial(  # type: ignore[method-assign]
+            _select_watched, sparsifier.select_mask, trial
+        )
+        trial.train(STEPS)
+
+
+def _select_watched(
+    select_mask: Callable[[Layer, Tensor, Tensor], Tensor],
+    trial: Trial,
+    layer: Layer,
+    kept: Tensor,
+    scores: Tensor,
+) -> Tensor:
+    before = kept.clone()
+    mask = select_mask(layer, kept, scores)
+    if lost := int((before & ~mask).count_nonzero()):
+        raise broken(
+            trial,
+            f"the mask that was selected for {layer.name} leaves out {lost} of "
+            f"{int(before.count_nonzero())} kept connections",
+        )
+    return mask
+
+
+def _check_total(snapshot: Snapshot, network: str, exact: bool) -> None:
+    """Raise :class:`Broken` unless as many weights are active as the density there asks for."""
+    size = sum(mask.numel() for mask in snapshot.masks.values())
+    asked, active = snapshot.density * size, sum(snapshot.active.values())
+    if exact:
+        wrong, bound = active != round(asked), ""
+    else:
+        wrong, bound = abs(active - asked) > LOOSE * asked, f", give or take {LOOSE:.0%}"
+    if wrong and (exact or network != "single weights"):  # which have no room for a structure
+        raise snapshot.broken(
+            f"{active} weights of {size} are active, instead of "
+            f"round({snapshot.density:g} · {size}) = {round(asked)}{bound}"
+        )
 
 
 def check_counts(snapshot: Snapshot) -> None:

@@ -54,6 +54,8 @@ def bad_gradients_move_nothing(subject: SparsifierSubject) -> None:
                     )
                     spoilt.train(step - 1)
                     before = {name: mask.clone() for name, mask in spoilt.masks.items()}
+                    if not any((mask == active).any() for mask in before.values()):
+                        continue  # all are active so far: there is none to spoil
                     spoilt.take_step()
                     if difference := first_difference(before, spoilt.masks):
                         which = "active" if active else "inactive"

@@ -1,6 +1,6 @@
 """Recorded trainings."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -26,8 +26,8 @@ class Leaking(Sparsifier):
     name = "leaking"
 
     @torch.no_grad()
-    def _after_optimizer_step(self, *_: Any) -> None:
-        super()._after_optimizer_step()
+    def _step_taken(self, trained: Sequence[Layer]) -> None:
+        super()._step_taken(trained)
         if self.step == 2:
             layer = self.layers[0]
             layer.weight[tuple((~layer.mask).nonzero()[0])] = -0.5

@@ -1,0 +1,106 @@
+"""Whether inactive weights are zero: looked at, or known from what was written to."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from dstbench.errors import SparsityError
+from dstbench.sparsity.layers import Layer
+
+
+def verify(layers: Iterable[Layer], averaged: nn.Module | None = None) -> None:
+    """Make sure that each layer has as many active connections as it says, and no others.
+
+    Raises:
+        SparsityError: naming the layer, what is wrong with it, and by how much.
+    """
+    for layer in layers:
+        held = int(layer.mask.count_nonzero())
+        if held != layer.active:
+            raise SparsityError(
+                f"the mask of {layer.name} holds {held} of {layer.mask.numel()} connections, "
+                f"instead of {layer.active}"
+            )
+        _check_zero(layer, "weight", layer.weight)
+        if averaged is not None:
+            _check_zero(layer, "averaged weight", averaged.get_parameter(layer.name))
+
+
+def _check_zero(layer: Layer, what: str, weight: Tensor) -> None:
+    if layer.density == 1:
+        return
+    outside = int(weight.detach().ne(0).logical_and_(~layer.mask).count_nonzero())
+    if outside:
+        inactive = layer.mask.numel() - layer.active
+        raise SparsityError(
+            f"the {what} {layer.name} is not zero at {outside} of {inactive} inactive connections: "
+            "something has written to it since the latest step (its initialisation, "
+            "load_state_dict, an averaging of weights); load the sparsifier's state, too, or take "
+            "a step, which masks it"
+        )
+
+
+PROBES = 128
+"""Number of places in a weight at which writes are looked for."""
+
+
+class WriteDetector:
+    """Tells writes to weights and gradients that are not the engine's.
+
+    torch counts writes to a tensor, but not those through ``.data``, and not whether one leaves
+    zeros as they are (clipping does). So writes to what was noted are looked for at some inactive
+    connections, which noise, centralisation or a new initialisation do not leave at zero.
+    """
+
+    def __init__(self) -> None:
+        self._weights: dict[str, int] = {}
+        self._gradients: dict[str, weakref.ref[Tensor]] = {}
+        self._probes: dict[str, Tensor] = {}
+
+    def note_mask(self, layer: Layer) -> None:
+        """The layer's weight is masked by another mask than before."""
+        places = torch.linspace(0, layer.mask.numel() - 1, PROBES, device=layer.mask.device).long()
+        self._probes[layer.name] = places[~_flat(layer.mask)[places]]
+        self.note_weight(layer)
+
+    def note_weight(self, layer: Layer) -> None:
+        """The layer's weight is masked."""
+        self._weights[layer.name] = layer.weight._version
+
+    def note_gradient(self, layer: Layer) -> None:
+        """The gradient of the layer's weight is masked."""
+        gradient = layer.weight.grad
+        if gradient is not None:
+            self._gradients[layer.name] = weakref.ref(gradient)
+
+    def weight_was_written(self, layer: Layer) -> bool:
+        """Whether something has written to the weight since it was noted, as torch counts."""
+        return self._weights.get(layer.name) != layer.weight._version
+
+    def gradient_was_written(self, layer: Layer) -> bool:
+        """Whether the gradient is another one than was noted, or is seen not to be masked."""
+        gradient = layer.weight.grad
+        if gradient is None:
+            return False
+        noted = self._gradients.get(layer.name)
+        if noted is None or noted() is not gradient:
+            return True
+        return self._is_uncovered(layer, gradient)
+
+    def weight_is_uncovered(self, layer: Layer) -> bool:
+        """Whether the weight is seen not to be zero at an inactive connection."""
+        return self._is_uncovered(layer, layer.weight)
+
+    def _is_uncovered(self, layer: Layer, tensor: Tensor) -> bool:
+        if tensor.stride() != layer.mask.stride():
+            return True
+        return bool(_flat(tensor.detach())[self._probes[layer.name]].any())
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """All elements in the order in which they are stored, which is without gaps."""
+    return tensor.as_strided((tensor.numel(),), (1,))

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from dstbench_srigl import SRigL
+from torch import nn
+
+from dstbench.testing import Check, checks
+
+
+@pytest.mark.parametrize("check", checks(SRigL), ids=str)
+def test_keeps_its_promises(check: Check) -> None:
+    check()
+
+
+def test_an_update_by_hand() -> None:
+    model = nn.Linear(4, 2, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    sparsifier = SRigL(
+        0.5, total_steps=100, exploration_frequency=1, prune_rate=0.5, prune_schedule="constant"
+    ).attach(model, optimizer)
+    (layer,) = sparsifier.layers
+    with torch.no_grad():
+        layer.mask.copy_(torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]]))
+        layer.weight.copy_(torch.tensor([[9.0, 8, 0, 0], [0, 0, 2, 1]]))
+    gradient = torch.tensor([[9.0, 9, 9, 9], [1, 3, -5, 4]])
+    (layer.weight * gradient).sum().backward()
+    optimizer.step()
+    # of the whole layer 2 and 1 are dropped; the second unit grows where |gradient| is 5 and 4
+    assert layer.mask.int().tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    (layer.weight * torch.tensor([[9.0, 9, 9, 9], [-6, 3, 5, 4]])).sum().backward()
+    optimizer.zero_grad()
+    (layer.weight * torch.tensor([[9.0, 9, 9, 9], [-6, 3, 5, 4]])).sum().backward()
+    optimizer.step()
+    assert layer.mask.int().tolist() == [[1, 1, 0, 0], [1, 0, 1, 0]]
+
+
+def test_counts_are_multiples_of_the_units_and_near_what_is_asked() -> None:
+    shapes = {"first": (4, 4), "second": (8, 4), "third": (6, 4)}
+    counts = SRigL(0.6, total_steps=1, distribution="uniform").layer_counts(shapes)
+    # asked are 6, 13 and 10, which is 29 of 72: rounded down to 4, 8 and 6. Of the 11 that are
+    # missing the third gets 6 (remainder 4/6) and the first 4 (2/4), where 8 do not fit any more
+    assert counts == {"first": 8, "second": 8, "third": 12}
+
+
+def test_every_unit_has_the_same_fan_in_throughout_training() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 16, 3), nn.Conv2d(16, 2, 1))
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    sparsifier = SRigL(0.8, total_steps=100, exploration_frequency=2).attach(model, optimizer)
+    before = sparsifier.layers[1].mask.clone()
+    for step in range(7):
+        model(torch.randn(2, 3, 6, 6)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        for layer in sparsifier.layers:
+            fan_in = layer.mask.flatten(1).sum(1)
+            assert (fan_in == layer.active // len(fan_in)).all(), (step, layer.name)
+    assert not torch.equal(sparsifier.layers[1].mask, before)

@@ -1,0 +1,77 @@
+"""Replicas under DistributedDataParallel decide alike."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import os, sys
+import torch
+from sparsity_methods import GradientGrowth, RandomGrowth, make
+from torch import distributed, nn, optim
+from torch.nn.parallel import DistributedDataParallel
+from dstbench.sparsity import Sparsifier
+
+rank, kind, wrapped, path = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "wrapped", sys.argv[4]
+distributed.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=2)
+
+
+class Sensitivity(Sparsifier):
+    needs_initial_gradient = True
+
+    def first_scores(self, layer, rng):
+        return (layer.weight * layer.dense_gradient).abs()
+
+
+METHODS = {"rigl": GradientGrowth, "magran": RandomGrowth, "snip": Sensitivity}
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
+replica = DistributedDataParallel(model)
+optimizer = optim.AdamW(model.parameters(), 0.01)
+
+
+def backward(step):
+    data = torch.Generator().manual_seed(2 * step + rank)  # each its own
+    replica(torch.randn(4, 8, generator=data)).square().mean().backward()
+
+
+sparsifier = make(METHODS[kind], 0.8, every=5, total_steps=60)
+sparsifier.attach(replica if wrapped else model, optimizer, backward=lambda: backward(99))
+for step in range(23):
+    if step == 14 and rank == 0 and kind == "rigl":  # an inactive weight's gradient, here alone
+        layer = sparsifier.layers[0]
+        hook = layer.weight.register_hook(lambda g: torch.where(layer.mask, g, torch.nan))
+        backward(step)
+        hook.remove()
+    else:
+        backward(step)
+    optimizer.step()
+    optimizer.zero_grad()
+sparsifier.verify()
+skipped = sparsifier.skipped_updates
+state = {"masks": [each.mask for each in sparsifier.layers], "skipped": skipped,
+         "weights": [each.weight.data for each in sparsifier.layers]}
+torch.save(state, f"{path}/{rank}.pt")
+"""
+
+
+@pytest.mark.parametrize("wrapped", ["wrapped", "bare"])
+@pytest.mark.parametrize("kind", ["rigl", "magran", "snip"])
+def test_replicas_have_the_same_masks(kind: str, wrapped: str, tmp_path: Path) -> None:
+    import torch
+
+    script = tmp_path / "replica.py"
+    script.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{SCRIPT}")
+    commands = [[sys.executable, script, str(rank), kind, wrapped, tmp_path] for rank in (0, 1)]
+    processes = [subprocess.Popen(c, stderr=subprocess.PIPE, text=True) for c in commands]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for what in ("masks", "weights"):
+        assert all(map(torch.equal, one[what], two[what])), what
+    assert one["skipped"] == two["skipped"] == (kind == "rigl")
