@@ -111,7 +111,7 @@ def check_refused(outcome: Outcome, message: str) -> None:
         (
             ('"leftmost"', '"leftmots"'),
             "toys.toml:6: grid.sparsifiers[1]: unknown sparsifier 'leftmots'; did you mean "
-            "'leftmost'? (known: dense, leftmost, magran, rigl, static)",
+            "'leftmost'? (known: dense, gmp, granet, leftmost, magran, rigl, static)",
         ),
         (
             ("[0.5]", "[1.2]"),
@@ -323,7 +323,7 @@ def test_a_sparsifier_that_nobody_knows_joins_no_grid(dstbench: Dstbench) -> Non
     check_refused(
         dstbench("run", "toys.toml", "--only", "sparsifier=dense,leftmots"),
         "--only sparsifier=leftmots: unknown sparsifier 'leftmots'; did you mean 'leftmost'? "
-        "(known: dense, leftmost, magran, rigl, static)",
+        "(known: dense, gmp, granet, leftmost, magran, rigl, static)",
     )
 
 
@@ -764,8 +764,8 @@ def test_an_unknown_plugin_stays_an_error_whatever_is_broken(
     (folder / "toys.toml").write_text(BENCHMARK.replace('"leftmost"', '"sadd"'))
     check_refused(
         dstbench("run", "toys.toml"),
-        "toys.toml:6: grid.sparsifiers[1]: unknown sparsifier 'sadd'; known: dense, leftmost, "
-        "magran, rigl, static; not loaded ('dstbench plugins' says why): broken: sad",
+        "toys.toml:6: grid.sparsifiers[1]: unknown sparsifier 'sadd'; known: dense, gmp, granet, "
+        "leftmost, magran, rigl, static; not loaded ('dstbench plugins' says why): broken: sad",
     )
 
 

@@ -67,7 +67,7 @@ SKIPPED: dict[str, dict[str, str]] = {
     "lsun-bedrooms": WITHOUT_DATA,
     "quickdraw": WITHOUT_DATA,
     "slurm": {} if shutil.which("sbatch") else WITHOUT_SLURM,
-    "static": {"topology-moves": "its masks are fixed"},
+    "static": dict.fromkeys(("topology-moves", "kept-connections-stay"), "its masks are fixed"),
     "vmnist": WITHOUT_DATA,
 }
 """The checks of each plugin that are skipped where nothing is downloaded, with the beginning of the
