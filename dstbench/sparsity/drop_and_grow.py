@@ -195,6 +195,9 @@ class DynamicSparsifier(Sparsifier, ABC):
         """Whether there is anything to update: not at S = 0."""
         return self.sparsity > 0
 
+    def _needs_dense_gradient_now(self) -> bool:
+        return self.needs_dense_gradient and self._moves and self._looks_at(self.step + 1)
+
     def _gradient_accumulated(self, layer: Layer, gradient: Tensor) -> None:
         if not self._moves:
             return

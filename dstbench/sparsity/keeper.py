@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dstbench.kernels import left_masked
 from dstbench.sparsity import steps
 from dstbench.sparsity.layers import Layer, apply_mask_
 from dstbench.sparsity.optimizers import is_elementwise, state_of
@@ -138,7 +139,8 @@ class MaskKeeper(steps.Listener):
             return
         self.on_gradient(layer, gradient)
         if layer.density < 1:
-            apply_mask_(gradient, layer.mask)
+            if not left_masked(weight, gradient):
+                apply_mask_(gradient, layer.mask)
             self.writes.note_gradient(layer)
 
     def _companions(self, layer: Layer) -> Iterable[Tensor]:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dstbench.errors import SparsityError
+from dstbench.kernels import Choice, KernelUse, Mode, use_kernels
 from dstbench.sparsity.arguments import check_arguments
 from dstbench.sparsity.attachment import check_attachable
 from dstbench.sparsity.distribution import active_counts
@@ -86,6 +87,8 @@ class Sparsifier:
         self.count_history: list[tuple[int, dict[str, int]]] = []
         """Number of active weights of each layer, by parameter name, and the optimizer step from
         which on they were active: one entry, but where the density changes in training."""
+        self.kernels: KernelUse
+        """Which layers of an attached network are computed by which kernels."""
         self._rng: torch.Generator
         self._replicas: Replicas
         self._keeper: MaskKeeper
@@ -100,6 +103,7 @@ class Sparsifier:
         weights: Mapping[str, nn.Parameter] | None = None,
         averaged: nn.Module | None = None,
         backward: Callable[[], None] | None = None,
+        kernels: Mode | Choice = "auto",
     ) -> Self:
         """Mask ``model`` and keep it masked while ``optimizer`` trains it.
 
@@ -114,6 +118,10 @@ class Sparsifier:
                 before the optimizer's step. It is called once, before anything is masked, and only
                 where the method needs it (:attr:`needs_initial_gradient`, at S > 0); the model's
                 gradients are cleared then.
+            kernels: which kernels masked layers are computed with, until :meth:`detach`: dense ones
+                ("masked"), those that go over active connections alone ("sparse"), or per layer
+                whichever is expected to be faster ("auto"). Where there are no sparse ones, or they
+                do not take a layer, it is computed by dense kernels.
 
         Raises:
             SparsityError: if a weight is frozen, sharded, not the optimizer's, given twice, masked
@@ -123,6 +131,7 @@ class Sparsifier:
         """
         if self._is_attached:
             raise SparsityError("this sparsifier is attached already; make another one")
+        choice = kernels if isinstance(kernels, Choice) else Choice(kernels)
         keep_dense = self.settings.keep_dense
         if weights is None:
             weights, keep_dense = sparsifiable_weights(model, keep_dense), ()
@@ -143,6 +152,12 @@ class Sparsifier:
             on_step=self._step_taken,
         )
         self._keeper.start()
+        self.kernels = use_kernels(
+            [network for network in (model, averaged) if network is not None],
+            {layer.name: layer.mask for layer in self.layers} if self.sparsity else {},
+            choice,
+            self._needs_dense_gradient_now,
+        )
         self._is_attached = True
         return self
 
@@ -214,6 +229,7 @@ class Sparsifier:
         """Stop masking; the weights stay as they are."""
         if self._is_attached:
             self._keeper.stop()
+            self.kernels.stop()
             self._is_attached = False
 
     @property
@@ -291,6 +307,10 @@ class Sparsifier:
                 "load it there"
             )
         return super().__reduce_ex__(protocol)
+
+    def _needs_dense_gradient_now(self) -> bool:
+        """Whether the step being taken needs the gradient of inactive weights."""
+        return False
 
     def _keeps_inactive_state(self) -> bool:
         """Whether the optimizer's state of inactive weights is left as it is, and moves them."""

@@ -98,7 +98,7 @@ class WriteDetector:
     def _is_uncovered(self, layer: Layer, tensor: Tensor) -> bool:
         if tensor.stride() != layer.mask.stride():
             return True
-        return bool(_flat(tensor.detach())[self._probes[layer.name]].any())
+        return bool(_flat(tensor.detach()).index_select(0, self._probes[layer.name]).any())
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -1,0 +1,7 @@
+"""Kernels that compute a masked layer from its active weights alone, on a CPU."""
+
+from dstbench.kernels.choice import Choice, Mode
+from dstbench.kernels.modules import SparseGRU
+from dstbench.kernels.use import KernelUse, left_masked, use_kernels
+
+__all__ = ["Choice", "KernelUse", "Mode", "SparseGRU", "left_masked", "use_kernels"]

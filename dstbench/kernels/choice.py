@@ -1,0 +1,62 @@
+"""Which layers are computed from their active weights alone, and which as masked dense ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from dstbench.errors import SparsityError
+
+Mode = Literal["auto", "masked", "sparse"]
+
+SIZES = (1024, 4096)
+"""Positions (pixels, tokens, points of sequences) of a batch at which a layer counts as medium,
+and as large."""
+
+DEFAULT_THRESHOLDS: Mapping[str, tuple[float, float, float]] = {
+    "conv": (0.35, 0.55, 0.6),
+    "pointwise": (0.3, 0.4, 0.45),
+    "linear": (0.15, 0.25, 0.3),
+    "gru": (0.6, 0.6, 0.4),
+}
+"""Densities up to which a sparse pass is the faster one, by kind and size of layer, measured on a
+processor with AVX-512."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What decides, alike in every run, which kernels a layer is computed with.
+
+    ``masked``: dense kernels over masked weights; ``sparse``: kernels over active weights wherever
+    there are such; ``auto``: whichever is expected to be faster, by the density, the kind and the
+    size of a layer.
+    """
+
+    mode: Mode = "auto"
+    thresholds: Mapping[str, tuple[float, float, float]] = field(
+        default_factory=lambda: DEFAULT_THRESHOLDS
+    )
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise SparsityError(
+                f'kernels are "auto", "masked" or "sparse", not {json.dumps(self.mode)}'
+            )
+
+    def takes(self, kind: str, density: float, positions: int) -> bool:
+        """Whether a layer is computed from its active weights alone."""
+        if self.mode == "masked" or density == 1:
+            return False
+        size = sum(positions >= bound for bound in SIZES)
+        return self.mode == "sparse" or density <= self.thresholds[kind][size]
+
+    def to_json(self) -> dict[str, Any]:
+        """What :meth:`from_json` makes the same choice of."""
+        return {"mode": self.mode, "thresholds": {k: list(v) for k, v in self.thresholds.items()}}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Choice:
+        """The choice that :meth:`to_json` has told."""
+        return cls(saved["mode"], {kind: tuple(v) for kind, v in saved["thresholds"].items()})

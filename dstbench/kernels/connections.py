@@ -1,0 +1,155 @@
+"""Where the active connections of a weight are, in the order in which kernels walk them."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from dstbench.kernels.choice import Choice
+from dstbench.kernels.library import Long, address
+
+
+class CLayer(ctypes.Structure):
+    """``struct Layer`` of source/layer.h."""
+
+    _fields_ = [
+        *[(name, Long) for name in ("inputs", "outputs", "kernel_rows", "kernel_columns")],
+        *[(name, Long) for name in ("stride", "pad_rows", "pad_columns", "group")],
+        *[(name, Long) for name in ("input_block", "output_block")],
+        *[(name, ctypes.c_void_p) for name in ("forward_ptr", "forward_at")],
+        *[(name, ctypes.c_void_p) for name in ("backward_ptr", "backward_at")],
+    ]
+
+
+class Connections:
+    """The active connections of one weight: its mask, indexed anew when the mask has changed.
+
+    Args:
+        kind: ``conv``, ``pointwise``, ``linear`` or ``gru``.
+        mask: boolean, in the weight's shape: (outputs, inputs), or with the kernel's two sizes.
+        stride, padding: of a convolution.
+        gates: number of parts of the outputs that no group of channels may straddle.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        kind: str,
+        mask: Tensor,
+        choice: Choice,
+        dense_gradient: Callable[[], bool],
+        *,
+        stride: int = 1,
+        padding: tuple[int, int] = (0, 0),
+        gates: int = 1,
+    ) -> None:
+        self.library = library
+        self.kind = kind
+        self.mask = mask
+        self.choice = choice
+        self.dense_gradient = dense_gradient
+        """Whether the gradient of inactive weights is wanted, too, of the step being taken."""
+        self.in_use: bool | None = None
+        """Whether the latest forward pass went over the active connections alone."""
+        self._stride = stride
+        self._padding = padding
+        self._gates = gates
+        self._version = -1
+        self._indices: list[Tensor] = []
+        self._gradient: tuple[StorageWeakRef, int] | None = None
+        self._active = 0
+
+    def pay(self, positions: int) -> bool:
+        """Whether a pass over the active connections is taken to be the faster one, with this many
+        positions (pixels, tokens, sequences) in a batch."""
+        return pay_together([self], positions)
+
+    def index(self) -> CLayer:
+        """What the kernels are told of this layer."""
+        if self._version != self.mask._version:
+            self._index()
+            self._version = self.mask._version
+        return self._layer
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the index takes."""
+        return sum(tensor.nbytes for tensor in self._indices)
+
+    @property
+    def density(self) -> float:
+        """Fraction of connections that are active."""
+        self.index()
+        return self._active / self.mask.numel()
+
+    def note_gradient(self, gradient: Tensor) -> None:
+        """Remember a gradient that is zero at inactive weights."""
+        self._gradient = StorageWeakRef(gradient.untyped_storage()), gradient._version  # type: ignore[no-untyped-call]
+
+    def made(self, gradient: Tensor) -> bool:
+        """Whether this is the gradient noted last, to which nothing has been written since."""
+        if self._gradient is None:
+            return False
+        storage, version = self._gradient
+        same = storage.cdata == gradient.untyped_storage()._cdata
+        return bool(same and gradient._version == version)
+
+    def _index(self) -> None:
+        mask = self.mask.view(torch.uint8)
+        outputs, inputs, *kernel = mask.shape
+        rows, columns = kernel or (1, 1)
+        self._active = active = int(mask.count_nonzero())
+        library, fan_in = self.library, inputs * rows * columns
+        part = outputs // self._gates
+        group = 4
+        while part % group:
+            group //= 2
+        if group > 1:
+            group = min(group, library.shared_group(Long(outputs), Long(fan_in), address(mask)))
+        block = _block(rows * columns * active / mask.numel())
+        layer = CLayer(
+            inputs, outputs, rows, columns, self._stride, *self._padding, group, block, block
+        )
+        sizes = (
+            math.ceil(inputs / block) * (outputs // group) + 1,
+            active // group,
+            math.ceil(outputs / block) * inputs + 1,
+            active,
+        )
+        self._indices = [torch.empty(size, dtype=torch.int32) for size in sizes]
+        forward_ptr, forward_at, backward_ptr, backward_at = map(address, self._indices)
+        library.index_forward(ctypes.byref(layer), address(mask), forward_ptr, forward_at)
+        library.index_backward(ctypes.byref(layer), address(mask), backward_ptr, backward_at)
+        layer.forward_ptr, layer.forward_at = forward_ptr, forward_at
+        layer.backward_ptr, layer.backward_at = backward_ptr, backward_at
+        self._layer = layer
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("what kernels know of a weight belongs to this process")
+
+
+def pay_together(layers: Sequence[Connections], positions: int) -> bool:
+    """Whether a pass over the active connections of weights that are used together is taken to be
+    the faster one, with this many positions (pixels, tokens, points) in a batch."""
+    active = sum(layer.density * layer.mask.numel() for layer in layers)
+    density = active / sum(layer.mask.numel() for layer in layers)
+    first = layers[0]
+    pays = first.choice.takes(first.kind, density, positions)
+    for layer in layers:
+        layer.in_use = pays
+    return pays
+
+
+def _block(connections: float) -> int:
+    """Channels to a block: enough that an output has some eight connections in each, few enough
+    that a tile's inputs stay in the first-level cache."""
+    block = 16
+    while block < 64 and block * connections < 8:
+        block *= 2
+    return block

@@ -1,0 +1,163 @@
+"""The compiled kernels: made from C++ at their first use on a machine, and kept in the cache."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dstbench.errors import DstbenchError
+
+SOURCE = Path(__file__).parent / "source"
+MAIN = SOURCE / "kernels.cpp"
+_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=fast", "-fPIC")
+_ARCHITECTURE = "DSTBENCH_KERNELS_ARCH"
+"""Environment variable with an architecture to compile for, instead of this machine's."""
+
+
+class NoKernelsError(DstbenchError):
+    """There are no sparse kernels here; the message says why, in a line."""
+
+
+Long = ctypes.c_int64
+
+
+def address(tensor: Tensor | None) -> ctypes.c_void_p:
+    """The address of a tensor's first element."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """The kernels of this machine, compiled if they are not there yet.
+
+    Raises:
+        NoKernelsError: if they cannot be compiled or loaded.
+    """
+    path = _compiled()
+    try:
+        if _openmp():
+            ctypes.CDLL(_openmp(), mode=ctypes.RTLD_GLOBAL)
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NoKernelsError(f"the compiled kernels do not load: {error}") from None
+    for name in ("lanes", "shared_group", "packed_images", "packed_tokens"):
+        getattr(library, name).restype = Long
+    return library
+
+
+def describe() -> str:
+    """What kernels there are on this machine, in a line."""
+    try:
+        library = load()
+    except NoKernelsError as error:
+        return f"masked dense kernels only: {error}"
+    return f"sparse kernels of {library.lanes()} lanes, {architecture()}"
+
+
+def architecture() -> str:
+    """The architecture that kernels are compiled for, as the compiler is told."""
+    return os.environ.get(_ARCHITECTURE, "native")
+
+
+def processor() -> str:
+    """What distinguishes this machine's processor from those that its code may not run on."""
+    facts = [platform.machine(), platform.processor()]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        kinds = ("model name", "flags", "Features")
+        facts += sorted({line for line in lines if line.startswith(kinds)})
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def compiler() -> str:
+    """The C++ compiler: ``$CXX``, else the first of c++, g++ and clang++ on the path.
+
+    Raises:
+        NoKernelsError: if there is none.
+    """
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and (found := shutil.which(name)):
+            return found
+    raise NoKernelsError("there is no C++ compiler (c++, g++ or clang++) on the path")
+
+
+def compile_to(path: Path, architecture: str, *, threads: bool) -> None:
+    """Compile the kernels for an architecture ("native", "x86-64-v3", …) into a shared library.
+
+    Raises:
+        NoKernelsError: if the compiler fails.
+    """
+    target = "-mcpu=" if platform.machine() in ("aarch64", "arm64") else "-march="
+    flags = [*_FLAGS, target + architecture, *(["-fopenmp"] if threads else [])]
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = str(Path(folder) / "kernels.o")
+        _run([compiler(), *flags, "-c", str(MAIN), "-o", compiled])
+        # Linked without OpenMP: its functions are found in the library that torch has loaded.
+        _run([compiler(), "-shared", compiled, "-o", str(path)])
+
+
+def _run(command: Sequence[str]) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    except subprocess.CalledProcessError as error:
+        first = next(iter(error.stderr.splitlines()), "no message")
+        raise NoKernelsError(f"{command[0]} cannot compile them: {first}") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoKernelsError(f"{command[0]} cannot be run: {error}") from None
+
+
+def _compiled() -> Path:
+    try:  # the engine does not need what the cache is made of; the harness does
+        from dstbench.cache import Cache, digest
+    except ImportError as error:
+        raise NoKernelsError(f"there is no cache to keep them in: {error}") from None
+    found = compiler()
+    version = _output([found, "--version"]).splitlines()[:1]
+    threads = _openmp() is not None
+    key = {
+        "source": _source_digest(),
+        "compiler": [found, *version],
+        "flags": [*_FLAGS, architecture(), threads],
+        "processor": processor(),
+    }
+    name = "kernels.so"
+
+    def make(folder: Path) -> None:
+        compile_to(folder / name, architecture(), threads=threads)
+
+    try:
+        return Cache().folder("kernels", {"digest": digest(key)}, make) / name
+    except OSError as error:
+        raise NoKernelsError(f"the cache cannot be written: {error}") from None
+
+
+def _source_digest() -> str:
+    texts = [path.read_bytes() for path in sorted(SOURCE.iterdir()) if path.is_file()]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+@functools.cache
+def _openmp() -> str | None:
+    """The OpenMP library whose threads torch computes with, if it brings one."""
+    folder = Path(torch.__file__).parent / "lib"
+    found = sorted(folder.glob("libgomp*")) + sorted(folder.glob("lib*omp*"))
+    return str(found[0]) if found else None
+
+
+def _output(command: Sequence[str]) -> str:
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,137 @@
+"""Modules of torch that go over the active connections alone, where that is the faster way.
+
+A module is given one of these classes in place of its own (:func:`replacement`), and computes as
+before wherever kernels do not take what it is given: other dtypes than float32, autocast, another
+device than the CPU, a compiled graph, transforms of torch.func. A copy of such a module computes as
+before, too, since nothing is known of the connections of its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from ctypes import CDLL
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from dstbench.kernels.connections import Connections, pay_together
+from dstbench.kernels.functions import convolution, group_norm, projection
+from dstbench.kernels.recurrent import gru_states
+
+known: MutableMapping[Tensor, Connections] = WeakTensorKeyDictionary()
+"""The connections of each weight that kernels are used for."""
+
+norms: MutableMapping[Tensor, CDLL] = WeakTensorKeyDictionary()
+"""The kernels that compute the group normalisation of a weight."""
+
+
+class SparseConv2d(nn.Conv2d):
+    """A convolution of stride 1 or 2, without groups or dilation."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        connections = _connections(self.weight, input)
+        if connections is None or input.ndim != 4 or not input.numel():
+            return super().forward(input)
+        n, _, height, width = input.shape
+        if not connections.pay(n * height * width // self.stride[0] ** 2):
+            return super().forward(input)
+        return convolution(input, self.weight, self.bias, connections)
+
+
+class SparseLinear(nn.Linear):
+    """A linear layer."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        connections = _connections(self.weight, input)
+        if connections is None or not input.numel():
+            return super().forward(input)
+        if not connections.pay(input.numel() // self.in_features):
+            return super().forward(input)
+        return projection(input, self.weight, self.bias, connections)
+
+
+class TwoPassGroupNorm(nn.GroupNorm):
+    """A group normalisation beside sparse layers."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not takes(input) or input.ndim < 3 or not input.numel():
+            return super().forward(input)
+        library = norms.get(self.weight)
+        if library is None:
+            return super().forward(input)
+        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps, library)
+
+
+class SparseGRU(nn.GRU):
+    """A GRU with biases and without dropout."""
+
+    def forward(self, input: Any, hx: Tensor | None = None) -> Any:
+        if hx is not None or not isinstance(input, Tensor) or input.ndim != 3:
+            return super().forward(input, hx)
+        inputs = input if self.batch_first else input.transpose(0, 1)
+        connections = self._connections(inputs)
+        if connections is None:
+            return super().forward(input, hx)
+        states, last = gru_states(self, inputs, None, connections)
+        return states if self.batch_first else states.transpose(0, 1), last
+
+    def states(self, inputs: Tensor, lengths: Tensor) -> Tensor | None:
+        """States (N, T, directions · units) of padded sequences (N, T, features), as if they were
+        packed, and zero after each one's end; ``None`` where dense kernels are to compute them."""
+        connections = self._connections(inputs)
+        return None if connections is None else gru_states(self, inputs, lengths, connections)[0]
+
+    def _connections(self, inputs: Tensor) -> list[list[tuple[Connections, Connections]]] | None:
+        """Connections by layer and direction; ``None`` where they are not to be used."""
+        if not inputs.numel() or not takes(inputs):
+            return None
+        matrices = self._matrices()
+        found = [known[weight] for weight in matrices if weight in known]
+        if len(found) < len(matrices):
+            return None
+        points = inputs.shape[0] * inputs.shape[1]
+        dense_gradient = torch.is_grad_enabled() and any(each.dense_gradient() for each in found)
+        if dense_gradient or not pay_together(found, points):
+            return None
+        pairs = list(zip(found[::2], found[1::2], strict=True))
+        ways = 2 if self.bidirectional else 1
+        return [pairs[i : i + ways] for i in range(0, len(pairs), ways)]
+
+    def _matrices(self) -> list[nn.Parameter]:
+        """weight_ih and weight_hh of each layer and direction."""
+        return [
+            parameter for name, parameter in self.named_parameters() if name.startswith("weight_")
+        ]
+
+
+def replacement(module: nn.Module) -> type[nn.Module] | None:
+    """The class that takes a module's place, if kernels take modules like this one."""
+    if type(module) is nn.Conv2d:
+        plain = module.groups == 1 and module.dilation == (1, 1) and module.padding_mode == "zeros"
+        numeric = not isinstance(module.padding, str)
+        square = module.stride in ((1, 1), (2, 2))
+        return SparseConv2d if plain and numeric and square else None
+    if type(module) is nn.Linear:
+        return SparseLinear
+    if type(module) is nn.GRU:
+        plain = module.bias and not module.dropout and not module.proj_size
+        return SparseGRU if plain else None
+    return None
+
+
+def takes(input: Tensor) -> bool:
+    """Whether kernels compute with what a module is given."""
+    return (
+        not torch.compiler.is_compiling()
+        and input.dtype == torch.float32
+        and input.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()
+        and type(input) in (Tensor, nn.Parameter)
+    )
+
+
+def _connections(weight: Tensor, input: Tensor) -> Connections | None:
+    return known.get(weight) if takes(input) else None

@@ -1,0 +1,245 @@
+// Layers whose weights are mostly zero: what is computed is what the active weights ask for.
+//
+// Activations are packed with the batch innermost: [block][channel][row][column][LANES], where a
+// block is LANES images and a vector is one pixel of all of them, so that each tap of a kernel is
+// an aligned offset, and a border of zeros needs no branch. A linear layer is a 1 x 1 convolution
+// over tokens, LANES x columns of them to a block.
+//
+// A tile of output pixels stays in registers while an output channel walks over its active
+// connections: one weight, as many multiply-adds as the tile has vectors. Connections are walked in
+// blocks of input channels whose rows stay in the first-level cache. Where neighbouring output
+// channels share their mask ("group"), each vector that is read serves all of them.
+//
+// The order in which sums are taken does not depend on the number of threads.
+
+#include "layer.h"
+#include "norm.h"
+#include "recurrence.h"
+
+extern "C" {
+
+int64_t lanes() { return LANES; }
+
+// The largest number of neighbouring output channels, of 4, 2 and 1, that share their masks.
+int64_t shared_group(int64_t outputs, int64_t fan_in, const uint8_t* mask) {
+    for (int64_t group = MAX_GROUP; group > 1; group /= 2) {
+        if (outputs % group) continue;
+        bool same = true;
+        for (int64_t o = 0; o < outputs && same; ++o)
+            if (o % group) same = !std::memcmp(mask + o * fan_in, mask + (o - 1) * fan_in, fan_in);
+        if (same) return group;
+    }
+    return 1;
+}
+
+void index_forward(const Layer* layer, const uint8_t* mask, int32_t* ptr, int32_t* at) {
+    const int64_t taps = layer->kernel_rows * layer->kernel_columns, fan_in = layer->inputs * taps;
+    const int64_t groups = layer->outputs / layer->group, span = layer->input_block * taps;
+    int32_t found = 0;
+    *ptr++ = 0;
+    for (int64_t begin = 0; begin < fan_in; begin += span)
+        for (int64_t o = 0; o < groups; ++o) {
+            const int64_t row = o * layer->group * fan_in;
+            for (int64_t i = row + begin; i < row + std::min(begin + span, fan_in); ++i)
+                if (mask[i]) at[found++] = i;
+            *ptr++ = found;
+        }
+}
+
+void index_backward(const Layer* layer, const uint8_t* mask, int32_t* ptr, int32_t* at) {
+    const int64_t taps = layer->kernel_rows * layer->kernel_columns, fan_in = layer->inputs * taps;
+    const int64_t inputs = layer->inputs, blocks = (layer->outputs + layer->output_block - 1) / layer->output_block;
+    std::memset(ptr, 0, 4 * (blocks * inputs + 1));
+    for (int64_t o = 0; o < layer->outputs; ++o) {
+        int32_t* counts = ptr + o / layer->output_block * inputs + 1;
+        const uint8_t* m = mask + o * fan_in;
+        for (int64_t c = 0; c < inputs; ++c)
+            for (int64_t k = 0; k < taps; ++k) counts[c] += m[c * taps + k] != 0;
+    }
+    for (int64_t i = 0; i < blocks * inputs; ++i) ptr[i + 1] += ptr[i];
+    std::vector<int32_t> next(ptr, ptr + blocks * inputs);
+    for (int64_t o = 0; o < layer->outputs; ++o) {
+        int32_t* places = next.data() + o / layer->output_block * inputs;
+        for (int64_t c = 0; c < inputs; ++c)
+            for (int64_t k = 0; k < taps; ++k) {
+                const int64_t i = o * fan_in + c * taps + k;
+                if (mask[i]) at[places[c]++] = i;
+            }
+    }
+}
+
+int64_t packed_images(const Layer* layer, int64_t n, int64_t rows, int64_t columns) {
+    return geometry(*layer, blocks_of(n, LANES), rows, columns).in.size();
+}
+
+void convolve(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int64_t columns, const float* images,
+              const float* weight, const float* bias, float* packed, float* out) {
+    arena.reset();
+    const Geometry g = geometry(*layer, blocks_of(n, LANES), rows, columns);
+    pack_images(threads, n, g.in, images, packed);
+    float* result = arena.floats(g.out.size());
+    forward(threads, *layer, g, weight, bias, packed, result);
+    unpack_images(threads, n, g.out, result, out);
+}
+
+void convolve_backward(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int64_t columns,
+                       const float* packed, const float* weight, const float* gradient, float* of_images,
+                       float* of_weight, float* of_bias) {
+    arena.reset();
+    const Geometry g = geometry(*layer, blocks_of(n, LANES), rows, columns);
+    float* grad = arena.floats(g.grad.size());
+    pack_images(threads, n, g.grad, gradient, grad);
+    if (of_images) {
+        const Packed result{g.in.blocks, g.in.channels, rows, columns, 0, 0, 0, 0};
+        float* unpacked = arena.floats(result.size());
+        input_gradient(threads, *layer, g, weight, grad, unpacked);
+        unpack_images(threads, n, result, unpacked, of_images);
+    }
+    if (of_weight) weight_gradient(threads, *layer, g, packed, grad, weight, of_weight);
+    if (of_bias) bias_gradient(threads, g.grad, grad, of_bias);
+}
+
+// Tokens of a block are `columns` vectors.
+int64_t packed_tokens(const Layer* layer, int64_t n, int64_t columns) {
+    return geometry(*layer, blocks_of(n, LANES * columns), 1, columns).in.size();
+}
+
+void project(const Layer* layer, int64_t threads, int64_t n, int64_t columns, const float* tokens, const float* weight,
+             const float* bias, float* packed, float* out) {
+    arena.reset();
+    const Geometry g = geometry(*layer, blocks_of(n, LANES * columns), 1, columns);
+    pack_tokens(threads, n, g.in, tokens, packed);
+    float* result = arena.floats(g.out.size());
+    forward(threads, *layer, g, weight, bias, packed, result);
+    unpack_tokens(threads, n, g.out, result, out);
+}
+
+void project_backward(const Layer* layer, int64_t threads, int64_t n, int64_t columns, const float* packed,
+                      const float* weight, const float* gradient, float* of_tokens, float* of_weight, float* of_bias) {
+    arena.reset();
+    const Geometry g = geometry(*layer, blocks_of(n, LANES * columns), 1, columns);
+    float* grad = arena.floats(g.grad.size());
+    pack_tokens(threads, n, g.grad, gradient, grad);
+    if (of_tokens) {
+        float* result = arena.floats(g.in.size());
+        input_gradient(threads, *layer, g, weight, grad, result);
+        unpack_tokens(threads, n, g.in, result, of_tokens);
+    }
+    if (of_weight) weight_gradient(threads, *layer, g, packed, grad, weight, of_weight);
+    if (of_bias) bias_gradient(threads, g.grad, grad, of_bias);
+}
+
+// images: (n, groups * channels, pixels); statistics: (n, groups, 2), mean and 1 / deviation.
+void normalise(int64_t threads, int64_t n, int64_t groups, int64_t channels, int64_t pixels, float epsilon,
+               const float* images, const float* weight, const float* bias, float* statistics, float* out) {
+    const int64_t count = channels * pixels;
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        for (int64_t i = share(n * groups, part, parts); i < share(n * groups, part + 1, parts); ++i) {
+            const float* from = images + i * count;
+            const float mean = total(from, count) / count;
+            const float scale = 1.f / std::sqrt(squares(from, mean, count) / count + epsilon);
+            statistics[2 * i] = mean, statistics[2 * i + 1] = scale;
+            for (int64_t c = 0; c < channels; ++c) {
+                const int64_t channel = i % groups * channels + c;
+                const float factor = scale * weight[channel], shift = bias[channel] - mean * factor;
+                const float* x = from + c * pixels;
+                float* y = out + i * count + c * pixels;
+                for (int64_t p = 0; p < pixels; ++p) y[p] = x[p] * factor + shift;
+            }
+        }
+    });
+}
+
+// of_weight, of_bias: (n, groups * channels), to be summed over n.
+void normalise_backward(int64_t threads, int64_t n, int64_t groups, int64_t channels, int64_t pixels,
+                        const float* images, const float* weight, const float* statistics, const float* gradient,
+                        float* of_images, float* of_weight, float* of_bias) {
+    const int64_t count = channels * pixels;
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        for (int64_t i = share(n * groups, part, parts); i < share(n * groups, part + 1, parts); ++i) {
+            const float mean = statistics[2 * i], scale = statistics[2 * i + 1];
+            float plain = 0, scaled = 0;
+            for (int64_t c = 0; c < channels; ++c) {
+                const int64_t channel = i % groups * channels + c, at = i * count + c * pixels;
+                const Sums sums = products(gradient + at, images + at, mean, pixels);
+                of_bias[i * channels + c] = sums.x;
+                of_weight[i * channels + c] = sums.xy * scale;
+                plain += sums.x * weight[channel];
+                scaled += sums.xy * weight[channel];
+            }
+            const float slope = -scaled * scale * scale * scale / count, shift = -plain * scale / count - slope * mean;
+            for (int64_t c = 0; c < channels; ++c) {
+                const float factor = scale * weight[i % groups * channels + c];
+                const float* x = images + i * count + c * pixels;
+                const float* y = gradient + i * count + c * pixels;
+                float* to = of_images + i * count + c * pixels;
+                for (int64_t p = 0; p < pixels; ++p) to[p] = y[p] * factor + x[p] * slope + shift;
+            }
+        }
+    });
+}
+
+// inputs: (chunks, time, features, width); states: (chunks, time, directions * units, width).
+void recurrence(const Sequences* sequences, const Direction* directions, int64_t threads, const float* inputs,
+                float* states) {
+    arena.reset();
+    const Sequences& s = *sequences;
+    const int64_t size = s.units * s.width();
+    std::vector<Taps> taps;
+    for (int64_t i = 0; i < s.directions; ++i) {
+        const Direction& d = directions[i];
+        const Taps input = forward_taps(d.input, d.weight_ih, s.width(), 0);
+        multiply(threads, input, s.plan(s.features, 3 * s.units), 1, d.bias_ih, inputs, d.gates);
+        taps.push_back(forward_taps(d.recurrent, d.weight_hh, s.width(), 0));
+    }
+    const int64_t walks = s.chunks * s.directions;
+    float* scratch = arena.floats(walks * 4 * size);
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        for (int64_t i = share(walks, part, parts); i < share(walks, part + 1, parts); ++i) {
+            const int64_t way = i % s.directions;
+            recur(s, directions[way], taps[way], i / s.directions, way, states, scratch + i * 4 * size);
+        }
+    });
+}
+
+void recurrence_backward(const Sequences* sequences, const Direction* directions, int64_t threads, const float* inputs,
+                         const float* states, const float* gradient, float* of_inputs) {
+    arena.reset();
+    const Sequences& s = *sequences;
+    const int64_t size = s.units * s.width(), all = s.chunks * s.time * 3 * size, walks = s.chunks * s.directions;
+    float *of_input = arena.floats(all * s.directions), *of_state = arena.floats(all * s.directions);
+    float* scratch = arena.floats(walks * 3 * size);
+    const Packed gates = s.features_of(3 * s.units);
+    std::vector<Taps> taps;
+    for (int64_t i = 0; i < s.directions; ++i)
+        taps.push_back(backward_taps(directions[i].recurrent, directions[i].weight_hh, gates, 0, 0));
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        for (int64_t i = share(walks, part, parts); i < share(walks, part + 1, parts); ++i) {
+            const int64_t way = i % s.directions;
+            recur_backward(s, directions[way], taps[way], i / s.directions, way, states, gradient,
+                           of_input + way * all, of_state + way * all, scratch + i * 3 * size);
+        }
+    });
+    for (int64_t i = 0; i < s.directions; ++i) {
+        const Direction& d = directions[i];
+        const float *by_input = of_input + i * all, *by_state = of_state + i * all;
+        if (of_inputs)
+            multiply(threads, backward_taps(d.input, d.weight_ih, gates, 0, 0), s.plan(3 * s.units, s.features), 1,
+                     nullptr, by_input, of_inputs, i > 0);
+        const Taps input = forward_taps(d.input, d.weight_ih, s.width(), 0);
+        float* sums = arena.floats(int64_t(input.ptr[input.blocks * input.outputs]) * input.group * LANES);
+        correlate(threads, input, s.plan(s.features, 3 * s.units), 1, by_input, inputs, sums);
+        gather(threads, d.input, input, sums, d.of_weight_ih);
+
+        // A state meets the gates of the step after it.
+        const Taps recurrent = forward_taps(d.recurrent, d.weight_hh, s.width(), 0);
+        float* products = arena.floats(int64_t(recurrent.ptr[recurrent.blocks * recurrent.outputs]) * recurrent.group * LANES);
+        const int64_t states_at = s.state(0, 0, i) + (i ? s.directions * size : 0), gates_at = i ? 0 : 3 * size;
+        correlate(threads, recurrent, s.plan(s.directions * s.units, 3 * s.units, 1), 1, by_state + gates_at,
+                  states + states_at, products);
+        gather(threads, d.recurrent, recurrent, products, d.of_weight_hh);
+        sums_of_gates(s, by_input, d.of_bias_ih);
+        sums_of_gates(s, by_state, d.of_bias_hh);
+    }
+}
+}

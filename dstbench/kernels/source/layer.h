@@ -1,0 +1,153 @@
+// A sparse layer: where its active connections are, its forward pass and its gradients.
+#pragma once
+
+#include "walk.h"
+
+struct Layer {
+    int64_t inputs, outputs, kernel_rows, kernel_columns, stride, pad_rows, pad_columns;
+    int64_t group;         // neighbouring output channels that share their mask: 1, 2 or 4
+    int64_t input_block;   // input channels of a block of connections, in the forward pass
+    int64_t output_block;  // output channels of a block of connections, in the input's gradient
+    // By blocks of input channels, then by groups of outputs: places in the weight.
+    const int32_t* forward_ptr;
+    const int32_t* forward_at;
+    // By blocks of output channels, then by inputs.
+    const int32_t* backward_ptr;
+    const int32_t* backward_at;
+};
+
+namespace {
+
+Taps forward_taps(const Layer& layer, const float* weight, int64_t plane, int64_t row) {
+    const int64_t taps = layer.kernel_rows * layer.kernel_columns, fan_in = layer.inputs * taps;
+    const int64_t groups = layer.outputs / layer.group;
+    const int64_t blocks = (layer.inputs + layer.input_block - 1) / layer.input_block;
+    const int32_t count = layer.forward_ptr[blocks * groups];
+    int32_t* off = arena.ints(count);
+    float* val = arena.floats(count * layer.group);
+    std::vector<int32_t> places(taps);
+    for (int64_t k = 0; k < taps; ++k)
+        places[k] = k / layer.kernel_columns * row + k % layer.kernel_columns * LANES;
+    for (int64_t b = 0; b < blocks; ++b)
+        for (int64_t o = 0; o < groups; ++o) {
+            const int32_t* bounds = layer.forward_ptr + b * groups + o;
+            const uint32_t first = o * layer.group * fan_in;
+            for (int32_t j = bounds[0]; j < bounds[1]; ++j) {
+                const uint32_t at = layer.forward_at[j], tap = at - first, channel = tap / uint32_t(taps);
+                off[j] = channel * plane + places[tap - channel * taps];
+                for (int64_t g = 0; g < layer.group; ++g) val[j * layer.group + g] = weight[at + g * fan_in];
+            }
+        }
+    return {groups, blocks, layer.group, layer.forward_ptr, off, val};
+}
+
+// Connections by which an input pixel at (phase_row, phase_column) of a stride reaches outputs,
+// whose packed gradients begin `top` rows and `left` columns before the first.
+Taps backward_taps(const Layer& layer, const float* weight, const Packed& grad, int64_t phase_row, int64_t phase_column) {
+    const int64_t taps = layer.kernel_rows * layer.kernel_columns, fan_in = layer.inputs * taps;
+    const int64_t blocks = (layer.outputs + layer.output_block - 1) / layer.output_block;
+    const int32_t count = layer.backward_ptr[blocks * layer.inputs];
+    int32_t* ptr = arena.ints(blocks * layer.inputs + 1);
+    int32_t* off = arena.ints(count);
+    float* val = arena.floats(count);
+    std::vector<int32_t> places(taps, -1);
+    for (int64_t k = 0; k < taps; ++k) {
+        const int64_t y = phase_row + layer.pad_rows - k / layer.kernel_columns;
+        const int64_t x = phase_column + layer.pad_columns - k % layer.kernel_columns;
+        if (y % layer.stride == 0 && x % layer.stride == 0)
+            places[k] = (y / layer.stride + grad.top) * grad.row() + (x / layer.stride + grad.left) * LANES;
+    }
+    int32_t found = 0;
+    ptr[0] = 0;
+    for (int64_t i = 0; i < blocks * layer.inputs; ++i) {
+        const uint32_t before = i % layer.inputs * taps;
+        for (int32_t j = layer.backward_ptr[i]; j < layer.backward_ptr[i + 1]; ++j) {
+            const uint32_t at = layer.backward_at[j], output = at / uint32_t(fan_in);
+            const int32_t place = places[at - output * fan_in - before];
+            if (place < 0) continue;
+            off[found] = output * grad.plane() + place;
+            val[found++] = weight[at];
+        }
+        ptr[i + 1] = found;
+    }
+    return {layer.inputs, blocks, 1, ptr, off, val};
+}
+
+struct Geometry {
+    Packed in, out, grad;  // grad: out with the border that the input's gradient needs
+};
+
+Geometry geometry(const Layer& layer, int64_t blocks, int64_t rows, int64_t columns) {
+    const int64_t s = layer.stride, kr = layer.kernel_rows, kc = layer.kernel_columns;
+    const int64_t pr = layer.pad_rows, pc = layer.pad_columns;
+    const int64_t out_rows = (rows + 2 * pr - kr) / s + 1, out_columns = (columns + 2 * pc - kc) / s + 1;
+    const auto before = [s](int64_t kernel, int64_t pad) { return std::max<int64_t>(0, (kernel - 1 - pad + s - 1) / s); };
+    const auto after = [s](int64_t size, int64_t pad, int64_t out) { return std::max<int64_t>(0, (size - 1 + pad) / s - (out - 1)); };
+    return {{blocks, layer.inputs, rows, columns, pr, pc, pr, pc},
+            {blocks, layer.outputs, out_rows, out_columns, 0, 0, 0, 0},
+            {blocks, layer.outputs, out_rows, out_columns, before(kr, pr), before(kc, pc), after(rows, pr, out_rows),
+             after(columns, pc, out_columns)}};
+}
+
+void forward(int64_t threads, const Layer& layer, const Geometry& g, const float* weight, const float* bias,
+             const float* in, float* out) {
+    const Taps taps = forward_taps(layer, weight, g.in.plane(), g.in.row());
+    const Plan plan{g.out.blocks, g.out.rows, g.out.columns, g.in.block(), g.in.row(), 0,
+                    g.out.block(), g.out.plane(), g.out.row(), LANES, 0};
+    multiply(threads, taps, plan, layer.stride, bias, in, out);
+}
+
+void input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* weight, const float* grad,
+                    float* out) {
+    const Packed result{g.in.blocks, g.in.channels, g.in.rows, g.in.columns, 0, 0, 0, 0};
+    const int64_t s = layer.stride;
+    for (int64_t a = 0; a < std::min(s, result.rows); ++a)
+        for (int64_t b = 0; b < std::min(s, result.columns); ++b) {
+            const Taps taps = backward_taps(layer, weight, g.grad, a, b);
+            const Plan plan{result.blocks, (result.rows - a + s - 1) / s, (result.columns - b + s - 1) / s,
+                            g.grad.block(), g.grad.row(), 0,
+                            result.block(), result.plane(), s * result.row(), s * LANES, a * result.row() + b * LANES};
+            multiply(threads, taps, plan, 1, nullptr, grad, out);
+        }
+}
+
+// Each connection's sum into the weight's shape.
+void gather(int64_t threads, const Layer& layer, const Taps& taps, const float* sums, float* out) {
+    const int64_t fan_in = layer.inputs * layer.kernel_rows * layer.kernel_columns;
+    const int64_t count = taps.ptr[taps.blocks * taps.outputs];
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        for (int64_t j = share(count, part, parts); j < share(count, part + 1, parts); ++j)
+            for (int64_t k = 0; k < layer.group; ++k)
+                out[layer.forward_at[j] + k * fan_in] = sum(load(sums + (j * layer.group + k) * LANES));
+    });
+}
+
+// Gradients of the active weights, into a tensor of zeros in the weight's shape.
+void weight_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* in, const float* grad,
+                     const float* weight, float* out) {
+    const Taps taps = forward_taps(layer, weight, g.in.plane(), g.in.row());
+    const int64_t count = taps.ptr[taps.blocks * taps.outputs];
+    float* sums = arena.floats(count * layer.group * LANES);
+    const Plan plan{g.out.blocks, g.out.rows, g.out.columns, g.in.block(), g.in.row(), 0,
+                    g.grad.block(), g.grad.plane(), g.grad.row(), LANES, g.grad.start()};
+    correlate(threads, taps, plan, layer.stride, grad, in, sums);
+    gather(threads, layer, taps, sums, out);
+}
+
+void bias_gradient(int64_t threads, const Packed& grad, const float* from, float* out) {
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        for (int64_t c = share(grad.channels, part, parts); c < share(grad.channels, part + 1, parts); ++c) {
+            vec total{};
+            for (int64_t block = 0; block < grad.blocks; ++block)
+                for (int64_t y = 0; y < grad.rows; ++y) {
+                    const float* p = from + block * grad.block() + c * grad.plane() + grad.start() + y * grad.row();
+                    for (int64_t x = 0; x < grad.columns; ++x) total += load(p + x * LANES);
+                }
+            out[c] = sum(total);
+        }
+    });
+}
+
+int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+}  // namespace

@@ -1,0 +1,114 @@
+// Activations with the batch innermost.
+#pragma once
+
+#include "vectors.h"
+
+namespace {
+
+// [blocks][channels][rows + top + bottom][columns + left + right][LANES]
+struct Packed {
+    int64_t blocks, channels, rows, columns, top, left, bottom, right;
+    int64_t row() const { return (columns + left + right) * LANES; }
+    int64_t plane() const { return (rows + top + bottom) * row(); }
+    int64_t block() const { return channels * plane(); }
+    int64_t size() const { return blocks * block(); }
+    int64_t start() const { return top * row() + left * LANES; }
+};
+
+void clear_border(const Packed& p, float* plane) {
+    const int64_t row = p.row();
+    std::memset(plane, 0, 4 * p.top * row);
+    std::memset(plane + (p.top + p.rows) * row, 0, 4 * p.bottom * row);
+    if (p.left || p.right)
+        for (int64_t y = p.top; y < p.top + p.rows; ++y) {
+            std::memset(plane + y * row, 0, 4 * p.left * LANES);
+            std::memset(plane + (y + 1) * row - p.right * LANES, 0, 4 * p.right * LANES);
+        }
+}
+
+// images: (n, channels, rows, columns), contiguous.
+void pack_images(int64_t threads, int64_t n, const Packed& p, const float* images, float* packed) {
+    const int64_t pixels = p.rows * p.columns, planes = p.blocks * p.channels;
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        vec r[LANES];
+        for (int64_t i = share(planes, part, parts); i < share(planes, part + 1, parts); ++i) {
+            const int64_t block = i / p.channels, channel = i % p.channels;
+            const float* from = images + (block * LANES * p.channels + channel) * pixels;
+            float* plane = packed + i * p.plane();
+            clear_border(p, plane);
+            float* inner = plane + p.start();
+            int64_t y = 0, x = 0;
+            for (int64_t at = 0; at < pixels; at += LANES) {
+                load_rows(r, from + at, p.channels * pixels, n - block * LANES, pixels - at);
+                transpose(r);
+                const int64_t end = std::min<int64_t>(LANES, pixels - at);
+                if (p.columns % LANES == 0) {
+                    float* to = inner + y * p.row() + x * LANES;
+#pragma GCC unroll 16
+                    for (int q = 0; q < LANES; ++q) store(to + q * LANES, r[q]);
+                    if ((x += LANES) == p.columns) x = 0, ++y;
+                    continue;
+                }
+                for (int64_t q = 0; q < end; ++q) {
+                    store(inner + y * p.row() + x * LANES, r[q]);
+                    if (++x == p.columns) x = 0, ++y;
+                }
+            }
+        }
+    });
+}
+
+// packed without border -> (n, channels, rows, columns)
+void unpack_images(int64_t threads, int64_t n, const Packed& p, const float* packed, float* images) {
+    const int64_t pixels = p.rows * p.columns, planes = p.blocks * p.channels;
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        vec r[LANES];
+        for (int64_t i = share(planes, part, parts); i < share(planes, part + 1, parts); ++i) {
+            const int64_t block = i / p.channels, channel = i % p.channels;
+            float* to = images + (block * LANES * p.channels + channel) * pixels;
+            const float* from = packed + i * p.plane();
+            for (int64_t at = 0; at < pixels; at += LANES) {
+                const int64_t end = std::min<int64_t>(LANES, pixels - at);
+                for (int64_t q = 0; q < LANES; ++q) r[q] = q < end ? load(from + (at + q) * LANES) : vec{};
+                transpose(r);
+                store_rows(r, to + at, p.channels * pixels, n - block * LANES, end);
+            }
+        }
+    });
+}
+
+// tokens: (n, channels), contiguous; a block holds columns * LANES of them.
+void pack_tokens(int64_t threads, int64_t n, const Packed& p, const float* tokens, float* packed) {
+    const int64_t vectors = p.blocks * p.columns;
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        vec r[LANES];
+        for (int64_t i = share(vectors, part, parts); i < share(vectors, part + 1, parts); ++i) {
+            float* to = packed + i / p.columns * p.block() + i % p.columns * LANES;
+            for (int64_t c = 0; c < p.channels; c += LANES) {
+                const int64_t end = std::min<int64_t>(LANES, p.channels - c);
+                load_rows(r, tokens + i * LANES * p.channels + c, p.channels, n - i * LANES, end);
+                transpose(r);
+                for (int64_t k = 0; k < end; ++k) store(to + (c + k) * p.plane(), r[k]);
+            }
+        }
+    });
+}
+
+void unpack_tokens(int64_t threads, int64_t n, const Packed& p, const float* packed, float* tokens) {
+    const int64_t vectors = p.blocks * p.columns;
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        vec r[LANES];
+        for (int64_t i = share(vectors, part, parts); i < share(vectors, part + 1, parts); ++i) {
+            if (i * LANES >= n) break;
+            const float* from = packed + i / p.columns * p.block() + i % p.columns * LANES;
+            for (int64_t c = 0; c < p.channels; c += LANES) {
+                const int64_t end = std::min<int64_t>(LANES, p.channels - c);
+                for (int64_t k = 0; k < LANES; ++k) r[k] = k < end ? load(from + (c + k) * p.plane()) : vec{};
+                transpose(r);
+                store_rows(r, tokens + i * LANES * p.channels + c, p.channels, n - i * LANES, end);
+            }
+        }
+    });
+}
+
+}  // namespace

@@ -1,0 +1,138 @@
+// One layer of a GRU over all time steps, in one or two directions.
+//
+// Sequences are packed as [chunk][time][feature][sequence], the sequences of a chunk innermost.
+// Gates are those of torch.nn.GRU, in its order: reset r, update z, new n.
+#pragma once
+
+#include "layer.h"
+
+namespace {
+
+inline vec exponential(vec x) {
+    x = x > 88.f ? splat(88.f) : x;
+    x = x < -87.f ? splat(-87.f) : x;
+    const vec scaled = x * 1.44269504f;
+    const ivec power = __builtin_convertvector(scaled + (scaled < 0.f ? splat(-.5f) : splat(.5f)), ivec);
+    const vec whole = __builtin_convertvector(power, vec);
+    const vec r = (x - whole * .693359375f) - whole * -2.12194440e-4f;
+    vec series = splat(1.9875691500e-4f);
+    series = series * r + 1.3981999507e-3f;
+    series = series * r + 8.3334519073e-3f;
+    series = series * r + 4.1665795894e-2f;
+    series = series * r + 1.6666665459e-1f;
+    series = series * r + 5.0000001201e-1f;
+    series = series * (r * r) + r + 1.f;
+    return series * reinterpret_cast<const vec&>(static_cast<const ivec&>((power + 127) << 23));
+}
+inline vec sigmoid(vec x) { return 1.f / (1.f + exponential(-x)); }
+inline vec hyperbolic_tangent(vec x) { return 1.f - 2.f / (1.f + exponential(2.f * x)); }
+
+}  // namespace
+
+struct Direction {
+    Layer input, recurrent;
+    const float *weight_ih, *weight_hh, *bias_ih, *bias_hh;
+    float* gates;   // (chunks, time, 3 units, width): r, z, n, kept for the gradient
+    float* hidden;  // (chunks, time, units, width): what the state contributes to n
+    float *of_weight_ih, *of_weight_hh, *of_bias_ih, *of_bias_hh;
+};
+
+struct Sequences {
+    int64_t chunks, time, vectors, features, units, directions;
+    const float* valid;  // (chunks, time, width): 1 where a point counts, else 0; or null
+    int64_t width() const { return vectors * LANES; }
+    // The place of a step in time, and of the state before it.
+    int64_t at(int64_t step, int64_t direction) const { return direction ? time - 1 - step : step; }
+    int64_t state(int64_t chunk, int64_t t, int64_t direction) const {
+        return ((chunk * time + t) * directions + direction) * units * width();
+    }
+    Packed features_of(int64_t channels) const { return {1, channels, 1, vectors, 0, 0, 0, 0}; }
+    // A product with `from` features for `to` of all time steps but the last `fewer`.
+    Plan plan(int64_t from, int64_t to, int64_t fewer = 0) const {
+        const int64_t w = width();
+        return {chunks, time - fewer, vectors, time * from * w, from * w, 0, time * to * w, w, to * w, LANES, 0};
+    }
+};
+
+namespace {
+
+void recur(const Sequences& s, const Direction& d, const Taps& taps, int64_t chunk, int64_t direction, float* states,
+           float* scratch) {
+    const int64_t size = s.units * s.width();
+    const Plan step{1, 1, s.vectors, 0, 0, 0, 0, s.width(), 0, LANES, 0};
+    const std::vector<Place> tiles = places<false>(step, taps.group, 1);
+    float* zero = scratch + 3 * size;
+    std::memset(zero, 0, 4 * size);
+    const float* before = zero;
+    for (int64_t i = 0; i < s.time; ++i) {
+        const int64_t t = s.at(i, direction);
+        const Walk walk{&taps, &step, d.bias_hh, before, scratch, 0, taps.outputs, false};
+        for (const Place& each : tiles) each.tile(walk, each.in, each.out);
+        float* gates = d.gates + (chunk * s.time + t) * 3 * size;
+        float* hidden = d.hidden + (chunk * s.time + t) * size;
+        float* now = states + s.state(chunk, t, direction);
+        for (int64_t j = 0; j < size; j += LANES) {
+            const vec r = sigmoid(load(gates + j) + load(scratch + j));
+            const vec z = sigmoid(load(gates + size + j) + load(scratch + size + j));
+            const vec h = load(scratch + 2 * size + j);
+            const vec n = hyperbolic_tangent(load(gates + 2 * size + j) + r * h);
+            vec state = n + z * (load(before + j) - n);
+            if (s.valid) state *= load(s.valid + (chunk * s.time + t) * s.width() + j % s.width());
+            store(gates + j, r);
+            store(gates + size + j, z);
+            store(gates + 2 * size + j, n);
+            store(hidden + j, h);
+            store(now + j, state);
+        }
+        before = now;
+    }
+}
+
+// of_input and of_state: gradients of what inputs and states contribute to the gates,
+// (chunks, time, 3 units, width).
+void recur_backward(const Sequences& s, const Direction& d, const Taps& taps, int64_t chunk, int64_t direction,
+                    const float* states, const float* gradient, float* of_input, float* of_state, float* scratch) {
+    const int64_t size = s.units * s.width();
+    const Plan step{1, 1, s.vectors, 0, 0, 0, 0, s.width(), 0, LANES, 0};
+    const std::vector<Place> tiles = places<false>(step, taps.group, 1);
+    float *through = scratch, *kept = scratch + size, *zero = scratch + 2 * size;
+    std::memset(scratch, 0, 4 * 3 * size);
+    for (int64_t i = s.time - 1; i >= 0; --i) {
+        const int64_t t = s.at(i, direction);
+        const float* before = i ? states + s.state(chunk, s.at(i - 1, direction), direction) : zero;
+        const float* gates = d.gates + (chunk * s.time + t) * 3 * size;
+        const float* hidden = d.hidden + (chunk * s.time + t) * size;
+        const float* given = gradient + s.state(chunk, t, direction);
+        float* by_input = of_input + (chunk * s.time + t) * 3 * size;
+        float* by_state = of_state + (chunk * s.time + t) * 3 * size;
+        for (int64_t j = 0; j < size; j += LANES) {
+            vec of_now = load(given + j) + load(through + j) + load(kept + j);
+            if (s.valid) of_now *= load(s.valid + (chunk * s.time + t) * s.width() + j % s.width());
+            const vec r = load(gates + j), z = load(gates + size + j), n = load(gates + 2 * size + j);
+            const vec new_gate = of_now * (1.f - z) * (1.f - n * n);
+            const vec update = of_now * (load(before + j) - n) * z * (1.f - z);
+            const vec reset = new_gate * load(hidden + j) * r * (1.f - r);
+            store(kept + j, of_now * z);
+            store(by_input + j, reset);
+            store(by_input + size + j, update);
+            store(by_input + 2 * size + j, new_gate);
+            store(by_state + j, reset);
+            store(by_state + size + j, update);
+            store(by_state + 2 * size + j, new_gate * r);
+        }
+        const Walk walk{&taps, &step, nullptr, by_state, through, 0, taps.outputs, false};
+        for (const Place& each : tiles) each.tile(walk, each.in, each.out);
+    }
+}
+
+void sums_of_gates(const Sequences& s, const float* of_gates, float* out) {
+    const int64_t w = s.width();
+    for (int64_t u = 0; u < 3 * s.units; ++u) {
+        vec all{};
+        for (int64_t i = 0; i < s.chunks * s.time; ++i)
+            for (int64_t v = 0; v < w; v += LANES) all += load(of_gates + (i * 3 * s.units + u) * w + v);
+        out[u] = sum(all);
+    }
+}
+
+}  // namespace

@@ -1,0 +1,250 @@
+// The walk of output tiles over the active connections of a layer.
+#pragma once
+
+#include "packed.h"
+
+namespace {
+
+// By blocks of inputs, then by groups of outputs: connections ptr[b * outputs + o] to
+// ptr[b * outputs + o + 1] have their inputs' places in off, and their `group` weights in val.
+struct Taps {
+    int64_t outputs, blocks, group;
+    const int32_t* ptr;
+    const int32_t* off;
+    const float* val;
+
+    int64_t count(int64_t output) const {
+        int64_t found = 0;
+        for (int64_t b = 0; b < blocks; ++b) found += ptr[b * outputs + output + 1] - ptr[b * outputs + output];
+        return found;
+    }
+    // The first output of each part, so that all parts have about as many connections.
+    std::vector<int64_t> cuts(int64_t parts) const {
+        std::vector<int64_t> ends{0};
+        const int64_t total = ptr[blocks * outputs] + outputs;
+        int64_t seen = 0;
+        for (int64_t o = 0; o < outputs; ++o) {
+            seen += count(o) + 1;
+            while (int64_t(ends.size()) < parts && seen * parts >= total * int64_t(ends.size()))
+                ends.push_back(o + 1);
+        }
+        ends.resize(parts + 1, outputs);
+        ends[parts] = outputs;
+        return ends;
+    }
+};
+
+// Where a tile's vectors lie, in floats.
+struct Plan {
+    int64_t blocks, rows, columns;
+    int64_t in_block, in_row, in_start;
+    int64_t out_block, out_plane, out_row, out_column, out_start;
+};
+
+struct Walk {
+    const Taps* taps;
+    const Plan* plan;
+    const float* bias;
+    const float* in;
+    float* out;
+    int64_t first, last;
+    bool adds;  // to what is in out
+};
+
+// Output vectors of a tile: G channels, RY rows, RX columns; inputs are STEP pixels apart.
+template <int G, int RY, int RX, int STEP>
+void forward_tile(const Walk& walk, int64_t in_at, int64_t out_at) {
+    const Taps& taps = *walk.taps;
+    const Plan& plan = *walk.plan;
+    const float* base = walk.in + in_at;
+    const int64_t in_row = plan.in_row * STEP;
+    for (int64_t b = 0; b < taps.blocks; ++b)
+        for (int64_t o = walk.first; o < walk.last; ++o) {
+            const int32_t* bounds = taps.ptr + b * taps.outputs + o;
+            const int32_t begin = bounds[0], end = bounds[1];
+            if (begin == end && (b || walk.adds)) continue;
+            float* out = walk.out + out_at + o * G * plan.out_plane;
+            vec acc[G][RY][RX];
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g)
+#pragma GCC unroll 16
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 16
+                    for (int x = 0; x < RX; ++x)
+                        acc[g][y][x] = b || walk.adds
+                                           ? load(out + g * plan.out_plane + y * plan.out_row + x * plan.out_column)
+                                           : splat(walk.bias ? walk.bias[o * G + g] : 0.f);
+            for (int32_t j = begin; j < end; ++j) {
+                const float* p = base + taps.off[j];
+                const float* w = taps.val + int64_t(j) * G;
+                vec weight[G];
+#pragma GCC unroll 4
+                for (int g = 0; g < G; ++g) weight[g] = splat(w[g]);
+#pragma GCC unroll 16
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 16
+                    for (int x = 0; x < RX; ++x) {
+                        const vec v = load(p + y * in_row + x * STEP * LANES);
+#pragma GCC unroll 4
+                        for (int g = 0; g < G; ++g) acc[g][y][x] += weight[g] * v;
+                    }
+            }
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g)
+#pragma GCC unroll 16
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 16
+                    for (int x = 0; x < RX; ++x)
+                        store(out + g * plan.out_plane + y * plan.out_row + x * plan.out_column, acc[g][y][x]);
+        }
+}
+
+// The same walk with the outputs' gradients in registers: sums of their products with the inputs,
+// of each connection, are added to walk.out (connections x G x LANES).
+template <int G, int RY, int RX, int STEP>
+void weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
+    const Taps& taps = *walk.taps;
+    const Plan& plan = *walk.plan;
+    const float* base = walk.in + in_at;
+    const int64_t in_row = plan.in_row * STEP;
+    for (int64_t b = 0; b < taps.blocks; ++b)
+        for (int64_t o = walk.first; o < walk.last; ++o) {
+            const int32_t* bounds = taps.ptr + b * taps.outputs + o;
+            if (bounds[0] == bounds[1]) continue;
+            const float* from = walk.bias + grad_at + o * G * plan.out_plane;
+            vec grad[G][RY][RX];
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g)
+#pragma GCC unroll 16
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 16
+                    for (int x = 0; x < RX; ++x)
+                        grad[g][y][x] = load(from + g * plan.out_plane + y * plan.out_row + x * plan.out_column);
+            for (int32_t j = bounds[0]; j < bounds[1]; ++j) {
+                const float* p = base + taps.off[j];
+                float* to = walk.out + int64_t(j) * G * LANES;
+                vec even[G], odd[G];
+#pragma GCC unroll 4
+                for (int g = 0; g < G; ++g) even[g] = load(to + g * LANES), odd[g] = vec{};
+#pragma GCC unroll 16
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 16
+                    for (int x = 0; x < RX; ++x) {
+                        const vec v = load(p + y * in_row + x * STEP * LANES);
+#pragma GCC unroll 4
+                        for (int g = 0; g < G; ++g)
+                            if ((y * RX + x) % 2) odd[g] += grad[g][y][x] * v;
+                            else even[g] += grad[g][y][x] * v;
+                    }
+#pragma GCC unroll 4
+                for (int g = 0; g < G; ++g) store(to + g * LANES, even[g] + odd[g]);
+            }
+        }
+}
+
+using Tile = void (*)(const Walk&, int64_t, int64_t);
+
+template <int G, int STEP, bool WEIGHT, int RY, int RX>
+constexpr Tile tile_of() {
+    if constexpr (G * RY * RX <= TILE) return WEIGHT ? weight_tile<G, RY, RX, STEP> : forward_tile<G, RY, RX, STEP>;
+    else return nullptr;
+}
+template <int G, int STEP, bool WEIGHT, int RY>
+Tile tile_of(int64_t columns) {
+    switch (columns) {
+        case 1: return tile_of<G, STEP, WEIGHT, RY, 1>();
+        case 2: return tile_of<G, STEP, WEIGHT, RY, 2>();
+        case 4: return tile_of<G, STEP, WEIGHT, RY, 4>();
+        case 8: return tile_of<G, STEP, WEIGHT, RY, 8>();
+        default: return tile_of<G, STEP, WEIGHT, RY, 16>();
+    }
+}
+template <int G, int STEP, bool WEIGHT>
+Tile tile_of(int64_t rows, int64_t columns) {
+    switch (rows) {
+        case 1: return tile_of<G, STEP, WEIGHT, 1>(columns);
+        case 2: return tile_of<G, STEP, WEIGHT, 2>(columns);
+        case 4: return tile_of<G, STEP, WEIGHT, 4>(columns);
+        case 8: return tile_of<G, STEP, WEIGHT, 8>(columns);
+        default: return tile_of<G, STEP, WEIGHT, 16>(columns);
+    }
+}
+template <bool WEIGHT>
+Tile tile_of(int64_t group, int64_t step, int64_t rows, int64_t columns) {
+    if (step == 1) {
+        if (group == 4) return tile_of<4, 1, WEIGHT>(rows, columns);
+        if (group == 2) return tile_of<2, 1, WEIGHT>(rows, columns);
+        return tile_of<1, 1, WEIGHT>(rows, columns);
+    }
+    if (group == 4) return tile_of<4, 2, WEIGHT>(rows, columns);
+    if (group == 2) return tile_of<2, 2, WEIGHT>(rows, columns);
+    return tile_of<1, 2, WEIGHT>(rows, columns);
+}
+
+struct Place { int64_t in, out; Tile tile; };
+
+int64_t power_of_two(int64_t most) {
+    int64_t found = 1;
+    while (2 * found <= most) found *= 2;
+    return found;
+}
+
+// Tiles that cover all blocks of a plan.
+template <bool WEIGHT>
+std::vector<Place> places(const Plan& plan, int64_t group, int64_t step) {
+    std::vector<Place> found;
+    const int64_t most = TILE / group;
+    for (int64_t block = 0; block < plan.blocks; ++block)
+        for (int64_t x = 0; x < plan.columns;) {
+            const int64_t width = power_of_two(std::min(most, plan.columns - x));
+            for (int64_t y = 0; y < plan.rows;) {
+                const int64_t height = power_of_two(std::min(most / width, plan.rows - y));
+                found.push_back({block * plan.in_block + plan.in_start + y * step * plan.in_row + x * step * LANES,
+                                 block * plan.out_block + plan.out_start + y * plan.out_row + x * plan.out_column,
+                                 tile_of<WEIGHT>(group, step, height, width)});
+                y += height;
+            }
+            x += width;
+        }
+    return found;
+}
+
+void multiply(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* bias, const float* in,
+              float* out, bool adds = false) {
+    const std::vector<Place> all = places<false>(plan, taps.group, step);
+    const int64_t count = all.size();
+    const bool by_tiles = count % threads == 0 || count >= 8 * threads;
+    const std::vector<int64_t> cuts = taps.cuts(by_tiles ? 1 : threads);
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        if (by_tiles) {
+            const Walk walk{&taps, &plan, bias, in, out, 0, taps.outputs, adds};
+            for (int64_t i = share(count, part, parts); i < share(count, part + 1, parts); ++i)
+                all[i].tile(walk, all[i].in, all[i].out);
+        } else {
+            for (int64_t cut = part; cut < threads; cut += parts) {
+                const Walk walk{&taps, &plan, bias, in, out, cuts[cut], cuts[cut + 1], adds};
+                for (const Place& each : all) each.tile(walk, each.in, each.out);
+            }
+        }
+    });
+}
+
+// Sums over all vectors of in times grad, per connection: (connections, group, LANES).
+void correlate(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* grad, const float* in,
+               float* sums) {
+    const std::vector<Place> all = places<true>(plan, taps.group, step);
+    const std::vector<int64_t> cuts = taps.cuts(threads);
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        for (int64_t cut = part; cut < threads; cut += parts) {
+            const Walk walk{&taps, &plan, grad, in, sums, cuts[cut], cuts[cut + 1], true};
+            for (int64_t b = 0; b < taps.blocks; ++b) {
+                const int32_t* ptr = taps.ptr + b * taps.outputs;
+                std::memset(sums + int64_t(ptr[walk.first]) * taps.group * LANES, 0,
+                            4 * int64_t(ptr[walk.last] - ptr[walk.first]) * taps.group * LANES);
+            }
+            for (const Place& each : all) each.tile(walk, each.in, each.out);
+        }
+    });
+}
+
+}  // namespace

@@ -1,0 +1,146 @@
+"""Kernels put to use in a network, and taken out of use again."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dstbench.kernels import modules
+from dstbench.kernels.choice import Choice
+from dstbench.kernels.connections import Connections
+from dstbench.kernels.library import NoKernelsError, load
+
+
+class KernelUse:
+    """The modules of a network whose forward passes go over active connections where that pays."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.choice = choice
+        self.unavailable: str | None = None
+        """Why there are no sparse kernels, where there are none."""
+        self.layers: dict[str, Connections] = {}
+        """The connections of each weight that kernels take, by parameter name."""
+        self._replaced: list[tuple[nn.Module, type[nn.Module]]] = []
+
+    def start(
+        self,
+        networks: Iterable[nn.Module],
+        masks: Mapping[str, Tensor],
+        dense_gradient: Callable[[], bool],
+    ) -> None:
+        """Let networks that have the same parameters, masked alike, use kernels.
+
+        Args:
+            masks: boolean masks by parameter name, which may change in place.
+            dense_gradient: whether the step being taken needs the gradient of inactive weights.
+        """
+        if self.choice.mode == "masked" or not masks:
+            return
+        try:
+            library = load()
+        except NoKernelsError as error:
+            self.unavailable = str(error)
+            return
+        for network in networks:
+            names = {id(weight): name for name, weight in network.named_parameters()}
+            for module in network.modules():
+                weights = _masked_weights(module, names, masks)
+                kind = modules.replacement(module)
+                if weights and kind:
+                    for name, weight in weights.items():
+                        if name not in self.layers:
+                            self.layers[name] = _connections(
+                                library, module, masks[name], self.choice, dense_gradient
+                            )
+                        modules.known[weight] = self.layers[name]
+                    self._replace(module, kind)
+            for module in network.modules() if self.layers else ():
+                if type(module) is nn.GroupNorm and module.affine:
+                    modules.norms[module.weight] = library
+                    self._replace(module, modules.TwoPassGroupNorm)
+
+    def stop(self) -> None:
+        """Let all modules compute as before."""
+        for module, before in self._replaced:
+            for weight in module.parameters(recurse=False):
+                modules.known.pop(weight, None)
+                modules.norms.pop(weight, None)
+            module.__class__ = before
+        self._replaced.clear()
+        self.layers.clear()
+
+    def describe(self) -> str:
+        """Which kernels the latest forward pass went through, in a few words."""
+        sparse = sum(bool(each.in_use) for each in self.layers.values())
+        if sparse:
+            return f"sparse in {sparse} of {len(self.layers)} layers that they take"
+        return "masked dense" + (f" ({self.unavailable})" if self.unavailable else "")
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the indices of active connections take."""
+        return sum(each.bytes for each in self.layers.values())
+
+    def _replace(self, module: nn.Module, kind: type[nn.Module]) -> None:
+        self._replaced.append((module, type(module)))
+        module.__class__ = kind
+
+
+def use_kernels(
+    networks: Iterable[nn.Module],
+    masks: Mapping[str, Tensor],
+    choice: Choice,
+    dense_gradient: Callable[[], bool] = lambda: False,
+) -> KernelUse:
+    """Kernels in use in networks until :meth:`KernelUse.stop`; see :meth:`KernelUse.start`."""
+    use = KernelUse(choice)
+    use.start(networks, masks, dense_gradient)
+    return use
+
+
+def left_masked(weight: Tensor, gradient: Tensor) -> bool:
+    """Whether kernels made this gradient of a weight, which then is zero at inactive weights."""
+    connections = modules.known.get(weight)
+    return connections is not None and connections.made(gradient)
+
+
+def _masked_weights(
+    module: nn.Module, names: Mapping[int, str], masks: Mapping[str, Tensor]
+) -> dict[str, nn.Parameter]:
+    """The masked weights of a module by parameter name; none where one is not stored plainly."""
+    own = {
+        names[id(weight)]: weight
+        for name, weight in module.named_parameters(recurse=False)
+        if name.startswith("weight") and id(weight) in names
+    }
+    plain = all(
+        name in masks
+        and weight.is_contiguous()
+        and masks[name].is_contiguous()
+        and weight.dtype == torch.float32
+        and weight.device.type == "cpu"
+        for name, weight in own.items()
+    )
+    return own if plain else {}
+
+
+def _connections(
+    library: ctypes.CDLL,
+    module: nn.Module,
+    mask: Tensor,
+    choice: Choice,
+    dense_gradient: Callable[[], bool],
+) -> Connections:
+    if isinstance(module, nn.Conv2d):
+        rows, columns = (int(size) for size in module.padding)
+        kind = "pointwise" if module.kernel_size == (1, 1) else "conv"
+        return Connections(
+            library, kind, mask, choice, dense_gradient,
+            stride=module.stride[0], padding=(rows, columns),
+        )  # fmt: skip
+    if isinstance(module, nn.GRU):
+        return Connections(library, "gru", mask, choice, dense_gradient, gates=3)
+    return Connections(library, "linear", mask, choice, dense_gradient)

@@ -1,0 +1,139 @@
+"""Layers computed from their active weights are the masked dense ones, within rounding."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from dstbench.kernels import Choice, use_kernels
+
+TOLERANCE = {"atol": 2e-5, "rtol": 2e-4}
+
+
+def sparsify(layer: nn.Module, density: float, group: int = 1) -> torch.Tensor:
+    """Mask a layer's weight, neighbouring output channels alike; the mask."""
+    weight = layer.weight
+    if weight.shape[0] % group:
+        group = 1
+    few = torch.rand(weight.shape[0] // group, *weight.shape[1:]) < density
+    mask = few.repeat_interleave(group, dim=0)
+    with torch.no_grad():
+        weight.mul_(mask)
+    return mask
+
+
+def assert_like_dense(layer: nn.Module, mask: torch.Tensor, inputs: torch.Tensor) -> None:
+    """Compare the layer's outputs and gradients with those of float64."""
+    weights = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    doubles = [weight.detach().double().requires_grad_() for weight in weights]
+    parameters = dict(zip(("weight", "bias"), doubles, strict=False))
+    exact_inputs = inputs.detach().double().requires_grad_()
+    expected = torch.func.functional_call(layer, parameters, (exact_inputs,))
+
+    use = use_kernels([layer], {"weight": mask}, Choice("sparse"))
+    inputs = inputs.requires_grad_()
+    outputs = layer(inputs)
+    assert use.layers["weight"].in_use or mask.all()
+    torch.testing.assert_close(outputs.double(), expected, **TOLERANCE)
+    gradient = torch.randn_like(outputs)
+    found = torch.autograd.grad(outputs, [inputs, *weights], gradient)
+    wanted = torch.autograd.grad(expected, [exact_inputs, *doubles], gradient.double())
+    scale = max(1.0, inputs.numel() ** 0.5 / 30)
+    for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
+        other = other * mask if index == 1 and not mask.all() else other
+        torch.testing.assert_close(one.double(), other, atol=5e-5 * scale, rtol=1e-3)
+    use.stop()
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_convolutions(data: st.DataObject) -> None:
+    draw = data.draw
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    kernel = (draw(st.sampled_from([1, 2, 3, 5])), draw(st.sampled_from([1, 3])))
+    padding = (draw(st.integers(0, 3)), draw(st.integers(0, 2)))
+    size = [draw(st.integers(max(1, k - 2 * p), 18)) for k, p in zip(kernel, padding, strict=True)]
+    inputs, outputs = draw(st.integers(1, 40)), draw(st.sampled_from([1, 3, 4, 6, 8, 16]))
+    stride, bias = draw(st.sampled_from([1, 2])), draw(st.booleans())
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=bias)
+    density = draw(st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0]))
+    mask = sparsify(layer, density, draw(st.sampled_from([1, 2, 4])))
+    batch = draw(st.sampled_from([1, 2, 15, 16, 17, 33]))
+    assert_like_dense(layer, mask, torch.randn(batch, inputs, *size))
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_linear_layers(data: st.DataObject) -> None:
+    draw = data.draw
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    inputs, outputs = draw(st.integers(1, 50)), draw(st.sampled_from([1, 3, 4, 6, 8, 48]))
+    layer = nn.Linear(inputs, outputs, bias=draw(st.booleans()))
+    density = draw(st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0]))
+    mask = sparsify(layer, density, draw(st.sampled_from([1, 2, 4])))
+    shape = draw(st.sampled_from([(1,), (16,), (3, 11), (300,), (2, 5, 7)]))
+    assert_like_dense(layer, mask, torch.randn(*shape, inputs))
+
+
+def test_one_connection_by_hand() -> None:
+    layer = nn.Conv2d(2, 2, 3, padding=1, bias=False)
+    mask = torch.zeros(2, 2, 3, 3, dtype=torch.bool)
+    mask[1, 0, 0, 2] = True  # the pixel above, to the right
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[1, 0, 0, 2] = 3.0
+    use = use_kernels([layer], {"weight": mask}, Choice("sparse"))
+    image = torch.arange(8.0).view(1, 2, 2, 2)
+    outputs = layer(image)
+    assert outputs.tolist() == [[[[0, 0], [0, 0]], [[0, 0], [3 * 1.0, 0]]]]
+    outputs.sum().backward()
+    assert layer.weight.grad.count_nonzero() == 1
+    assert layer.weight.grad[1, 0, 0, 2] == 1.0
+    use.stop()
+
+
+@pytest.mark.parametrize("density", [0.05, 0.5])
+@pytest.mark.parametrize("size", [4, 16])
+def test_results_do_not_depend_on_the_number_of_threads(density: float, size: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(24, 40, 3, padding=1)
+    mask = sparsify(layer, density)
+    use = use_kernels([layer], {"weight": mask}, Choice("sparse"))
+    images = torch.randn(20, 24, size, size, requires_grad=True)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            outputs = layer(images)
+            results.append([outputs, *torch.autograd.grad(outputs.square().sum(), [images, layer.weight])])
+    finally:
+        torch.set_num_threads(before)
+        use.stop()
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 5, 5), (16, 12, 16, 16), (2, 4, 7)])
+def test_group_norms_beside_sparse_layers(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    channels = shape[1]
+    norm = nn.GroupNorm(4, channels)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    network = nn.Sequential(norm, nn.Linear(shape[-1], 2))
+    images = torch.randn(shape).mul_(3).add_(5).requires_grad_()
+    exact = [each.detach().double().requires_grad_() for each in (images, norm.weight, norm.bias)]
+    expected = nn.functional.group_norm(exact[0], 4, exact[1], exact[2], norm.eps)
+    masks = {"1.weight": torch.rand(2, shape[-1]) < 0.9}
+    use = use_kernels([network], masks, Choice("sparse"))
+    outputs = norm(images)
+    assert type(norm) is not nn.GroupNorm
+    torch.testing.assert_close(outputs.double(), expected, atol=1e-5, rtol=1e-4)
+    gradient = torch.randn_like(outputs)
+    found = torch.autograd.grad(outputs, [images, norm.weight, norm.bias], gradient)
+    wanted = torch.autograd.grad(expected, exact, gradient.double())
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one.double(), other, atol=1e-4, rtol=1e-3)
+    use.stop()
+    assert type(norm) is nn.GroupNorm

@@ -1,0 +1,113 @@
+"""A GRU computed from its active weights is the masked dense one, within rounding."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from dstbench.kernels import Choice, SparseGRU, use_kernels
+
+
+def masked(gru: nn.GRU, density: float, group: int = 1) -> dict[str, Tensor]:
+    masks = {}
+    for name, weight in gru.named_parameters():
+        if name.startswith("weight"):
+            few = torch.rand(weight.shape[0] // group, weight.shape[1]) < density
+            masks[name] = few.repeat_interleave(group, dim=0)
+            with torch.no_grad():
+                weight.mul_(masks[name])
+    return masks
+
+
+def assert_same_gradients(
+    gru: nn.GRU, exact: nn.GRU, masks: dict[str, Tensor], pairs: list[tuple[Tensor, Tensor]]
+) -> None:
+    (inputs, exact_inputs), (states, exact_states) = pairs
+    gradient = torch.randn_like(states)
+    found = torch.autograd.grad(states, [inputs, *gru.parameters()], gradient)
+    wanted = torch.autograd.grad(exact_states, [exact_inputs, *exact.parameters()], gradient.double())
+    names = ["inputs", *(name for name, _ in gru.named_parameters())]
+    for name, one, other in zip(names, found, wanted, strict=True):
+        other = other * masks[name] if name in masks else other
+        torch.testing.assert_close(one.double(), other, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("batch", "time", "features", "units", "layers", "bidirectional", "group"),
+    [
+        (1, 1, 3, 5, 1, False, 1),
+        (3, 5, 4, 8, 1, True, 4),
+        (17, 7, 5, 12, 2, True, 2),
+        (70, 4, 13, 20, 2, False, 1),
+        (130, 3, 6, 16, 1, True, 1),
+    ],
+)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_whole_sequences(
+    batch: int,
+    time: int,
+    features: int,
+    units: int,
+    layers: int,
+    bidirectional: bool,
+    group: int,
+    batch_first: bool,
+) -> None:
+    torch.manual_seed(0)
+    gru = nn.GRU(features, units, layers, batch_first=batch_first, bidirectional=bidirectional)
+    masks = masked(gru, 0.4, group)
+    exact = copy.deepcopy(gru).double()
+    use = use_kernels([gru], masks, Choice("sparse"))
+    shape = (batch, time, features) if batch_first else (time, batch, features)
+    inputs = torch.randn(shape, requires_grad=True)
+    exact_inputs = inputs.detach().double().requires_grad_()
+    states, last = gru(inputs)
+    exact_states, exact_last = exact(exact_inputs)
+    assert all(each.in_use for each in use.layers.values())
+    torch.testing.assert_close(states.double(), exact_states, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(last.double(), exact_last, atol=1e-5, rtol=1e-4)
+    pairs = [(inputs, exact_inputs), (states, exact_states)]
+    assert_same_gradients(gru, exact, masks, pairs)
+    use.stop()
+    assert type(gru) is nn.GRU
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sequences_of_different_lengths(threads: int) -> None:
+    torch.manual_seed(0)
+    gru = nn.GRU(5, 16, 2, batch_first=True, bidirectional=True)
+    masks = masked(gru, 0.2)
+    exact = copy.deepcopy(gru).double()
+    use = use_kernels([gru], masks, Choice("sparse"))
+    inputs = torch.randn(40, 9, 5, requires_grad=True)
+    exact_inputs = inputs.detach().double().requires_grad_()
+    lengths = torch.randint(1, 10, (40,))
+    lengths[3] = 9
+    packed = pack_padded_sequence(exact_inputs, lengths, batch_first=True, enforce_sorted=False)
+    expected, _ = pad_packed_sequence(exact(packed)[0], batch_first=True)
+    assert isinstance(gru, SparseGRU)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        states = gru.states(inputs, lengths)
+        assert states is not None
+        torch.testing.assert_close(states.double(), expected, atol=1e-5, rtol=1e-4)
+        pairs = [(inputs, exact_inputs), (states, expected)]
+        assert_same_gradients(gru, exact, masks, pairs)
+    finally:
+        torch.set_num_threads(before)
+        use.stop()
+
+
+def test_what_is_not_finite_is_not_hidden() -> None:
+    gru = nn.GRU(3, 4, batch_first=True)
+    masks = masked(gru, 0.5)
+    with torch.no_grad():
+        gru.bias_ih_l0[0] = torch.nan
+        gru.bias_ih_l0[5] = torch.inf
+    use = use_kernels([gru], masks, Choice("sparse"))
+    states, _ = gru(torch.randn(2, 1, 3))
+    use.stop()
+    assert states.isnan().tolist() == [[[True, False, False, False]]] * 2
