@@ -36,6 +36,12 @@ class TrainingSettings(PluginSettings):
         "fp32", description="bf16: forward and loss under autocast"
     )
     channels_last: bool = Field(False, description="memory format of the denoiser's weights")
+    kernels: Literal["auto", "masked", "sparse"] = Field(
+        "auto",
+        description="how masked layers are computed on a CPU: by dense kernels over masked weights "
+        "(masked), by kernels over active weights (sparse), or per layer by whichever is expected "
+        "to be faster (auto; see `dstbench machine`)",
+    )
     log_every: int = Field(50, ge=1, description="optimizer steps between two rows of history.csv")
     checkpoint_every: int = Field(1000, ge=1, description="optimizer steps between checkpoints")
     checkpoint_minutes: float = Field(

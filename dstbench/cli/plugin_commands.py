@@ -99,3 +99,35 @@ def new(
         markup=False,
         highlight=False,
     )
+
+
+def machine(
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            help="Measure up to which density sparse kernels are the faster ones here, in about a "
+            "minute, and keep it for all later runs of this machine.",
+        ),
+    ] = False,
+) -> None:
+    """Show which kernels this machine has, and when they are used."""
+    import torch
+
+    from dstbench.kernels import library, thresholds
+    from dstbench.kernels.choice import DEFAULT_THRESHOLDS, SIZES
+
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(library.describe())
+    if measure:
+        thresholds.measure(lambda line: print(f"    {line}", flush=True))
+    found = thresholds.measured()
+    origin = "measured here" if found else "those shipped; --measure finds this machine's"
+    print(f'\nkernels = "auto" takes sparse ones up to these densities ({origin}):\n')
+    print(f"{'':10} {'small':>7} {'medium':>7} {'large':>7}")
+    for kind, densities in (found or DEFAULT_THRESHOLDS).items():
+        print(f"{kind:10} " + " ".join(f"{density:7g}" for density in densities))
+    print(
+        f"\nmedium: from {SIZES[0]:,} positions (pixels, tokens, points) in a batch on; large: "
+        f"from {SIZES[1]:,}"
+    )

@@ -16,6 +16,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dstbench.contracts import Model
 from dstbench.errors import DataError, DivergedError, StoreError
+from dstbench.kernels import Choice
+from dstbench.kernels.thresholds import choice_of_machine
 from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
@@ -76,6 +78,7 @@ class Trainer:
                 weights=model.sparsifiable(denoiser),
                 averaged=self.averaged.module,
                 backward=self._backward_without_step,
+                kernels=choice_of_machine(settings.kernels),
             )
 
     def train(self, folder: CellFolder, on_step: Callable[[int, float], None]) -> None:
@@ -130,6 +133,7 @@ class Trainer:
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": self.sparsifier.state_dict() if self.sparsifier else None,
+            "kernels": self.sparsifier.kernels.choice.to_json() if self.sparsifier else None,
             "unwritten": self._unwritten,
         }
         write_atomically(path, lambda unfinished: torch.save(state, unfinished))
@@ -158,6 +162,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.sparsifier is not None:
             self.sparsifier.load_state_dict(state["sparsifier"])
+            self.sparsifier.kernels.choose(Choice.from_json(state["kernels"]))
         self.step = state["step"]
         self.seconds = state["seconds"]
         self._unwritten = state["unwritten"]

@@ -62,6 +62,12 @@ class KernelUse:
                     modules.norms[module.weight] = library
                     self._replace(module, modules.TwoPassGroupNorm)
 
+    def choose(self, choice: Choice) -> None:
+        """Go on by the thresholds of another choice, that of an earlier process for example."""
+        self.choice = choice
+        for layer in self.layers.values():
+            layer.choice = choice
+
     def stop(self) -> None:
         """Let all modules compute as before."""
         for module, before in self._replaced:
