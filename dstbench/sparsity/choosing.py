@@ -37,14 +37,15 @@ def take_initial_gradients(
     replicas.average_(layer.dense_gradient for layer in layers)
 
 
-def choose_first_masks(
+def set_first_masks(
     layers: Sequence[Layer],
     counts: Mapping[str, int],
-    first_scores: Callable[[Layer], Tensor],
+    first_scores: Callable[[Layer, torch.Generator], Tensor],
     select_mask: SelectMask,
+    rng: torch.Generator,
 ) -> None:
-    """Give each layer a mask of as many connections as ``counts`` says by its name, and take its
-    dense gradient away.
+    """Give each layer a first mask, of as many connections as ``counts`` says by its name, and
+    take its dense gradient away.
 
     Raises:
         SparsityError: where no connection would be active, or a mask holds another number.
@@ -53,7 +54,7 @@ def choose_first_masks(
     for layer in layers:
         if layer.density < 1:
             nothing = layer.structure.of_groups(torch.zeros_like(layer.mask))
-            layer.replace_mask(choose_mask(layer, nothing, first_scores(layer), select_mask))
+            layer.replace_mask(choose_mask(layer, nothing, first_scores(layer, rng), select_mask))
     for layer in layers:
         del layer.dense_gradient
 
@@ -88,7 +89,7 @@ def groups_of(layer: Layer) -> Layer:
     structure = layer.structure
     weight = structure.sums(layer.weight.detach().abs())
     groups = Layer(layer.name, nn.Parameter(weight, requires_grad=False))
-    groups.mask = structure.of_groups(layer.mask)
+    groups.mask = structure.of_groups(layer.mask).clone()
     groups.allot(layer.active // layer.group)
     if layer.has_dense_gradient:
         groups.dense_gradient = structure.sums(layer.dense_gradient.abs())

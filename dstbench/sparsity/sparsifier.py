@@ -12,7 +12,7 @@ from dstbench.errors import SparsityError
 from dstbench.sparsity.active import ActiveLayers
 from dstbench.sparsity.arguments import check_arguments, validated
 from dstbench.sparsity.attachment import check_attachable
-from dstbench.sparsity.choosing import choose_first_masks, take_initial_gradients
+from dstbench.sparsity.choosing import set_first_masks, take_initial_gradients
 from dstbench.sparsity.distribution import active_counts
 from dstbench.sparsity.keeper import MaskKeeper, kept_weights
 from dstbench.sparsity.layers import Layer, layers_of, matching, sparsifiable_weights
@@ -35,7 +35,8 @@ class Sparsifier(ActiveLayers):
 
     A subclass may choose other masks: how many weights of each layer are active
     (:meth:`layer_counts`), by which scores (:meth:`first_scores`, which may use the gradient of the
-    first batch: :attr:`needs_initial_gradient`), and under which structure (:meth:`select_mask`).
+    first batch: :attr:`needs_initial_gradient`), and under which structure of its own
+    (:meth:`select_mask`); it need not know of the setting ``structure``.
     """
 
     name: ClassVar[str]
@@ -127,7 +128,7 @@ class Sparsifier(ActiveLayers):
             raise SparsityError("this sparsifier is attached already; make another one")
         if weights is None:
             weights = sparsifiable_weights(model, self.settings.keep_dense)
-            masked = self._but_first(weights)
+            masked = list(weights)[self.settings.keep_first_dense :]
         else:
             masked = self.masked_names(weights)
         weights = {name: weights[name] for name in masked}
@@ -150,14 +151,11 @@ class Sparsifier(ActiveLayers):
         return self
 
     def masked_names(self, names: Iterable[str]) -> list[str]:
-        """Those of the names of weights that might be masked which are, by the settings.
-
-        Raises:
-            SparsityError: for a pattern of ``keep_dense`` that matches none.
-        """
+        """Those of the names of weights that might be masked which are, by the settings."""
         names = list(names)
         left_dense = matching(names, self.settings.keep_dense)
-        return self._but_first(name for name in names if name not in left_dense)
+        masked = [name for name in names if name not in left_dense]
+        return masked[self.settings.keep_first_dense :]
 
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """Number of active weights of each layer, by parameter name as are the ``shapes``.
@@ -274,10 +272,6 @@ class Sparsifier(ActiveLayers):
             )
         return super().__reduce_ex__(protocol)
 
-    def _but_first(self, names: Iterable[str]) -> list[str]:
-        """All of the names, or all but the first where that is left dense."""
-        return list(names)[self.settings.keep_first_dense :]
-
     @property
     def _changes_counts(self) -> bool:
         """Whether the method changes how many connections layers have."""
@@ -312,12 +306,7 @@ class Sparsifier(ActiveLayers):
                 take_initial_gradients(method, self.layers, model, backward, self._replicas)
             with torch.no_grad():
                 _, counts = next(iter(self.count_phases(self.shapes)))
-                choose_first_masks(
-                    self.layers,
-                    counts,
-                    lambda layer: self.first_scores(layer, self._rng),
-                    self.select_mask,
-                )
+                set_first_masks(self.layers, counts, self.first_scores, self.select_mask, self._rng)
         except BaseException:
             self.layers = []
             raise
