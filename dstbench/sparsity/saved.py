@@ -27,8 +27,8 @@ def take_up_masks(layers: Sequence[Layer], saved: Mapping[str, Tensor], total: i
     """Give each layer the saved mask of its name, or all connections where none was saved.
 
     Raises:
-        SparsityError: if they are not masks of these layers with ``total`` active connections; no
-            layer has changed then.
+        SparsityError: if they are not masks of these layers, with their structure and ``total``
+            active connections; no layer has changed then.
     """
     names = {layer.name for layer in layers}
     masks = [saved.get(each.name, torch.ones_like(each.mask)) for each in layers]
@@ -36,6 +36,8 @@ def take_up_masks(layers: Sequence[Layer], saved: Mapping[str, Tensor], total: i
     active = sum(int(mask.count_nonzero()) for mask in masks)
     if not (shapes and saved.keys() <= names and active == total):
         raise SparsityError("the saved masks are not of this network at this sparsity")
+    for layer, mask in zip(layers, masks, strict=True):
+        layer.check_structure(mask)
     for layer, mask in zip(layers, masks, strict=True):
         layer.allot(int(mask.count_nonzero()))
         layer.replace_mask(mask)

@@ -165,7 +165,7 @@ class NM(Structure):
     def fill(self, kept: Tensor, scores: Tensor, count: int) -> Tensor:
         """The mask with N in each block: ``kept``, then the highest ``scores`` there; ties go to
         the lower index."""
-        ranked = scores.double()
+        ranked = scores if scores.is_floating_point() else scores.double()
         if ranked.isnan().any():
             raise SparsityError("cannot choose by scores of which some are NaN")
         ranked = ranked.clamp(max=torch.finfo(ranked.dtype).max).masked_fill(kept, torch.inf)
