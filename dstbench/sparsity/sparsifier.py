@@ -35,8 +35,7 @@ class Sparsifier(ActiveLayers):
 
     A subclass may choose other masks: how many weights of each layer are active
     (:meth:`layer_counts`), by which scores (:meth:`first_scores`, which may use the gradient of the
-    first batch: :attr:`needs_initial_gradient`), and under which structure of its own
-    (:meth:`select_mask`); it need not know of the setting ``structure``.
+    first batch: :attr:`needs_initial_gradient`), under which structure (:meth:`select_mask`).
     """
 
     name: ClassVar[str]
