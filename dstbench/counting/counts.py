@@ -15,6 +15,7 @@ from dstbench.errors import CountingError
 from dstbench.records import Counts
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
+from dstbench.sparsity.shapes import weight_shapes
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def measure(
         flops = flops_by_weight(denoiser, inputs)
     return Network(
         parameters=sum(p.numel() for p in denoiser.parameters()),
-        shapes={name: tuple(weight.shape) for name, weight in sparsifiable.items()},
+        shapes=weight_shapes(denoiser, sparsifiable),
         flops=flops,
         calls_per_sample=calls_per_sample,
     )
@@ -110,11 +111,12 @@ def check_claims(network: Network, sparsifier: Sparsifier, denoiser: nn.Module) 
             )
     total, size = sum(active.values()), sum(prod(network.shapes[name]) for name in active)
     asked = round(sparsifier.final_density * size)
-    if sparsifier.exact_sparsity and total != asked:
+    if sparsifier.exact_sparsity and abs(total - asked) > sparsifier.rounding:
         raise CountingError(
             f"{total:,} of {size:,} sparsifiable weights are active, where {asked:,} would be "
             f"right for a density of {sparsifier.final_density:g}; a method whose masks have a "
-            "structure that does not allow every number says so by exact_sparsity = False"
+            "structure of its own, which does not allow every number, says so by "
+            "exact_sparsity = False"
         )
 
 

@@ -23,7 +23,8 @@ from dstbench.sparsity.distribution import Distribution, active_counts, densitie
 from dstbench.sparsity.drop_and_grow import DynamicSparsifier
 from dstbench.sparsity.layers import Layer, sparsifiable_weights
 from dstbench.sparsity.schedules import Schedule
-from dstbench.sparsity.selection import largest, random_scores
+from dstbench.sparsity.scores import random_scores
+from dstbench.sparsity.selection import largest
 from dstbench.sparsity.sparsifier import Sparsifier
 
 __all__ = [

@@ -1,12 +1,16 @@
-"""The arguments of a sparsifier that pydantic does not see."""
+"""The arguments of a sparsifier."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+from pydantic import ValidationError
+
 from dstbench.errors import SparsityError
+from dstbench.settings import PluginSettings
 
 
 def check_arguments(sparsity: Any, total_steps: Any) -> None:
@@ -21,6 +25,18 @@ def check_arguments(sparsity: Any, total_steps: Any) -> None:
             "total_steps must be the number of optimizer steps of the training, at least 1, not "
             f"{_shown(total_steps)}"
         )
+
+
+def validated(settings: type[PluginSettings], values: Mapping[str, Any], method: str) -> Any:
+    """The settings with these values.
+
+    Raises:
+        SparsityError: naming the ``method``, for values that are not the settings'.
+    """
+    try:
+        return settings(**values)
+    except ValidationError as error:
+        raise SparsityError(f"{method}: {error}") from None
 
 
 def _shown(value: Any) -> str:

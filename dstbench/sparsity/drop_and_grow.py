@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dstbench.errors import SparsityError
 from dstbench.sparsity import schedules
+from dstbench.sparsity.choosing import choose_mask
 from dstbench.sparsity.distribution import active_counts
 from dstbench.sparsity.gradients import GradientRecorder, are_finite
 from dstbench.sparsity.idle import EmptyUpdates, MissedSteps
@@ -23,6 +24,7 @@ from dstbench.sparsity.optimizers import (
 from dstbench.sparsity.selection import largest
 from dstbench.sparsity.settings import DynamicSparsifierSettings
 from dstbench.sparsity.sparsifier import Sparsifier
+from dstbench.sparsity.structure import whole_counts
 
 
 class DynamicSparsifier(Sparsifier, ABC):
@@ -115,7 +117,7 @@ class DynamicSparsifier(Sparsifier, ABC):
         """
         if self.density_at(step) == self.density_at(self.updated_at):
             return {layer.name: layer.active for layer in self.layers}
-        return self._counts_at({each.name: each.mask.shape for each in self.layers}, step)
+        return self._counts_at(self.shapes, step)
 
     def count_phases(
         self, shapes: Mapping[str, Sequence[int]]
@@ -164,18 +166,16 @@ class DynamicSparsifier(Sparsifier, ABC):
                 "at most 1"
             )
         if density == 1 - self.sparsity:
-            return self.layer_counts(shapes)
-        return active_counts(shapes, 1 - density, self.settings.distribution)
-
-    def _first_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-        return self._counts_at(shapes, 0)
+            counts = self.layer_counts(shapes)
+        else:
+            counts = active_counts(shapes, 1 - density, self.settings.distribution)
+        return whole_counts(self.structure, counts, shapes)
 
     def _total_at(self, state: Mapping[str, Any]) -> int:
         density = self.density_at(state["updated_at"])
         if density == self.density_at(self.updated_at):
             return self.active
-        shapes = {each.name: tuple(each.mask.shape) for each in self.layers}
-        return sum(self._counts_at(shapes, state["updated_at"]).values())
+        return sum(self._counts_at(self.shapes, state["updated_at"]).values())
 
     def _keeps_inactive_state(self) -> bool:
         kept: bool = self.settings.grown_state == "keep"
@@ -274,7 +274,7 @@ class DynamicSparsifier(Sparsifier, ABC):
                 "fraction, from 0 to 1"
             )
         self.verify()
-        counts = dict(self.counts_after_update(self.step))
+        counts = whole_counts(self.structure, self.counts_after_update(self.step), self.shapes)
         before = {layer.name: layer.active for layer in self.layers}
         self.connections_changed = sum(
             self._drop_and_grow(layer, rate, counts[layer.name]) for layer in ready
@@ -289,16 +289,19 @@ class DynamicSparsifier(Sparsifier, ABC):
     def _drop_and_grow(self, layer: Layer, prune_rate: float, count: int) -> int:
         """Give a layer ``count`` connections, some of them others than before; the number of those
         that it did not have."""
-        staying = min(layer.active, count)
+        structure = layer.structure
+        staying = min(layer.active, count) // layer.group
         dropped = round(prune_rate * staying)
         if dropped == 0 and count == layer.active:
             return 0
-        kept = largest(self.survival_scores(layer), layer.mask, staying - dropped)
+        active = structure.of_groups(layer.mask)
+        kept = largest(structure.sums(self.survival_scores(layer)), active, staying - dropped)
         layer.allot(count)
-        grows = count > staying - dropped
-        mask = (
-            self.select_mask(layer, kept, self.growth_scores(layer, self._rng)) if grows else kept
-        )
+        if count > (staying - dropped) * layer.group:
+            scores = self.growth_scores(layer, self._rng)
+            mask = choose_mask(layer, kept, scores, self.select_mask)
+        else:
+            mask = structure.of_connections(kept)
         new = mask.logical_and(~layer.mask)
         changed = int(new.count_nonzero())
         layer.replace_mask(mask)

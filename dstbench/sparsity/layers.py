@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.errors import SparsityError
+from dstbench.sparsity.shapes import WeightShape, weight_shapes
+from dstbench.sparsity.structure import UNSTRUCTURED, Structure
 
 _CONNECTIONS: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
     (nn.Linear, ("weight",)),
@@ -133,10 +135,21 @@ def apply_mask_(tensor: Tensor, mask: Tensor) -> None:
 class Layer:
     """One masked weight, and which of its connections are active."""
 
-    def __init__(self, name: str, weight: nn.Parameter) -> None:
+    def __init__(
+        self,
+        name: str,
+        weight: nn.Parameter,
+        shape: WeightShape | None = None,
+        structure: Structure = UNSTRUCTURED,
+    ) -> None:
         self.name = name
         """Parameter name in the network's ``named_parameters()``."""
         self.weight = weight
+        self.shape = shape or WeightShape(weight.shape)
+        self.structure = structure if structure.fits(self.shape) else UNSTRUCTURED
+        """What its mask looks like; unstructured where the one that was asked for does not fit."""
+        self.group = self.structure.group
+        """Number of neighbouring output channels that share one mask; 1: each has its own."""
         self.mask = torch.ones_like(weight, dtype=torch.bool, requires_grad=False)
         """Boolean, True = active, with the weight's shape and strides."""
         self._active = weight.numel()
@@ -165,14 +178,22 @@ class Layer:
         """Take another mask, of exactly :attr:`active` connections.
 
         Raises:
-            SparsityError: for a mask of another number.
+            SparsityError: for a mask of another number, or without the layer's structure.
         """
         if (count := int(mask.count_nonzero())) != self._active:
             raise SparsityError(
                 f"the mask that was selected for {self.name} holds {count} of "
                 f"{self.mask.numel()} connections, instead of {self._active}"
             )
+        self.check_structure(mask)
         self.mask.copy_(mask)
+
+    def check_structure(self, mask: Tensor) -> None:
+        """Raise :class:`SparsityError` unless a mask has the layer's structure."""
+        if not self.structure.holds(mask):
+            raise SparsityError(
+                f'the mask of {self.name} does not have the structure "{self.structure}"'
+            )
 
     @property
     def density(self) -> float:
@@ -210,6 +231,14 @@ class Layer:
         return self._dense_gradient is not None
 
 
+def layers_of(
+    model: nn.Module, weights: Mapping[str, nn.Parameter], structure: Structure
+) -> list[Layer]:
+    """A layer for each weight of a model, by its name there, under a structure where that fits."""
+    shapes = weight_shapes(model, weights)
+    return [Layer(name, weight, shapes[name], structure) for name, weight in weights.items()]
+
+
 def allot(layers: Sequence[Layer], counts: Mapping[str, int]) -> None:
     """Set the number of connections of each layer, by its name, before masks are chosen.
 
@@ -223,18 +252,3 @@ def allot(layers: Sequence[Layer], counts: Mapping[str, int]) -> None:
         )
     for layer in layers:
         layer.allot(counts[layer.name])
-
-
-def whole_masks(layers: Sequence[Layer], saved: Mapping[str, Tensor], total: int) -> list[Tensor]:
-    """A mask for each layer: the saved one of its name, or all connections where none was saved.
-
-    Raises:
-        SparsityError: if they are not masks of these layers with ``total`` active connections.
-    """
-    names = {layer.name for layer in layers}
-    masks = [saved.get(each.name, torch.ones_like(each.mask)) for each in layers]
-    shapes = all(mask.shape == each.mask.shape for mask, each in zip(masks, layers, strict=True))
-    active = sum(int(mask.count_nonzero()) for mask in masks)
-    if not (shapes and saved.keys() <= names and active == total):
-        raise SparsityError("the saved masks are not of this network at this sparsity")
-    return masks

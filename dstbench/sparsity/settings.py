@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from dstbench.settings import PluginSettings
 from dstbench.sparsity.distribution import Distribution
 from dstbench.sparsity.schedules import Schedule
+from dstbench.sparsity.structure import UNSTRUCTURED, parse_structure
 
 
 class SparsifierSettings(PluginSettings):
@@ -24,6 +25,27 @@ class SparsifierSettings(PluginSettings):
         description="whether the first of the weights that may be masked is left dense, as in "
         "the published RigL with distribution 'uniform'; it does not count as sparsifiable",
     )
+    structure: str = Field(
+        str(UNSTRUCTURED),
+        description="which connections are active together: unstructured (each by itself), "
+        "channels:G (G neighbouring output channels share one mask), N:M (N of every M "
+        "neighbouring inputs are active, which S has to be: 2:4 at S = 0.5, distribution uniform)",
+    )
+
+    @field_validator("structure")
+    @classmethod
+    def _known(cls, structure: str) -> str:
+        return str(parse_structure(structure))
+
+    @model_serializer(mode="wrap")
+    def _without_default_structure(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """Leaves out the structure that cells had before there was a choice: their ids stay."""
+        dumped: dict[str, Any] = serialize(self)
+        if self.structure == str(UNSTRUCTURED):
+            dumped.pop("structure", None)
+        return dumped
 
 
 class DynamicSparsifierSettings(SparsifierSettings):

@@ -6,24 +6,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dstbench.errors import SparsityError
 from dstbench.kernels import Choice, KernelUse, Mode, use_kernels
-from dstbench.sparsity.arguments import check_arguments
+from dstbench.sparsity.active import ActiveLayers
+from dstbench.sparsity.arguments import check_arguments, validated
 from dstbench.sparsity.attachment import check_attachable
+from dstbench.sparsity.choosing import set_first_masks, take_initial_gradients
 from dstbench.sparsity.distribution import active_counts
-from dstbench.sparsity.gradients import take_dense_gradients
 from dstbench.sparsity.keeper import MaskKeeper, kept_weights
-from dstbench.sparsity.layers import Layer, allot, matching, sparsifiable_weights, whole_masks
+from dstbench.sparsity.layers import Layer, layers_of, matching, sparsifiable_weights
 from dstbench.sparsity.replicas import Replicas
-from dstbench.sparsity.selection import largest, random_scores
+from dstbench.sparsity.saved import check_complete, saved_masks, take_up_masks
+from dstbench.sparsity.scores import random_scores
 from dstbench.sparsity.settings import SparsifierSettings
+from dstbench.sparsity.structure import parse_structure, whole_counts
 from dstbench.sparsity.verification import verify
 
 
-class Sparsifier:
+class Sparsifier(ActiveLayers):
     """Keeps a network at a sparsity, from the first step to the last, with a fixed random mask.
 
     Attached to a network and its optimizer it needs no further call: gradients are masked as
@@ -34,7 +36,7 @@ class Sparsifier:
 
     A subclass may choose other masks: how many weights of each layer are active
     (:meth:`layer_counts`), by which scores (:meth:`first_scores`, which may use the gradient of the
-    first batch: :attr:`needs_initial_gradient`), and under which structure (:meth:`select_mask`).
+    first batch: :attr:`needs_initial_gradient`), under which structure (:meth:`select_mask`).
     """
 
     name: ClassVar[str]
@@ -44,8 +46,8 @@ class Sparsifier:
     each layer's ``dense_gradient`` is there while it is."""
 
     exact_sparsity: ClassVar[bool] = True
-    """Whether exactly round((1 − S) · N) weights are active. ``False``: the shapes of the network's
-    weights decide how near to it they come."""
+    """Whether exactly round((1 − S) · N) weights are active, or what whole groups of channels come
+    nearest to. ``False``: the shapes of the network's weights decide how near they come."""
 
     class Settings(SparsifierSettings):
         pass
@@ -66,11 +68,12 @@ class Sparsifier:
                 method that is not possible at every sparsity raises it here too: a benchmark that
                 asks for such a cell is refused before anything is trained.
         """
+        super().__init__()
         check_arguments(sparsity, total_steps)
-        try:
-            self.settings: Any = self.Settings(**settings)
-        except ValidationError as error:
-            raise SparsityError(f"{type(self).__name__}: {error}") from None
+        self.settings: Any = validated(self.Settings, settings, type(self).__name__)
+        self.structure = parse_structure(self.settings.structure)
+        """What the setting says of masks; :attr:`Layer.structure` is what it is to each."""
+        self.structure.check(sparsity, self.settings.distribution, self._changes_counts)
         self.sparsity = sparsity
         self.total_steps = total_steps
         self.seed = seed
@@ -83,7 +86,6 @@ class Sparsifier:
         self.on_topology_update: Callable[[int, int], object] | None = None
         """Function that is called after each topology update, with the optimizer step that the
         update follows and the number of connections that it replaced by others."""
-        self.layers: list[Layer] = []
         self.count_history: list[tuple[int, dict[str, int]]] = []
         """Number of active weights of each layer, by parameter name, and the optimizer step from
         which on they were active: one entry, but where the density changes in training."""
@@ -132,11 +134,12 @@ class Sparsifier:
         if self._is_attached:
             raise SparsityError("this sparsifier is attached already; make another one")
         choice = kernels if isinstance(kernels, Choice) else Choice(kernels)
-        keep_dense = self.settings.keep_dense
         if weights is None:
-            weights, keep_dense = sparsifiable_weights(model, keep_dense), ()
-        masked = self.masked_names(weights, keep_dense)
-        weights = {name: weight for name, weight in weights.items() if name in masked}
+            weights = sparsifiable_weights(model, self.settings.keep_dense)
+            masked = list(weights)[self.settings.keep_first_dense :]
+        else:
+            masked = self.masked_names(weights)
+        weights = {name: weights[name] for name in masked}
         check_attachable(weights, optimizer, averaged, kept_weights())
         if not self.layers:
             self._begin(model, weights, backward)
@@ -161,15 +164,12 @@ class Sparsifier:
         self._is_attached = True
         return self
 
-    def masked_names(
-        self, names: Iterable[str], keep_dense: Sequence[str] | None = None
-    ) -> list[str]:
+    def masked_names(self, names: Iterable[str]) -> list[str]:
         """Those of the names of weights that might be masked which are, by the settings."""
         names = list(names)
-        patterns = self.settings.keep_dense if keep_dense is None else keep_dense
-        left_dense = matching(names, patterns)
+        left_dense = matching(names, self.settings.keep_dense)
         masked = [name for name in names if name not in left_dense]
-        return masked[1:] if self.settings.keep_first_dense else masked
+        return masked[self.settings.keep_first_dense :]
 
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """Number of active weights of each layer, by parameter name as are the ``shapes``.
@@ -192,7 +192,7 @@ class Sparsifier:
         Raises:
             SparsityError: as :meth:`layer_counts`.
         """
-        yield 0, self.layer_counts(shapes)
+        yield 0, whole_counts(self.structure, self.layer_counts(shapes), shapes)
 
     def first_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
         """Scores in the shape of ``layer.weight``; connections with the highest are the first mask.
@@ -205,10 +205,13 @@ class Sparsifier:
         """The mask of a layer: what is ``kept`` (bool; nothing, of a first mask), and the further
         connections of highest ``scores`` that bring it to ``layer.active``.
 
-        Ties go to the lower index. A method whose masks have a structure imposes it here.
+        Ties go to the lower index. A method whose masks have a structure of its own imposes it
+        here. Where groups of output channels share one mask (:attr:`Settings.structure`), a
+        connection is such a group: ``layer`` has one row for each group, and so has its ``mask``;
+        ``active`` counts groups, ``scores`` are sums over members, ``weight`` and
+        ``dense_gradient`` sums of magnitudes. The mask has the shape of ``kept``.
         """
-        missing = layer.active - int(kept.count_nonzero())
-        return largest(scores, ~kept, missing).logical_or_(kept)
+        return layer.structure.fill(kept, scores, layer.active)
 
     def dense_gradient_steps(self, steps: int) -> int:
         """Number of the first ``steps`` optimizer steps that compute the gradient of inactive
@@ -238,26 +241,6 @@ class Sparsifier:
         attached sparsifier, since its latest topology update."""
         return 1 - self.sparsity
 
-    @property
-    def sparse_layers(self) -> list[Layer]:
-        """The layers that have inactive weights."""
-        return [layer for layer in self.layers if layer.density < 1]
-
-    @property
-    def densities(self) -> dict[str, float]:
-        """Fraction of active weights by parameter name."""
-        return {layer.name: layer.density for layer in self.layers}
-
-    @property
-    def active(self) -> int:
-        """Number of active sparsifiable weights."""
-        return sum(layer.active for layer in self.layers)
-
-    @property
-    def sparsifiable(self) -> int:
-        """Number of sparsifiable weights, active or not."""
-        return sum(layer.mask.numel() for layer in self.layers)
-
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs beside the network's and the optimizer's states.
 
@@ -269,7 +252,7 @@ class Sparsifier:
         return {
             "step": self.step,
             "rng": self._rng.get_state(),
-            "masks": {layer.name: layer.mask for layer in self.sparse_layers},
+            "masks": saved_masks(self.layers),
             "counts": [[step, counts] for step, counts in self.count_history],
         }
 
@@ -285,18 +268,14 @@ class Sparsifier:
         """
         self._is_loading = True  # weights may be loaded by now, and the masks not yet
         try:
-            missing = self.state_dict().keys() - state.keys()
+            check_complete(state, self.state_dict())
         finally:
             self._is_loading = False
-        if missing:
-            raise SparsityError(f"the saved state has no {', '.join(sorted(missing))}")
-        masks = whole_masks(self.layers, state["masks"], self._total_at(state))
+        take_up_masks(self.layers, state["masks"], self._total_at(state))
         self.step = state["step"]
         self.count_history = [(step, dict(counts)) for step, counts in state["counts"]]
         self._rng.set_state(state["rng"].cpu())
-        for layer, mask in zip(self.layers, masks, strict=True):
-            layer.allot(int(mask.count_nonzero()))
-            layer.replace_mask(mask)
+        for layer in self.layers:
             self._keeper.mask_anew(layer)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -310,6 +289,11 @@ class Sparsifier:
 
     def _needs_dense_gradient_now(self) -> bool:
         """Whether the step being taken needs the gradient of inactive weights."""
+        return False
+
+    @property
+    def _changes_counts(self) -> bool:
+        """Whether the method changes how many connections layers have."""
         return False
 
     def _keeps_inactive_state(self) -> bool:
@@ -331,38 +315,21 @@ class Sparsifier:
         backward: Callable[[], None] | None,
     ) -> None:
         """Choose the first masks."""
-        by_gradient = self.needs_initial_gradient and self.sparsity > 0
-        if by_gradient and backward is None:
-            raise SparsityError(
-                f"{type(self).__name__} chooses its first mask by the gradient of a training "
-                "batch: give attach(backward=...), which accumulates it"
-            )
         identity = type(self).__qualname__, self.sparsity, self.seed, repr(self.settings)
         self._replicas = Replicas(identity, weights)
         self._rng = torch.Generator(next(iter(weights.values())).device).manual_seed(self.seed)
-        self.layers = [Layer(name, weight) for name, weight in weights.items()]
+        self.layers = layers_of(model, weights, self.structure)
         try:
-            if by_gradient and backward is not None:
-                take_dense_gradients(self.layers, model, backward)
-                self._replicas.average_(layer.dense_gradient for layer in self.layers)
-            self._choose_first_masks()
+            if self.needs_initial_gradient and self.sparsity > 0:
+                method = type(self).__name__
+                take_initial_gradients(method, self.layers, model, backward, self._replicas)
+            with torch.no_grad():
+                _, counts = next(iter(self.count_phases(self.shapes)))
+                set_first_masks(self.layers, counts, self.first_scores, self.select_mask, self._rng)
         except BaseException:
             self.layers = []
             raise
-
-    @torch.no_grad()
-    def _choose_first_masks(self) -> None:
-        counts = self._first_counts({each.name: tuple(each.weight.shape) for each in self.layers})
-        allot(self.layers, counts)
-        for layer in self.sparse_layers:
-            scores = self.first_scores(layer, self._rng)
-            layer.replace_mask(self.select_mask(layer, torch.zeros_like(layer.mask), scores))
-        for layer in self.layers:
-            del layer.dense_gradient
         self.count_history = [(0, counts)]
-
-    def _first_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-        return self.layer_counts(shapes)
 
     def _total_at(self, state: Mapping[str, Any]) -> int:
         """Number of weights that are active in a saved state of this network."""

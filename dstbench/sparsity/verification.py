@@ -13,7 +13,8 @@ from dstbench.sparsity.layers import Layer
 
 
 def verify(layers: Iterable[Layer], averaged: nn.Module | None = None) -> None:
-    """Make sure that each layer has as many active connections as it says, and no others.
+    """Make sure that each layer has as many active connections as it says, in its structure, and
+    no others.
 
     Raises:
         SparsityError: naming the layer, what is wrong with it, and by how much.
@@ -25,6 +26,7 @@ def verify(layers: Iterable[Layer], averaged: nn.Module | None = None) -> None:
                 f"the mask of {layer.name} holds {held} of {layer.mask.numel()} connections, "
                 f"instead of {layer.active}"
             )
+        layer.check_structure(layer.mask)
         _check_zero(layer, "weight", layer.weight)
         if averaged is not None:
             _check_zero(layer, "averaged weight", averaged.get_parameter(layer.name))

@@ -71,7 +71,15 @@ def test_a_benchmark_of_them_ends_in_a_leaderboard(python: Python, tmp_path: Pat
     python(*DSTBENCH, "run", EXAMPLES / "moons.toml")
     board = pd.read_csv(tmp_path / "results" / "moons" / "leaderboard.csv")
     rows = board.set_index("method")
-    assert list(rows.index) == ["dense", "static", "snip", "nm", "set-decay", "snfs", "srigl"]
+    assert list(rows.index) == [
+        "dense",
+        "static",
+        "snip",
+        "set-decay",
+        "set-decay (structure=channels:4)",
+        "snfs",
+        "srigl",
+    ]
     assert rows["fid_mean"].notna().all()
     # 33,280 sparsifiable weights, half of them active; 320 biases
     assert (rows["active_parameters"] == [33_600] + 6 * [320 + 33_280 / 2]).all()

@@ -49,6 +49,10 @@ class Snapshot:
     """Number that it chose in the latest change of counts, or at first."""
     density: float
     """Density of the sparsifiable weights that it says there is after the latest update."""
+    rounding: int
+    """Number of weights by which their number may miss that density, in whole groups."""
+    without_structure: list[str]
+    """Names of the layers whose masks lack their structure."""
     weights: list[Leak]
     averaged: list[Leak]
     moments: list[Leak]
@@ -113,6 +117,10 @@ def _snapshot(trial: Trial) -> Snapshot:
         active={layer.name: layer.active for layer in trial.sparsifier.layers},
         chosen=dict(trial.sparsifier.count_history[-1][1]),
         density=_density(trial.sparsifier),
+        rounding=trial.sparsifier.rounding,
+        without_structure=[
+            layer.name for layer in trial.sparsifier.layers if not layer.structure.holds(layer.mask)
+        ],
         weights=_leaks((f"the weight {n}", trial.weights[n], masks[n]) for n in masks),
         averaged=_leaks(
             (f"the averaged weight {n}", averaged.get_parameter(n), masks[n]) for n in masks

@@ -12,7 +12,7 @@ from wrong_plugins import Wrong
 
 from dstbench.contracts import PluginSettings
 from dstbench.errors import SparsityError
-from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier, random_scores
+from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier, largest, random_scores
 
 
 class Growing(DynamicSparsifier):
@@ -284,6 +284,47 @@ class Restless(Wrong, Growing):
 
     def select_mask(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
         return super().select_mask(layer, torch.zeros_like(kept), scores)
+
+
+class Ungrouped(Wrong, Sparsifier):
+    """Selects single connections, whatever it is shown."""
+
+    caught_by = "groups-stay-whole"
+    happens = "the mask that was selected for 0.weight has the shape"
+
+    def first_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        self.seen = layer, super().first_scores(layer, rng)
+        return self.seen[1]
+
+    def select_mask(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
+        layer, scores = self.seen
+        return super().select_mask(layer, torch.zeros_like(layer.mask), scores)
+
+
+class Crumbling(Wrong, Growing):
+    """Moves one more connection after each update."""
+
+    caught_by = "groups-stay-whole"
+    happens = "does not have the layer's structure"
+
+    def _drop_and_grow(self, layer: Layer, prune_rate: float, count: int) -> int:
+        changed = super()._drop_and_grow(layer, prune_rate, count)
+        for value in (True, False) if layer.density < 1 else ():
+            layer.mask[tuple((layer.mask != value).nonzero()[-1])] = value
+        self._keeper.mask_anew(layer)
+        return changed
+
+
+class Straying(Wrong, Growing):
+    """Grows anywhere in the layer, whatever its structure."""
+
+    caught_by = "blocks-stay-whole"
+    happens = 'does not have the structure "2:4"'
+
+    def select_mask(self, layer: Layer, kept: Tensor, scores: Tensor) -> Tensor:
+        if not kept.any():
+            return super().select_mask(layer, kept, scores)
+        return largest(scores, ~kept, layer.active - int(kept.count_nonzero())) | kept
 
 
 class Meddling(Wrong, Sparsifier):

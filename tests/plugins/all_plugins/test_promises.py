@@ -60,6 +60,8 @@ SKIPPED: dict[str, dict[str, str]] = {
     "celeba-hq": WITHOUT_DATA,
     "digits": {**NO_DRAWINGS, **NO_LABELS},
     "digits-strokes": NO_LABELS,
+    "gmp": {"blocks-stay-whole": 'refused: structure = "2:4" leaves no room'},
+    "granet": {"blocks-stay-whole": 'refused: structure = "2:4" leaves no room'},
     "image-folder": NO_DRAWINGS,
     "imagenette": WITHOUT_DATA,
     "inception": WITHOUT_WEIGHTS,

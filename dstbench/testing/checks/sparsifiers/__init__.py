@@ -26,6 +26,7 @@ from dstbench.testing.checks.sparsifiers.runs import (
     training_survives_a_new_process,
     zero_sparsity_is_dense,
 )
+from dstbench.testing.checks.sparsifiers.structures import blocks_stay_whole, groups_stay_whole
 from dstbench.testing.checks.sparsifiers.subject import SparsifierSubject
 from dstbench.testing.checks.sparsifiers.zeros import (
     averaged_weights_are_masked,
@@ -45,6 +46,8 @@ CHECKS = (
     topology_moves,
     counts_stay,
     kept_connections_stay,
+    groups_stay_whole,
+    blocks_stay_whole,
     only_weights_are_masked,
     inactive_weights_are_zero,
     averaged_weights_are_masked,

@@ -51,17 +51,16 @@ that does not allow every number of connections."""
 
 def counts_are_exact(subject: SparsifierSubject) -> None:
     """The first masks have as many active weights as layer_counts (or density_at) says, in each
-    layer, and round((1 − S) · N) in all; if exact_sparsity is false, at most a quarter more or
-    fewer."""
+    layer, and round((1 − S) · N) in all, or what whole groups come nearest to; if exact_sparsity
+    is false, at most a quarter more or fewer."""
     for trial in subject.trials():
         for snapshot in record(trial, 0):
             check_counts(snapshot)
-            _check_total(snapshot, trial.name, attached(trial).exact_sparsity)
+            check_total(snapshot, trial.name, attached(trial).exact_sparsity)
         sparsifier = attached(trial)
-        shapes = {layer.name: tuple(layer.weight.shape) for layer in sparsifier.layers}
         unattached = subject.cls(trial.sparsity, total_steps=TOTAL_STEPS, seed=0, **subject.values)
         try:
-            _, counts = next(iter(unattached.count_phases(shapes)))
+            _, counts = next(iter(unattached.count_phases(sparsifier.shapes)))
         except SparsityError:  # they do not follow from shapes
             continue
         for layer in sparsifier.layers:
@@ -97,7 +96,7 @@ def counts_stay(subject: SparsifierSubject) -> None:
                         f"{name} has {active} active weights, where {snapshot.chosen[name]} were "
                         "chosen in the latest update, or at first"
                     )
-            _check_total(snapshot, trajectory.network, subject.cls.exact_sparsity)
+            check_total(snapshot, trajectory.network, subject.cls.exact_sparsity)
 
 
 def kept_connections_stay(subject: SparsifierSubject) -> None:
@@ -130,12 +129,12 @@ def _select_watched(
     return mask
 
 
-def _check_total(snapshot: Snapshot, network: str, exact: bool) -> None:
+def check_total(snapshot: Snapshot, network: str, exact: bool) -> None:
     """Raise :class:`Broken` unless as many weights are active as the density there asks for."""
     size = sum(mask.numel() for mask in snapshot.masks.values())
     asked, active = snapshot.density * size, sum(snapshot.active.values())
     if exact:
-        wrong, bound = active != round(asked), ""
+        wrong, bound = abs(active - round(asked)) > snapshot.rounding, ""
     else:
         wrong, bound = abs(active - asked) > LOOSE * asked, f", give or take {LOOSE:.0%}"
     if wrong and (exact or network != "single weights"):  # which have no room for a structure
@@ -146,7 +145,10 @@ def _check_total(snapshot: Snapshot, network: str, exact: bool) -> None:
 
 
 def check_counts(snapshot: Snapshot) -> None:
-    """Raise :class:`Broken` unless each mask holds as many weights as its layer says."""
+    """Raise :class:`Broken` unless each mask holds as many weights as its layer says, in the
+    layer's structure."""
+    for name in snapshot.without_structure:
+        raise snapshot.broken(f"the mask of {name} does not have the layer's structure")
     for name, mask in snapshot.masks.items():
         held, said = int(mask.count_nonzero()), snapshot.active[name]
         if held != said:
