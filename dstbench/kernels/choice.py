@@ -15,6 +15,9 @@ SIZES = (1024, 4096)
 """Positions (pixels, tokens, points of sequences) of a batch at which a layer counts as medium,
 and as large."""
 
+SMALLEST = 4096
+"""Weights of a layer below which calling a kernel costs more than it saves."""
+
 DEFAULT_THRESHOLDS: Mapping[str, tuple[float, float, float]] = {
     "conv": (0.35, 0.55, 0.6),
     "pointwise": (0.3, 0.4, 0.45),
@@ -45,12 +48,15 @@ class Choice:
                 f'kernels are "auto", "masked" or "sparse", not {json.dumps(self.mode)}'
             )
 
-    def takes(self, kind: str, density: float, positions: int) -> bool:
-        """Whether a layer is computed from its active weights alone."""
-        if self.mode == "masked" or density == 1:
+    def takes(self, kind: str, active: int, weights: int, positions: int) -> bool:
+        """Whether a layer of so many weights is computed from the active ones alone, with so many
+        positions in a batch."""
+        if self.mode == "masked" or active == weights:
             return False
+        if self.mode == "sparse":
+            return True
         size = sum(positions >= bound for bound in SIZES)
-        return self.mode == "sparse" or density <= self.thresholds[kind][size]
+        return weights >= SMALLEST and active <= self.thresholds[kind][size] * weights
 
     def to_json(self) -> dict[str, Any]:
         """What :meth:`from_json` makes the same choice of."""

@@ -83,10 +83,10 @@ class Connections:
         return sum(tensor.nbytes for tensor in self._indices)
 
     @property
-    def density(self) -> float:
-        """Fraction of connections that are active."""
+    def active(self) -> int:
+        """Number of active connections."""
         self.index()
-        return self._active / self.mask.numel()
+        return self._active
 
     def note_gradient(self, gradient: Tensor) -> None:
         """Remember a gradient that is zero at inactive weights."""
@@ -137,10 +137,10 @@ class Connections:
 def pay_together(layers: Sequence[Connections], positions: int) -> bool:
     """Whether a pass over the active connections of weights that are used together is taken to be
     the faster one, with this many positions (pixels, tokens, points) in a batch."""
-    active = sum(layer.density * layer.mask.numel() for layer in layers)
-    density = active / sum(layer.mask.numel() for layer in layers)
+    active = sum(layer.active for layer in layers)
+    weights = sum(layer.mask.numel() for layer in layers)
     first = layers[0]
-    pays = first.choice.takes(first.kind, density, positions)
+    pays = first.choice.takes(first.kind, active, weights, positions)
     for layer in layers:
         layer.in_use = pays
     return pays

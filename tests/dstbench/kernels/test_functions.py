@@ -106,7 +106,9 @@ def test_results_do_not_depend_on_the_number_of_threads(density: float, size: in
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             outputs = layer(images)
-            results.append([outputs, *torch.autograd.grad(outputs.square().sum(), [images, layer.weight])])
+            results.append(
+                [outputs, *torch.autograd.grad(outputs.square().sum(), [images, layer.weight])]
+            )
     finally:
         torch.set_num_threads(before)
         use.stop()

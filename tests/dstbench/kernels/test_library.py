@@ -77,7 +77,8 @@ with torch.no_grad():
         gru.get_parameter(name).mul_(each)
 images, points = torch.randn(5, 12, 9, 11), torch.randn(6, 40, 5)
 expected = layer(images), gru(points)[0]
-uses = use_kernels([layer], {"weight": mask}, Choice("sparse")), use_kernels([gru], masks, Choice("sparse"))
+both = ([layer], {"weight": mask}), ([gru], masks)
+uses = [use_kernels(*each, Choice("sparse")) for each in both]
 found = layer(images), gru(points)[0]
 assert all(each.in_use for use in uses for each in use.layers.values())
 for one, other in zip(found, expected, strict=True):

@@ -27,7 +27,9 @@ def assert_same_gradients(
     (inputs, exact_inputs), (states, exact_states) = pairs
     gradient = torch.randn_like(states)
     found = torch.autograd.grad(states, [inputs, *gru.parameters()], gradient)
-    wanted = torch.autograd.grad(exact_states, [exact_inputs, *exact.parameters()], gradient.double())
+    wanted = torch.autograd.grad(
+        exact_states, [exact_inputs, *exact.parameters()], gradient.double()
+    )
     names = ["inputs", *(name for name, _ in gru.named_parameters())]
     for name, one, other in zip(names, found, wanted, strict=True):
         other = other * masks[name] if name in masks else other

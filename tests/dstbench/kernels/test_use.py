@@ -106,7 +106,9 @@ def test_a_copy_computes_as_before(model: nn.Sequential, use: KernelUse) -> None
         torch.load(file, weights_only=False),
     ]
     with torch.no_grad():
-        model[0].weight.zero_()  # of the copies nothing changes, and their connections are their own
+        model[
+            0
+        ].weight.zero_()  # of the copies nothing changes, and their connections are their own
     for each in copies:
         torch.testing.assert_close(each(IMAGES), expected, atol=1e-5, rtol=1e-4)
 
@@ -173,10 +175,10 @@ def test_a_gradient_that_comes_from_elsewhere_too_is_not_taken_for_masked(
 
 
 def test_dense_gradients_where_they_are_wanted(model: nn.Sequential) -> None:
-    masks, wanted = masks_of(model), False
-    use = use_kernels([model], masks, Choice("sparse"), lambda: wanted)
+    masks, wanted = masks_of(model), [False]
+    use = use_kernels([model], masks, Choice("sparse"), lambda: wanted[0])
     gradients = []
-    for wanted in (False, True):
+    for wanted[0] in (False, True):
         model.zero_grad()
         model(IMAGES).square().sum().backward()
         gradients.append([model[index].weight.grad for index in (0, 2, 3)])
@@ -190,12 +192,14 @@ def test_dense_gradients_where_they_are_wanted(model: nn.Sequential) -> None:
 
 
 def test_a_choice_by_density_kind_and_size() -> None:
-    thresholds = {kind: (0.1, 0.2, 0.3) for kind in ("conv", "pointwise", "linear", "gru")}
+    thresholds = dict.fromkeys(("conv", "pointwise", "linear", "gru"), (0.1, 0.2, 0.3))
     choice = Choice("auto", thresholds)
-    assert [choice.takes("conv", 0.2, size) for size in (1023, 1024, 4096)] == [False, True, True]
-    assert not choice.takes("conv", 0.31, 10**6)
-    assert Choice("sparse").takes("conv", 0.99, 1)
-    assert not Choice("sparse").takes("conv", 1.0, 10**6)
+    sizes = (1023, 1024, 4096)
+    assert [choice.takes("conv", 1000, 5000, size) for size in sizes] == [False, True, True]
+    assert not choice.takes("conv", 1600, 5000, 10**6)
+    assert not choice.takes("conv", 100, 4095, 10**6)
+    assert Choice("sparse").takes("conv", 99, 100, 1)
+    assert not Choice("sparse").takes("conv", 100, 100, 10**6)
     assert Choice.from_json(choice.to_json()) == choice
 
 
