@@ -247,9 +247,7 @@ class DynamicSparsifier(Sparsifier, ABC):
             self.skipped_updates += self.updates_at(self.step)
             return
         if self.needs_dense_gradient:
-            replicas.average_(
-                layer.dense_gradient for layer in self.layers if layer.has_dense_gradient
-            )
+            replicas.average_dense_gradients(self.layers)
         ready = [layer for layer in self.layers if self._is_ready(layer)]
         if self.observes_at(self.step):
             for layer in ready:

@@ -324,7 +324,7 @@ class Sparsifier:
         try:
             if by_gradient and backward is not None:
                 take_dense_gradients(self.layers, model, backward)
-                self._replicas.average_(layer.dense_gradient for layer in self.layers)
+                self._replicas.average_dense_gradients(self.layers)
             self._choose_first_masks()
         except BaseException:
             self.layers = []
