@@ -54,7 +54,7 @@ class DynamicSparsifier(Sparsifier, ABC):
         """Number of connections that the latest topology update replaced by others, or added."""
         self._recorder = GradientRecorder()
         self._held_back: HeldBack | None = None
-        self._checked_optimizer: torch.optim.Optimizer | None = None
+        self._checked: torch.optim.Optimizer | None = None
         self._missed_steps = MissedSteps()
         self._empty_updates = EmptyUpdates()
 
@@ -224,21 +224,13 @@ class DynamicSparsifier(Sparsifier, ABC):
                 "masked weights; a topology update follows the step of one optimizer that trains "
                 "all of them: put them into one, or attach a sparsifier to each"
             )
-        self._check_state()
+        optimizer, update = self._keeper.optimizer, self.updates_at(self.step)
+        if self.settings.grown_state != "keep" and (update or optimizer is not self._checked):
+            refuse_coded_state(optimizer, self.layers)
+            self._checked = optimizer  # it has kept no state of a layer that had no gradient so far
         if self._looks_at(self.step):
             self._look()
             self._recorder.clear(self.layers)
-
-    def _check_state(self) -> None:
-        """Refuse an optimizer that keeps state in codes: after the first step that it takes, and
-        where an update follows, as it may have kept none of some layers until then."""
-        optimizer = self._keeper.optimizer
-        if self.settings.grown_state == "keep":
-            return
-        if optimizer is not self._checked_optimizer or self.updates_at(self.step):
-            self._checked_optimizer = optimizer
-            for layer in self.layers:
-                refuse_coded_state(optimizer, layer.name, layer.weight)
 
     def _look(self) -> None:
         """Observe, and update the topology, if all gradients are finite."""

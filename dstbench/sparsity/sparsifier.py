@@ -135,6 +135,7 @@ class Sparsifier:
             raise SparsityError("this sparsifier was attached to other weights; make another one")
         self._keeper = MaskKeeper(
             self.layers,
+            model,
             optimizer,
             averaged,
             keeps_state=self._keeps_inactive_state(),
@@ -206,8 +207,11 @@ class Sparsifier:
         Raises:
             SparsityError: naming the first layer whose mask holds another number of connections
                 than :attr:`Layer.active <dstbench.sparsity.Layer.active>`, or whose weight (or
-                averaged weight) is not zero at an inactive connection.
+                averaged weight) is not zero at an inactive connection, or whose weight was
+                replaced in the network by another one.
         """
+        if self._is_attached:
+            self._keeper.places.check()
         verify(self.layers, self._keeper.averaged if self.layers else None)
 
     def detach(self) -> None:

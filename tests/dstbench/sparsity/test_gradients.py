@@ -120,7 +120,7 @@ def test_codes_are_not_zeroed_blindly() -> None:
     optimizer = Coded(model.parameters())
     make(RandomGrowth, 0.5).attach(model, optimizer)
     backward(model, 0)
-    with pytest.raises(SparsityError, match=r'of 0\.weight as torch\.uint8 codes .*"keep"'):
+    with pytest.raises(SparsityError, match=r'of 0\.weight as torch\.uint8 codes, .*"keep"'):
         optimizer.step()
 
 
