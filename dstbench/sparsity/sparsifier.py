@@ -206,13 +206,15 @@ class Sparsifier:
 
         Raises:
             SparsityError: naming the first layer whose mask holds another number of connections
-                than :attr:`Layer.active <dstbench.sparsity.Layer.active>`, or whose weight (or
+                than :attr:`Layer.active <dstbench.sparsity.Layer.active>` or
+                :attr:`count_history` say, or whose weight (or
                 averaged weight) is not zero at an inactive connection, or whose weight was
                 replaced in the network by another one.
         """
         if self._is_attached:
             self._keeper.places.check()
-        verify(self.layers, self._keeper.averaged if self.layers else None)
+        if self.layers:
+            verify(self.layers, self.count_history[-1][1], self._keeper.averaged)
 
     def detach(self) -> None:
         """Stop masking; the weights stay as they are."""
