@@ -44,7 +44,7 @@ class RunOptions:
     """Time limit of a cell, which ends its process; ``None``: no limit."""
 
 
-_turn = Lock()
+turn = Lock()
 """The turn of a thread to run a cell: weights and dropout are drawn from generators that all
 threads of a process share, so that cells are run one after another in each process."""
 
@@ -115,7 +115,7 @@ class Worker:
             StoreError: if nothing can be written there.
         """
         folder = self.store.cell(cell)
-        with _turn, folder.locked():
+        with turn, folder.locked():
             if not self._is_as_it_was(cell, folder):
                 return
             if folder.timeout_traceback():
