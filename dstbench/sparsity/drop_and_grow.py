@@ -227,7 +227,9 @@ class DynamicSparsifier(Sparsifier, ABC):
         optimizer, update = self._keeper.optimizer, self.updates_at(self.step)
         if self.settings.grown_state != "keep" and (update or optimizer is not self._checked):
             refuse_coded_state(optimizer, self.layers)
-            self._checked = optimizer  # it has kept no state of a layer that had no gradient so far
+            self._checked = (
+                optimizer  # at updates again: it may have begun to keep state of a layer
+            )
         if self._looks_at(self.step):
             self._look()
             self._recorder.clear(self.layers)

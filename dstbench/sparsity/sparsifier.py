@@ -207,9 +207,8 @@ class Sparsifier:
         Raises:
             SparsityError: naming the first layer whose mask holds another number of connections
                 than :attr:`Layer.active <dstbench.sparsity.Layer.active>` or
-                :attr:`count_history` say, or whose weight (or
-                averaged weight) is not zero at an inactive connection, or whose weight was
-                replaced in the network by another one.
+                :attr:`count_history` say, whose weight (or averaged weight) is not zero at an
+                inactive connection, or in whose place the network has another weight.
         """
         if self._is_attached:
             self._keeper.places.check()

@@ -79,7 +79,7 @@ class RunCellSpy:
         if cell.model == "stays" and not here and not self._is_first():
             self._stay(note)
         if cell.model == "draws":
-            with worker.turn:
+            with worker.turn, torch.random.fork_rng(devices=[]):
                 self._draw(cell)
         record = Record(
             cell=cell,
