@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import cloudpickle
@@ -44,9 +44,10 @@ class RunOptions:
     """Time limit of a cell, which ends its process; ``None``: no limit."""
 
 
-turn = Lock()
+turn = RLock()
 """The turn of a thread to run a cell: weights and dropout are drawn from generators that all
-threads of a process share, so that cells are run one after another in each process."""
+threads of a process share, so that cells are run one after another in each process. A listener may
+run another cell in its own turn."""
 
 
 class Worker:
