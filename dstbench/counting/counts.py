@@ -90,18 +90,31 @@ def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSet
     )
 
 
+LOOSE = 0.25
+"""Part of the density that is asked for by which a method may miss it whose masks have a structure
+that does not allow every number of connections."""
+
+
 def check_claims(network: Network, sparsifier: Sparsifier, denoiser: nn.Module) -> None:
-    """Recount what was trained: masks against counts, stored weights against masks.
+    """Recount what is trained: masks against counts, stored weights against masks.
 
     ``denoiser`` is what is kept and sampled from.
 
     Raises:
         SparsityError: where a mask holds another number of connections than is said, or a weight
             is not zero outside its mask.
-        CountingError: where more weights are stored than are said to be active, or more or fewer
-            are active than the cell's sparsity asks for.
+        CountingError: where other weights are masked than the settings say, more are stored than
+            are said to be active, or more or fewer are active than the cell's sparsity asks for.
     """
-    sparsifier.verify()
+    Sparsifier.verify(sparsifier)  # whatever a subclass makes of it
+    kind = type(sparsifier).__name__
+    masked, held = _masked(network, sparsifier), {layer.name for layer in sparsifier.layers}
+    if odd := sorted(masked.keys() ^ held):
+        raise CountingError(
+            f"{kind} keeps {len(held)} weights masked, where its settings say {len(masked)}: "
+            f"{odd[0]} is {'not' if odd[0] in masked else 'wrongly'} among them; an attach() of "
+            "its own has to pass on to super().attach() the weights that it is given"
+        )
     active = _active(network, sparsifier)
     for name, count in active.items():
         stored = int(denoiser.get_parameter(name).count_nonzero())
@@ -110,13 +123,18 @@ def check_claims(network: Network, sparsifier: Sparsifier, denoiser: nn.Module) 
                 f"{stored} weights of {name} are stored, where {count} are said to be active"
             )
     total, size = sum(active.values()), sum(prod(network.shapes[name]) for name in active)
-    asked = round(sparsifier.final_density * size)
-    if sparsifier.exact_sparsity and abs(total - asked) > sparsifier.rounding:
+    density, right = sparsifier.final_density, round(sparsifier.final_density * size)
+    if sparsifier.exact_sparsity and abs(total - right) > sparsifier.rounding:
         raise CountingError(
-            f"{total:,} of {size:,} sparsifiable weights are active, where {asked:,} would be "
-            f"right for a density of {sparsifier.final_density:g}; a method whose masks have a "
-            "structure of its own, which does not allow every number, says so by "
-            "exact_sparsity = False"
+            f"{total:,} of {size:,} sparsifiable weights are active, where {right:,} would be "
+            f"right for a density of {density:g}; a method whose masks have a structure that does "
+            "not allow every number says so by exact_sparsity = False"
+        )
+    if abs(total - density * size) > max(LOOSE * density * size, sparsifier.rounding):
+        raise CountingError(
+            f"{total:,} of {size:,} sparsifiable weights are active, where {right:,}, give or take "
+            f"{LOOSE:.0%}, would be right for a density of {density:g}: a structure of the masks "
+            "is no reason to be further from it"
         )
 
 

@@ -57,6 +57,8 @@ class Pipeline:
         trainer = Trainer(model, denoiser, sparsifier, training, cell.seed)
         sparsifiable, inputs = model.sparsifiable(denoiser), model.example()
         network = measure(denoiser, sparsifiable, inputs, model.calls_per_sample)
+        if sparsifier:  # what is wrong from the beginning is not worth training
+            check_claims(network, sparsifier, trainer.averaged.module)
         if folder.checkpoint.exists():
             trainer.load(folder.checkpoint)
 

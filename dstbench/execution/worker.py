@@ -44,10 +44,10 @@ class RunOptions:
     """Time limit of a cell, which ends its process; ``None``: no limit."""
 
 
-_turn = RLock()
+turn = RLock()
 """The turn of a thread to run a cell: weights and dropout are drawn from generators that all
 threads of a process share, so that cells are run one after another in each process. A listener may
-run a cell within the turn of the one that it hears of."""
+run another cell in its own turn."""
 
 
 class Worker:
@@ -116,7 +116,7 @@ class Worker:
             StoreError: if nothing can be written there.
         """
         folder = self.store.cell(cell)
-        with _turn, folder.locked():
+        with turn, folder.locked():
             if not self._is_as_it_was(cell, folder):
                 return
             if folder.timeout_traceback():

@@ -38,7 +38,7 @@ def check_attachable(
     for name, weight in weights.items():
         if not weight.requires_grad:
             raise SparsityError(f"{name} is frozen, and only trained weights can be masked")
-        if hasattr(weight, "placements"):
+        if hasattr(weight, "placements") or hasattr(weight, "_fsdp_flattened"):
             raise SparsityError(
                 f"{name} is sharded over processes (a {type(weight).__name__}), of which none sees "
                 "all connections; train replicated weights, with DistributedDataParallel"

@@ -34,7 +34,7 @@ def take_initial_gradients(
             "attach(backward=...), which accumulates it"
         )
     take_dense_gradients(layers, model, backward)
-    replicas.average_(layer.dense_gradient for layer in layers)
+    replicas.average_dense_gradients(layers)
 
 
 def set_first_masks(

@@ -19,6 +19,7 @@ from dstbench.sparsity.layers import Layer
 from dstbench.sparsity.optimizers import (
     HeldBack,
     refuse_coded_state,
+    refuse_partial_step,
     start_second_moments_at_mean,
 )
 from dstbench.sparsity.selection import largest
@@ -56,6 +57,7 @@ class DynamicSparsifier(Sparsifier, ABC):
         """Number of connections that the latest topology update replaced by others, or added."""
         self._recorder = GradientRecorder()
         self._held_back: HeldBack | None = None
+        self._checked: torch.optim.Optimizer | None = None
         self._missed_steps = MissedSteps()
         self._empty_updates = EmptyUpdates()
 
@@ -220,15 +222,11 @@ class DynamicSparsifier(Sparsifier, ABC):
             self._held_back = None
         if not self._moves:
             return
-        if len(trained) < len(self.layers):
-            raise SparsityError(
-                f"an optimizer has taken a step with {len(trained)} of the {len(self.layers)} "
-                "masked weights; a topology update follows the step of one optimizer that trains "
-                "all of them: put them into one, or attach a sparsifier to each"
-            )
-        if self.settings.grown_state != "keep" and not self.topology_updates:
-            for layer in self.layers:
-                refuse_coded_state(self._keeper.optimizer, layer.name, layer.weight)
+        refuse_partial_step(trained, self.layers)
+        optimizer, update = self._keeper.optimizer, self.updates_at(self.step)
+        if self.settings.grown_state != "keep" and (update or optimizer is not self._checked):
+            refuse_coded_state(optimizer, self.layers)
+            self._checked = optimizer  # and at updates: it may keep state of another layer by then
         if self._looks_at(self.step):
             self._look()
             self._recorder.clear(self.layers)
@@ -240,9 +238,7 @@ class DynamicSparsifier(Sparsifier, ABC):
             self.skipped_updates += self.updates_at(self.step)
             return
         if self.needs_dense_gradient:
-            replicas.average_(
-                layer.dense_gradient for layer in self.layers if layer.has_dense_gradient
-            )
+            replicas.average_dense_gradients(self.layers)
         ready = [layer for layer in self.layers if self._is_ready(layer)]
         if self.observes_at(self.step):
             for layer in ready:

@@ -14,6 +14,7 @@ from dstbench.kernels import left_masked
 from dstbench.sparsity import steps
 from dstbench.sparsity.layers import Layer, apply_mask_
 from dstbench.sparsity.optimizers import is_elementwise, state_of
+from dstbench.sparsity.places import Places
 from dstbench.sparsity.verification import WriteDetector
 
 
@@ -25,6 +26,7 @@ class MaskKeeper(steps.Listener):
     connections: known to be, where the optimizer and the training loop are, and masked elsewhere.
 
     Args:
+        model: the network that holds the layers.
         averaged: copy of the network with averaged weights, masked with it.
         keeps_state: whether the optimizer's state of inactive weights is left as it is.
         on_gradient: called with a layer and its gradient, not yet masked, after each backward pass.
@@ -35,6 +37,7 @@ class MaskKeeper(steps.Listener):
     def __init__(
         self,
         layers: Sequence[Layer],
+        model: nn.Module,
         optimizer: torch.optim.Optimizer,
         averaged: nn.Module | None,
         *,
@@ -52,6 +55,7 @@ class MaskKeeper(steps.Listener):
         self.on_start = on_start
         self.on_step = on_step
         self.writes = WriteDetector()
+        self.places = Places(model, layers)
         self._handles: list[RemovableHandle] = []
         self._held: tuple[list[list[nn.Parameter]], list[Layer]] = [], []
 
@@ -87,6 +91,7 @@ class MaskKeeper(steps.Listener):
 
     @torch.no_grad()
     def before_step(self, optimizer: torch.optim.Optimizer, whole: bool) -> None:
+        self.places.check()
         held = self._held_by(optimizer)
         if whole and held:
             self.on_start(optimizer)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn, optim
 
 from dstbench.errors import SparsityError
+from dstbench.sparsity.layers import Layer
 
 _ELEMENTWISE = frozenset(
     getattr(optim, name)
@@ -54,15 +55,28 @@ def state_of(optimizer: optim.Optimizer, weight: nn.Parameter) -> Iterator[Tenso
             yield value
 
 
-def refuse_coded_state(optimizer: optim.Optimizer, name: str, weight: nn.Parameter) -> None:
-    """Raise :class:`SparsityError` where the optimizer keeps state of a weight in codes, which
+def refuse_partial_step(trained: Sequence[Layer], layers: Sequence[Layer]) -> None:
+    """Raise :class:`SparsityError` for a step of an optimizer that trains some of the layers."""
+    if len(trained) < len(layers):
+        raise SparsityError(
+            f"an optimizer has taken a step with {len(trained)} of the {len(layers)} masked "
+            "weights; a topology update follows the step of one optimizer that trains all of them: "
+            "put them into one, or attach a sparsifier to each"
+        )
+
+
+def refuse_coded_state(optimizer: optim.Optimizer, layers: Iterable[Layer]) -> None:
+    """Raise :class:`SparsityError` where the optimizer keeps state of a layer in codes, which
     cannot be set to zero element by element."""
-    for value in _in_shape(optimizer, weight):
-        if not _is_plain(value) and value.dtype != torch.bool:
+    for layer in layers:
+        for value in _in_shape(optimizer, layer.weight):
+            if _is_plain(value) or value.dtype == torch.bool:
+                continue
+            codes = value.dtype if type(value) is Tensor else type(value).__name__
             raise SparsityError(
-                f"{type(optimizer).__name__} keeps state of {name} as {value.dtype} codes "
-                f"({type(value).__name__}), of which grown connections cannot be given fresh ones: "
-                'set grown_state = "keep", or train with an optimizer that keeps plain floats'
+                f"{type(optimizer).__name__} keeps state of {layer.name} as {codes} codes, of "
+                "which grown connections cannot be given fresh ones: set grown_state = "
+                '"keep", or train with an optimizer that keeps plain floats'
             )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
+
+from dstbench.sparsity.layers import Layer
 
 
 class Replicas:
@@ -30,13 +32,23 @@ class Replicas:
         if all(other == mine for other in all_of_them):
             self.count = len(all_of_them)
 
-    def average_(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its mean over the replicas, in place."""
+    def average_dense_gradients(self, layers: Sequence[Layer]) -> None:
+        """Replace the dense gradient of each layer by its mean over the replicas.
+
+        A replica in which a layer has none, because its batch did not use the layer, counts as
+        zero. A layer that has none in any replica stays without.
+        """
         if self.count == 1:
             return
-        for tensor in tensors:
-            distributed.all_reduce(tensor)
-            tensor.div_(self.count)
+        device = layers[0].weight.device
+        having = torch.tensor([float(each.has_dense_gradient) for each in layers], device=device)
+        distributed.all_reduce(having)  # all are to average the same layers, or they wait for ever
+        for layer, replicas in zip(layers, having.tolist(), strict=True):
+            if replicas and not layer.has_dense_gradient:
+                layer.dense_gradient = torch.zeros_like(layer.weight)
+            if replicas:
+                distributed.all_reduce(layer.dense_gradient)
+                layer.dense_gradient.div_(self.count)
 
     def all(self, true_here: bool, device: torch.device) -> bool:
         """Whether it is true in all replicas."""

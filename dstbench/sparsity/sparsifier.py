@@ -147,6 +147,7 @@ class Sparsifier(ActiveLayers):
             raise SparsityError("this sparsifier was attached to other weights; make another one")
         self._keeper = MaskKeeper(
             self.layers,
+            model,
             optimizer,
             averaged,
             keeps_state=self._keeps_inactive_state(),
@@ -223,10 +224,14 @@ class Sparsifier(ActiveLayers):
 
         Raises:
             SparsityError: naming the first layer whose mask holds another number of connections
-                than :attr:`Layer.active <dstbench.sparsity.Layer.active>`, or whose weight (or
-                averaged weight) is not zero at an inactive connection.
+                than :attr:`Layer.active <dstbench.sparsity.Layer.active>` or
+                :attr:`count_history` say, whose weight (or averaged weight) is not zero at an
+                inactive connection, or in whose place the network has another weight.
         """
-        verify(self.layers, self._keeper.averaged if self.layers else None)
+        if self._is_attached:
+            self._keeper.places.check()
+        if self.layers:
+            verify(self.layers, self.count_history[-1][1], self._keeper.averaged)
 
     def detach(self) -> None:
         """Stop masking; the weights stay as they are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,11 @@ from dstbench.errors import SparsityError
 from dstbench.sparsity.layers import Layer
 
 
-def verify(layers: Iterable[Layer], averaged: nn.Module | None = None) -> None:
-    """Make sure that each layer has as many active connections as it says, in its structure, and
-    no others.
+def verify(layers: Iterable[Layer], chosen: Mapping[str, int], averaged: nn.Module | None) -> None:
+    """Make sure that each layer has as many active connections as were chosen, in its structure,
+    and no others.
+
+    ``chosen`` are the numbers of the latest topology update, or the first ones, by layer name.
 
     Raises:
         SparsityError: naming the layer, what is wrong with it, and by how much.
@@ -27,6 +29,12 @@ def verify(layers: Iterable[Layer], averaged: nn.Module | None = None) -> None:
                 f"instead of {layer.active}"
             )
         layer.check_structure(layer.mask)
+        if layer.active != chosen[layer.name]:
+            raise SparsityError(
+                f"{layer.name} has {layer.active} active connections, where {chosen[layer.name]} "
+                "were chosen in the latest topology update, or at first: a method says by "
+                "density_at or counts_after_update how many there are"
+            )
         _check_zero(layer, "weight", layer.weight)
         if averaged is not None:
             _check_zero(layer, "averaged weight", averaged.get_parameter(layer.name))

@@ -21,6 +21,7 @@ import torch
 from dstbench.cell import Cell
 from dstbench.contracts import Ended, Executor, RunCell
 from dstbench.errors import ConfigError, PluginError, StoreError
+from dstbench.execution import worker
 from dstbench.execution.machine import environment
 from dstbench.records import Record
 from dstbench.store.files import now
@@ -40,7 +41,10 @@ SECONDS_TO_START = 10.0
 COMPLAINT = "there is no room for this record"
 IN_THIS_PROCESS = "it runs cells in the process that asks for them"
 
-Behaviour = Literal["returns", "raises", "dies", "stays"]
+Behaviour = Literal["returns", "raises", "dies", "stays", "draws"]
+
+DRAWS = 4
+"""Random numbers that a cell draws, while nothing else does."""
 
 
 @dataclass
@@ -74,6 +78,9 @@ class RunCellSpy:
             os.kill(os.getpid(), signal.SIGKILL)
         if cell.model == "stays" and not here and not self._is_first():
             self._stay(note)
+        if cell.model == "draws":
+            with worker.turn, torch.random.fork_rng(devices=[]):
+                self._draw(cell)
         record = Record(
             cell=cell,
             status="skipped",
@@ -90,6 +97,17 @@ class RunCellSpy:
 
     def into(self, results: Path) -> RunCell:
         return replace(self, results=results)
+
+    def _draw(self, cell: Cell) -> None:
+        """Draw as weights are drawn, and note down whether something else drew, or seeded."""
+        alone = torch.rand(DRAWS, generator=torch.Generator().manual_seed(cell.seed)).tolist()
+        torch.manual_seed(cell.seed)
+        drawn: list[float] = []
+        while len(drawn) < DRAWS:
+            drawn.append(torch.rand(()).item())
+            time.sleep(SECONDS_BETWEEN_BEATS)
+        if drawn != alone:
+            (self.notes / "disturbed" / cell.id).touch()
 
     def _is_first(self) -> bool:
         """Whether this is the first call of those that are to stay: it returns, so that the end of
@@ -110,7 +128,7 @@ class ExecutorRun:
     """A run of an executor over one cell of each of the given behaviours."""
 
     def __init__(self, subject: ExecutorSubject, notes: Path, behaviours: Sequence[Behaviour]):
-        for name in ("calls", "returned"):
+        for name in ("calls", "returned", "disturbed"):
             (notes / name).mkdir()
         self.notes = notes
         self.cells = [_cell(model, seed) for seed, model in enumerate(behaviours)]
@@ -192,6 +210,20 @@ def a_dead_process_ends_its_cell_alone(subject: ExecutorSubject) -> None:
     _error_of_one(subject, "dies")
 
 
+def cells_draw_alone(subject: ExecutorSubject) -> None:
+    """While a cell is run, nothing else in its process draws from torch's generators or seeds them:
+    threads call run_cell, in which they take turns, and leave its lock alone."""
+    with _run(subject, "draws", "draws", "draws") as run:
+        for name, error in run.errors().items():
+            if error is not None:
+                raise Broken(f"{name} ended with an error: {error}")
+        for note in (run.notes / "disturbed").iterdir():
+            raise Broken(
+                f"{note.name} drew other random numbers than alone in a process: another thread "
+                "drew from torch's generators, or seeded them, while it was run"
+            )
+
+
 def closing_leaves_no_process_behind(subject: ExecutorSubject) -> None:
     """Once the iterator that run returned is closed, all of the executor's processes are ended."""
     with _run(subject, "stays", "stays", "stays", "stays") as run:
@@ -213,6 +245,7 @@ CHECKS = (
     no_cells_are_no_work,
     an_exception_ends_its_cell_alone,
     a_dead_process_ends_its_cell_alone,
+    cells_draw_alone,
     closing_leaves_no_process_behind,
 )
 

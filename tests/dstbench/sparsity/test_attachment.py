@@ -43,10 +43,12 @@ def test_an_averaged_copy_that_is_no_module() -> None:
         attach(lambda m: optim.SGD(m.parameters(), 0.1), averaged)
 
 
-def test_sharded_weights() -> None:
+@pytest.mark.parametrize("mark", ["placements", "_fsdp_flattened"])
+def test_sharded_weights(mark: str) -> None:
     class Sharded(nn.Parameter):
-        placements = ()
+        pass
 
+    setattr(Sharded, mark, ())
     model = nn.Linear(4, 4)
     model.weight = Sharded(torch.zeros(4, 4))
     with pytest.raises(SparsityError, match=r"weight is sharded over processes.*DistributedData"):

@@ -10,7 +10,7 @@ from sparsity_methods import GradientGrowth, RandomGrowth, make
 from torch import Tensor, nn, optim
 
 from dstbench.errors import SparsityError
-from dstbench.sparsity import Layer
+from dstbench.sparsity import Layer, drop_and_grow
 from dstbench.sparsity.gradients import is_finite
 
 
@@ -120,8 +120,33 @@ def test_codes_are_not_zeroed_blindly() -> None:
     optimizer = Coded(model.parameters())
     make(RandomGrowth, 0.5).attach(model, optimizer)
     backward(model, 0)
-    with pytest.raises(SparsityError, match=r'of 0\.weight as torch\.uint8 codes .*"keep"'):
+    with pytest.raises(SparsityError, match=r'of 0\.weight as torch\.uint8 codes, .*"keep"'):
         optimizer.step()
+
+
+def test_codes_of_an_optimizer_that_takes_over_are_not_zeroed_either() -> None:
+    model = network()
+    make(RandomGrowth, 0.5).attach(model, optim.AdamW(model.parameters()))
+    optimizer = Coded(model.parameters())
+    backward(model, 0)
+    with pytest.raises(SparsityError, match=r"of 0\.weight as torch\.uint8 codes"):
+        optimizer.step()
+
+
+def test_state_is_looked_at_after_the_first_step_and_at_updates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int] = []
+    model = network()
+    optimizer = optim.AdamW(model.parameters())
+    sparsifier = make(RandomGrowth, 0.5, every=5).attach(model, optimizer)
+    monkeypatch.setattr(
+        drop_and_grow, "refuse_coded_state", lambda *_: looks.append(sparsifier.step)
+    )
+    for step in range(12):
+        backward(model, step)
+        optimizer.step()
+    assert sorted(set(looks)) == [1, 5, 10]
 
 
 def test_codes_are_kept() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from toys import ToyImages, ToyModel
 from wrong_datasets import RightImages, RightSketches
-from wrong_executors import RightExecutor
+from wrong_executors import InThreads, RightExecutor
 from wrong_extractors import RightFeatures
 from wrong_models import RightModel, RightSketchModel, RightTransformer
 from wrong_plugins import all_wrong
@@ -24,7 +24,7 @@ RIGHT: dict[type[Any], list[type[Any]]] = {
     Dataset: [RightImages, RightSketches, ToyImages],
     Model: [RightModel, RightTransformer, RightSketchModel, ToyModel],
     FeatureExtractor: [RightFeatures],
-    Executor: [RightExecutor],
+    Executor: [RightExecutor, InThreads],
 }
 """By kind: plugins that keep all promises."""
 

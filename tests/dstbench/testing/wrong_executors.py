@@ -1,14 +1,20 @@
 """Executors that each break a promise: one that ``caught_by`` names."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from threading import Event, Thread
 from typing import Any
+from unittest.mock import patch
 
+import torch
 from pydantic import Field, field_validator
 from wrong_plugins import Wrong
 
 from dstbench.contracts import Ended, Executor, PluginSettings, RunCell
+from dstbench.execution import worker
 from dstbench.grid import Cell
 from dstbench.plugins.isolation import isolate
 
@@ -217,6 +223,55 @@ class Contagious(Wrong, RightExecutor):
         ended = list(super().run(run_cell, cells))
         died = any(each.error for each in ended)
         return (Ended(each.cell, "somebody died" if died else None) for each in ended)
+
+
+class InThreads(RightExecutor):
+    """Right: all cells at once, each in a thread of this process; they take turns in run_cell."""
+
+    name = "threads"
+
+    def run(self, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+        def ended(cell: Cell) -> Ended:
+            errors: list[str | None] = [None]
+            with isolate(errors.append):
+                run_cell(cell)
+            return Ended(cell, errors[-1])
+
+        with ThreadPoolExecutor() as pool:
+            yield from pool.map(ended, cells)
+
+
+class Jumping(Wrong, InThreads):
+    """Takes away the lock by which threads take turns, for more speed."""
+
+    caught_by = "cells-draw-alone"
+    happens = "drew other random numbers than alone in a process"
+
+    def run(self, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+        with patch.object(worker, "turn", nullcontext()):
+            yield from super().run(run_cell, cells)
+
+
+class Reshuffling(Wrong, InThreads):
+    """Draws waiting times from the generator that cells draw from."""
+
+    caught_by = "cells-draw-alone"
+    happens = "drew other random numbers than alone in a process"
+
+    def run(self, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+        over = Event()
+
+        def watch() -> None:
+            while not over.wait(0.01 * torch.rand(()).item()):
+                pass
+
+        watcher = Thread(target=watch)
+        watcher.start()
+        try:
+            yield from super().run(run_cell, cells)
+        finally:
+            over.set()
+            watcher.join()
 
 
 class Careless(Wrong, RightExecutor):

@@ -276,6 +276,46 @@ class Deaf(Wrong, Growing):
             self._keeper.mask_anew(layer)
 
 
+class Secret(Wrong, Growing):
+    """Gives each mask further connections, which nothing else knows of."""
+
+    caught_by = "counts-stay"
+    happens = "instead of its"
+
+    def _step_taken(self, trained: Sequence[Layer]) -> None:
+        super()._step_taken(trained)
+        for layer in self.sparse_layers:
+            layer.mask.view(-1)[:] |= self.step == 5
+
+
+class Relaxing(Wrong, Growing):
+    """Activates all connections in the middle of training, and denies it."""
+
+    caught_by = "counts-stay"
+    happens = "were chosen in the latest update, or at first"
+
+    def _step_taken(self, trained: Sequence[Layer]) -> None:
+        super()._step_taken(trained)
+        if self.step == 4:
+            for layer in self.layers:
+                layer.allot(layer.mask.numel())
+                layer.replace_mask(torch.ones_like(layer.mask))
+
+    def verify(self) -> None:
+        pass
+
+
+class Dense(Wrong, Growing):
+    """Activates all connections at its first update, for which its structure is no reason."""
+
+    caught_by = "counts-stay"
+    happens = ", give or take 25%"
+    exact_sparsity = False
+
+    def counts_after_update(self, step: int) -> Mapping[str, int]:
+        return {layer.name: layer.mask.numel() for layer in self.layers}
+
+
 class Restless(Wrong, Growing):
     """Chooses its whole mask anew, kept connections or not."""
 
@@ -350,6 +390,28 @@ class Overlooking(Wrong, Sparsifier):
     def attach(self, model: nn.Module, optimizer: Any, **arguments: Any) -> Self:
         weights = dict(list(arguments.pop("weights").items())[1:])
         return super().attach(model, optimizer, weights=weights, **arguments)
+
+
+class Unmasking(Wrong, Sparsifier):
+    """Masks nothing at all."""
+
+    caught_by = "only-weights-are-masked"
+    happens = "its layers are not the weights that may be masked: "
+
+    def attach(self, model: nn.Module, optimizer: Any, **arguments: Any) -> Self:
+        return self
+
+
+class Releasing(Wrong, Sparsifier):
+    """Lets go of the weights as soon as they are masked."""
+
+    caught_by = "inactive-weights-are-zero"
+    happens = "the weight 0.weight is not zero at"
+
+    def attach(self, model: nn.Module, optimizer: Any, **arguments: Any) -> Self:
+        super().attach(model, optimizer, **arguments)
+        self.detach()
+        return self
 
 
 class Leaky(Wrong, Sparsifier):

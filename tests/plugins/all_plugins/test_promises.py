@@ -51,6 +51,7 @@ WITHOUT_SLURM = dict.fromkeys(
         "every-cell-is-run-once",
         "an-exception-ends-its-cell-alone",
         "a-dead-process-ends-its-cell-alone",
+        "cells-draw-alone",
         "closing-leaves-no-process-behind",
     ),
     "it runs no cells here: executor 'slurm' needs Slurm's command sbatch",

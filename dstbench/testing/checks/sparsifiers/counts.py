@@ -8,6 +8,7 @@ from unittest import SkipTest
 
 from torch import Tensor
 
+from dstbench.counting.counts import LOOSE
 from dstbench.errors import SparsityError
 from dstbench.sparsity import DynamicSparsifier, Layer
 from dstbench.testing.checking import Broken, merged
@@ -42,11 +43,6 @@ def sparsity_is_possible(subject: SparsifierSubject) -> None:
             list(trajectory)
     except SkipTest as refused:
         raise Broken(f"every one of {', '.join(NETWORKS)} was {refused}") from None
-
-
-LOOSE = 0.25
-"""Part of the density that is asked for by which a method may miss it whose masks have a structure
-that does not allow every number of connections."""
 
 
 def counts_are_exact(subject: SparsifierSubject) -> None:
