@@ -19,10 +19,10 @@ SMALLEST = 4096
 """Weights of a layer below which calling a kernel costs more than it saves."""
 
 DEFAULT_THRESHOLDS: Mapping[str, tuple[float, float, float]] = {
-    "conv": (0.35, 0.55, 0.6),
-    "pointwise": (0.3, 0.4, 0.45),
-    "linear": (0.15, 0.25, 0.3),
-    "gru": (0.6, 0.6, 0.4),
+    "conv": (0.3, 0.5, 0.6),
+    "pointwise": (0.4, 0.4, 0.5),
+    "linear": (0.2, 0.3, 0.3),
+    "gru": (0.7, 0.7, 0.7),
 }
 """Densities up to which a sparse pass is the faster one, by kind and size of layer, measured on a
 processor with AVX-512."""

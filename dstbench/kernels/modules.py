@@ -2,8 +2,8 @@
 
 A module is given one of these classes in place of its own (:func:`replacement`), and computes as
 before wherever kernels do not take what it is given: other dtypes than float32, autocast, another
-device than the CPU, a compiled graph, transforms of torch.func. A copy of such a module computes as
-before, too, since nothing is known of the connections of its weights.
+device than the CPU, a compiled or traced graph, transforms of torch.func. A copy of such a module
+computes as before, too, since nothing is known of the connections of its weights.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ def takes(input: Tensor) -> bool:
     """Whether kernels compute with what a module is given."""
     return (
         not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
         and input.dtype == torch.float32
         and input.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
