@@ -17,7 +17,7 @@ from dstbench.cache import canonical
 from dstbench.cell import DENSE, Cell
 from dstbench.errors import StoreError
 from dstbench.grid.variants import distinctions
-from dstbench.records import Protocol, Record
+from dstbench.records import Protocol, Ratio, Record
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ class Table:
             "skipped": len(row.skipped),
             **{key: value for metric in METRICS for key, value in self._scores(row, metric)},
             **_counts(row),
-            **_measured(row, self.dense),
+            **_times(row),
+            **_memory(row),
             **{field: protocol.get(field) for field in Protocol.model_fields},
             "machine": "; ".join(machines(row.done)),
         }
@@ -173,9 +174,13 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     weights that were zero at the end of the training, ``mean_sparsity`` the same averaged over its
     steps, ``whole_model_sparsity`` the fraction of all parameters at the end.
 
-    Parameters and FLOPs are means over seeds, times (seconds) and memory (bytes) too; ``_ratio`` is
-    relative to dense. For parameters and FLOPs dense is the same network without masks; for what
-    was measured it is the dense row, if the same machine measured it. What is not known is NaN.
+    Parameters, FLOPs and sizes (bytes) are means over seeds; ``_ratio`` is relative to the same
+    network without masks. So are ``step_time`` and ``sample_time``, measured by each cell against
+    its dense twin: the mean of the cells' ratios, from ``_low`` to ``_high``, which cover the 95 %
+    intervals of all of them, and ``_clock``, of whose time they are. ``update_time`` is what a
+    topology update takes, in dense steps, ``update_time_per_step`` the same spread over the steps
+    of the training. ``training_step_seconds`` and ``sample_seconds`` are of cells that ran apart:
+    there is no ratio of them. What is not known is NaN.
 
     Raises:
         StoreError: there are no records, or two of the same cell.
@@ -286,22 +291,40 @@ def _counts(row: Row) -> dict[str, float]:
     }
 
 
-def _measured(row: Row, dense: Row | None) -> dict[str, float]:
-    ours, reference = _measurements(row), _measurements(dense) if dense else {}
-    same_machine = dense is not None and len(machines(row.done + dense.done)) == 1
-    measured: dict[str, float] = {}
-    for name, value in ours.items():
-        measured[name] = value
-        measured[f"{name}_ratio"] = value / reference[name] if same_machine else math.nan
-    return measured
-
-
-def _measurements(row: Row) -> dict[str, float]:
+def _times(row: Row) -> dict[str, Any]:
     times = [record.times for record in row.done if record.times]
+    found = [record.measurement for record in row.done if record.measurement]
+    updates = [each.update for each in found if each.update]
     return {
         "training_step_seconds": _mean(t.training_step for t in times),
         "sample_seconds": _mean(t.sample for t in times),
-        "peak_memory_bytes": _mean(r.peak_memory for r in row.done if r.peak_memory is not None),
+        **_ratio("step_time", [each.step for each in found]),
+        **_ratio("sample_time", [each.sample for each in found]),
+        "update_time": _mean(each.dense_steps for each in updates),
+        "update_time_per_step": _mean(each.per_step for each in updates),
+        "kernels": "; ".join(dict.fromkeys(each.kernels for each in found)),
+    }
+
+
+def _ratio(name: str, ratios: Sequence[Ratio]) -> dict[str, Any]:
+    """The mean of cells' ratios, and an interval that covers all of theirs."""
+    return {
+        f"{name}_ratio": _mean(each.ratio for each in ratios),
+        f"{name}_low": min((each.low for each in ratios), default=math.nan),
+        f"{name}_high": max((each.high for each in ratios), default=math.nan),
+        f"{name}_clock": "; ".join(sorted({each.clock for each in ratios})),
+    }
+
+
+def _memory(row: Row) -> dict[str, float]:
+    sizes = [record.sizes for record in row.done if record.sizes]
+    on_gpu = [record for record in row.done if record.environment.gpu]
+    return {
+        "state_bytes": _mean(s.state_bytes for s in sizes),
+        "state_bytes_ratio": _mean(s.state_bytes / s.dense_state_bytes for s in sizes),
+        "model_bytes": _mean(s.model_bytes for s in sizes),
+        "model_bytes_ratio": _mean(s.model_bytes / s.dense_model_bytes for s in sizes),
+        "gpu_peak_bytes": _mean(r.peak_memory for r in on_gpu if r.peak_memory is not None),
     }
 
 
