@@ -77,7 +77,8 @@ def _measured(table: Table) -> Iterator[str]:
     found = [record.measurement for record in timed if record.measurement]
     if not found:
         return
-    loads = [load for each in found for load in (each.load_before, each.load_after) if load]
+    ends = [end for each in found for end in (each.load_before, each.load_after)]
+    loads = [load for load in ends if load is not None]
     load = f"; load of the machine {min(loads):.1f} to {max(loads):.1f}" if loads else ""
     yield (
         "Step time, sample time: of the cell's own optimizer step and sampling call ÷ those of its "

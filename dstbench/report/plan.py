@@ -140,7 +140,7 @@ def _method(same: Sequence[Plan], varied: str) -> Iterator[str]:
 
 def _costs(plan: Plan, is_timed: bool) -> Iterator[str]:
     counts, products = plan.counts, plan.sparsifiable_flops
-    if counts is None or products is None:
+    if counts is None or products is None or plan.kept_bytes is None or plan.kept_ratio is None:
         yield from [MISSING] * (8 if is_timed else 6)
         return
     gigas, number = scaled(1e-9), "{:,}".format
@@ -152,7 +152,7 @@ def _costs(plan: Plan, is_timed: bool) -> Iterator[str]:
     yield with_ratio(products.masked, products.masked / products.dense, gigas)
     yield with_ratio(training, training / counts.dense_training_flops, "{:.2e}".format)
     yield _bytes(plan.checkpoint_bytes)
-    yield f"{_bytes(plan.kept_bytes)} (×{plan.kept_ratio:.3f})"
+    yield with_ratio(plan.kept_bytes, plan.kept_ratio, _bytes)
     if is_timed:
         yield _duration(plan.training_seconds)
         yield _duration(plan.sampling_seconds)

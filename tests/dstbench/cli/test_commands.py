@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from dstbench import __version__, cli
+from dstbench.store import CellFolder
 
 BENCHMARK = """
 name = "toys"
@@ -951,7 +951,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     for key in ("scores", "validation_loss", "topology_updates", "counts", "metadata"):
         assert ours[key] == theirs[key]
     assert ours["topology_updates"] == 4  # after steps 2, 4, 6 and 8; it stops at 0.75 × 12
-    weights = load_file(cell / "denoiser.safetensors")
+    weights = CellFolder(cell).denoiser_state()
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
     assert zeros >= theirs["counts"]["sparsifiable"] - theirs["counts"]["active_sparsifiable"]
 

@@ -122,9 +122,10 @@ def check(plans: list[Plan], plugins: Plugins, workspace: Workspace, folder: Pat
     records = scheduler.run([each.cell for each in plans])
     assert [record.status for record in records] == ["done"] * len(plans)
     assert [each.counts for each in plans] == [record.counts for record in records]
-    for each in plans:
-        weights = scheduler.store.cell(each.cell).denoiser
-        assert each.kept_bytes == pytest.approx(weights.stat().st_size, rel=0.3)  # names, too
+    for each, record in zip(plans, records, strict=True):
+        assert record.sizes is not None
+        assert each.kept_bytes == record.sizes.model_bytes
+        assert each.kept_ratio == each.kept_bytes / record.sizes.dense_model_bytes
 
 
 def test_the_counts_of_chirodiff_are_those_of_real_cells(
@@ -164,6 +165,8 @@ def test_the_counts_of_a_schedule_are_those_of_real_cells(
     assert gmp.training_flops < gmp.dense_training_flops
 
 
+PAPER_SPARSITIES = [0.1, 0.25, 0.5, 0.75, 0.9]
+
 PAPER = """
 name = "paper"
 [grid]
@@ -188,11 +191,17 @@ def test_the_network_of_the_paper(cells_of: Cells, plugins: Plugins) -> None:
         assert each.counts.parameters == 274_056_163
         assert each.counts.sparsifiable == 273_872_704
         assert each.sparsifiable_flops.dense / 1e9 == pytest.approx(96.02, abs=0.005)
-        assert each.kept_bytes == 4 * 274_056_163
         ratios.append(each.sparsifiable_flops.masked / each.sparsifiable_flops.dense)
     assert ratios == pytest.approx([1, 0.974, 0.908, 0.675, 0.275, 0.120], abs=0.0005)
     assert plans[0].checkpoint_bytes == 4 * 4 * 274_056_163
-    assert plans[1].checkpoint_bytes == 4 * 4 * 274_056_163 + 273_872_704
+    assert plans[0].kept_bytes == 4 * 274_056_163
+    # 4 bytes of each active weight, and a bit of each weight in a layer that is not dense
+    sizes = [each.kept_ratio for each in plans[:6]]
+    assert sizes == pytest.approx([1, *(1 - s + 1 / 32 for s in PAPER_SPARSITIES)], abs=0.002)
+    assert sizes[5] is not None
+    assert sizes[5] <= 0.16
+    checkpoints = [each.checkpoint_bytes / plans[0].checkpoint_bytes for each in plans[1:6]]
+    assert checkpoints == pytest.approx([1 - s + 1 / 128 for s in PAPER_SPARSITIES], abs=0.002)
 
 
 SMALL = REAL.replace(
