@@ -128,7 +128,7 @@ def update_cost(steps: Sequence[float], updates: Sequence[int]) -> float | None:
     of_update = set(updates)
     costs = []
     for at in updates:
-        if at < 1 or at + 2 >= len(steps) or of_update & {at - 1, at + 1, at + 2}:
+        if at < 1 or at + 2 >= len(steps) or of_update & {at - 2, at - 1, at + 1, at + 2}:
             continue
         ordinary = (steps[at - 1] + steps[at + 2]) / 2
         costs.append((steps[at] + steps[at + 1]) / ordinary - 2)

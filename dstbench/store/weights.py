@@ -1,8 +1,9 @@
 """The file of a trained network: safetensors, packed where weights are masked.
 
 Tensors stand under their names in the network's ``state_dict()``. Of a masked weight ``w`` there
-are its active values, ``w:active``, and the bits of its mask, ``w:mask``; the file's metadata have
-the shapes of those weights (``packed``), and for each further name of a shared tensor its first.
+are its active values, ``w:active``, and the bits of its mask, ``w:mask``. The file's metadata have
+one entry, ``dstbench``: JSON with the ``shapes`` of those weights, and in ``shared`` the first name
+of a tensor for each further one.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ def write_network(path: Path, network: nn.Module, masks: Mapping[str, Tensor]) -
 
     ``masks`` (bool) are by parameter name; what is not zero outside its mask is written whole.
     """
-    state, metadata = _without_repetition(network.state_dict())
+    state, shared = _without_repetition(network.state_dict())
     packed = pack(state, masks)
     names = [name for name in masks if name + ACTIVE in packed]
     packed |= {name + MASK: pack_mask(masks[name]) for name in names}
-    metadata |= {"format": "pt", "packed": json.dumps({n: list(masks[n].shape) for n in names})}
+    told = {"shapes": {name: list(masks[name].shape) for name in names}, "shared": shared}
+    # In one entry: several are written in any order, and the same network is to be the same file.
+    metadata = {"dstbench": json.dumps(told)} if names or shared else None
     save_file({n: tensor.contiguous() for n, tensor in packed.items()}, path, metadata)
     return sum(tensor.nbytes for tensor in packed.values())
 
@@ -46,13 +49,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata: dict[str, str] = file.metadata() or {}
-    shapes = json.loads(metadata.get("packed", "{}"))
+    told = json.loads(metadata.pop("dstbench", "{}"))
     masks = {
         name: unpack_mask(tensors.pop(name + MASK), torch.Size(shape))
-        for name, shape in shapes.items()
+        for name, shape in told.get("shapes", {}).items()
     }
     state = unpack(tensors, masks)
-    return state | {name: state[first] for name, first in metadata.items() if first in state}
+    shared = metadata | told.get("shared", {})  # save_model has an entry for each
+    return state | {name: state[first] for name, first in shared.items() if first in state}
 
 
 def _without_repetition(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

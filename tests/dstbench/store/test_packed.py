@@ -122,8 +122,9 @@ def test_what_is_in_the_file(tmp_path: Path) -> None:
         names, metadata = set(file.keys()), file.metadata()
     assert {"0.weight:active", "0.weight:mask", "3.weight:active", "3.weight:mask"} <= names
     assert not {"0.weight", "2.weight", "3.weight"} & names
-    assert json.loads(metadata["packed"]) == {"0.weight": [3, 3], "3.weight": [4, 2, 3, 3]}
-    assert metadata["2.weight"] == "0.weight"
+    told = json.loads(metadata["dstbench"])
+    assert told["shapes"] == {"0.weight": [3, 3], "3.weight": [4, 2, 3, 3]}
+    assert told["shared"]["2.weight"] == "0.weight"
 
 
 def test_a_dense_network_is_in_a_plain_file(tmp_path: Path) -> None:
