@@ -252,7 +252,8 @@ def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:
     assert "# toys" in first.out
     results = folder / "results" / "toys"
     assert {path.name for path in results.iterdir()} == {
-        "cells", "leaderboard.csv", "leaderboard.md", "fid_vs_sparsity.png", "samples.png",
+        "cells", "leaderboard.csv", "leaderboard.md", "samples.png",
+        "fid_vs_sparsity.png", "fid_vs_step_time.png", "fid_vs_sample_time.png",
     }  # fmt: skip
     record = json.loads(next(results.glob("cells/*dense*/record.json")).read_text())
     assert (record["status"], record["environment"]["threads"]) == ("done", 1)

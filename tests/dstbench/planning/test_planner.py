@@ -165,8 +165,6 @@ def test_the_counts_of_a_schedule_are_those_of_real_cells(
     assert gmp.training_flops < gmp.dense_training_flops
 
 
-PAPER_SPARSITIES = [0.1, 0.25, 0.5, 0.75, 0.9]
-
 PAPER = """
 name = "paper"
 [grid]
@@ -195,13 +193,14 @@ def test_the_network_of_the_paper(cells_of: Cells, plugins: Plugins) -> None:
     assert ratios == pytest.approx([1, 0.974, 0.908, 0.675, 0.275, 0.120], abs=0.0005)
     assert plans[0].checkpoint_bytes == 4 * 4 * 274_056_163
     assert plans[0].kept_bytes == 4 * 274_056_163
-    # 4 bytes of each active weight, and a bit of each weight in a layer that is not dense
-    sizes = [each.kept_ratio for each in plans[:6]]
-    assert sizes == pytest.approx([1, *(1 - s + 1 / 32 for s in PAPER_SPARSITIES)], abs=0.002)
-    assert sizes[5] is not None
-    assert sizes[5] <= 0.16
-    checkpoints = [each.checkpoint_bytes / plans[0].checkpoint_bytes for each in plans[1:6]]
-    assert checkpoints == pytest.approx([1 - s + 1 / 128 for s in PAPER_SPARSITIES], abs=0.002)
+    # Of layers that are not dense, 4 bytes of each active weight and a bit of every one.
+    for each, sparsity in zip(plans[1:6], (0.1, 0.25, 0.5, 0.75, 0.9), strict=True):
+        assert each.kept_ratio is not None
+        assert each.checkpoint_bytes is not None
+        density = 1 - sparsity
+        assert density < each.kept_ratio < density + 1 / 32 + 0.001
+        checkpoint = each.checkpoint_bytes / plans[0].checkpoint_bytes
+        assert density < checkpoint < density + 1 / 128 + 0.001
 
 
 SMALL = REAL.replace(
