@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,8 @@ from dstbench.cache import canonical
 from dstbench.cell import DENSE, Cell
 from dstbench.errors import StoreError
 from dstbench.grid.variants import distinctions
-from dstbench.records import Protocol, Ratio, Record
+from dstbench.records import Protocol, Record
+from dstbench.report.costs import counts, mean, sizes, sparsities, times
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,14 @@ class Table:
             "variant": self.variant,
             "method": row.method,
             "sparsity": row.sparsity,
-            **_sparsities(row),
+            **sparsities(row.done),
             "seeds": len(row.done),
             "failed": len(row.unfinished) - len(row.skipped),
             "skipped": len(row.skipped),
             **{key: value for metric in METRICS for key, value in self._scores(row, metric)},
-            **_counts(row),
-            **_times(row),
-            **_memory(row),
+            **counts(row.done),
+            **times(row.done),
+            **sizes(row.done),
             **{field: protocol.get(field) for field in Protocol.model_fields},
             "machine": "; ".join(machines(row.done)),
         }
@@ -126,7 +127,7 @@ class Table:
         scores = row.scores(metric)
         dense = self.dense.scores(metric) if self.dense else {}
         difference, p = paired_difference(scores, dense)
-        yield f"{metric.field}_mean", _mean(scores.values())
+        yield f"{metric.field}_mean", mean(scores.values())
         yield f"{metric.field}_std", stdev(scores.values()) if len(scores) > 1 else math.nan
         yield f"{metric.field}_n", len(scores)
         yield f"{metric.field}_difference", difference
@@ -267,67 +268,3 @@ def _rows(records: Sequence[Record]) -> list[Row]:
         for method, distinction in zip(variants, distinctions(list(variants.values())), strict=True)
         for sparsity in sorted(s for name, of, s in cells if (name, of) == (sparsifier, method))
     ]
-
-
-def _sparsities(row: Row) -> dict[str, float]:
-    counts = [record.counts for record in row.done if record.counts]
-    return {
-        "final_sparsity": _mean(c.sparsity for c in counts),
-        "mean_sparsity": _mean(c.mean_sparsity for c in counts),
-        "whole_model_sparsity": _mean(c.whole_model_sparsity for c in counts),
-    }
-
-
-def _counts(row: Row) -> dict[str, float]:
-    counts = [record.counts for record in row.done if record.counts]
-    return {
-        "active_parameters": _mean(c.active_parameters for c in counts),
-        "active_parameters_ratio": _mean(c.active_parameters / c.parameters for c in counts),
-        "inference_flops": _mean(c.inference_flops for c in counts),
-        "inference_flops_ratio": _mean(c.inference_flops / c.dense_inference_flops for c in counts),
-        "sample_flops": _mean(c.sample_flops for c in counts),
-        "training_flops": _mean(c.training_flops for c in counts),
-        "training_flops_ratio": _mean(c.training_flops / c.dense_training_flops for c in counts),
-    }
-
-
-def _times(row: Row) -> dict[str, Any]:
-    times = [record.times for record in row.done if record.times]
-    found = [record.measurement for record in row.done if record.measurement]
-    updates = [each.update for each in found if each.update]
-    return {
-        "training_step_seconds": _mean(t.training_step for t in times),
-        "sample_seconds": _mean(t.sample for t in times),
-        **_ratio("step_time", [each.step for each in found]),
-        **_ratio("sample_time", [each.sample for each in found]),
-        "update_time": _mean(each.dense_steps for each in updates),
-        "update_time_per_step": _mean(each.per_step for each in updates),
-        "kernels": "; ".join(dict.fromkeys(each.kernels for each in found)),
-    }
-
-
-def _ratio(name: str, ratios: Sequence[Ratio]) -> dict[str, Any]:
-    """The mean of cells' ratios, and an interval that covers all of theirs."""
-    return {
-        f"{name}_ratio": _mean(each.ratio for each in ratios),
-        f"{name}_low": min((each.low for each in ratios), default=math.nan),
-        f"{name}_high": max((each.high for each in ratios), default=math.nan),
-        f"{name}_clock": "; ".join(sorted({each.clock for each in ratios})),
-    }
-
-
-def _memory(row: Row) -> dict[str, float]:
-    sizes = [record.sizes for record in row.done if record.sizes]
-    on_gpu = [record for record in row.done if record.environment.gpu]
-    return {
-        "state_bytes": _mean(s.state_bytes for s in sizes),
-        "state_bytes_ratio": _mean(s.state_bytes / s.dense_state_bytes for s in sizes),
-        "model_bytes": _mean(s.model_bytes for s in sizes),
-        "model_bytes_ratio": _mean(s.model_bytes / s.dense_model_bytes for s in sizes),
-        "gpu_peak_bytes": _mean(r.peak_memory for r in on_gpu if r.peak_memory is not None),
-    }
-
-
-def _mean(values: Iterable[float]) -> float:
-    known = list(values)
-    return fmean(known) if known else math.nan

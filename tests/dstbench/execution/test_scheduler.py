@@ -135,9 +135,9 @@ def test_a_cell_leaves_a_whole_record(scheduler: Scheduler, make_cell: MakeCell)
     assert record.peak_memory is None
     assert record.measurement is None  # nobody asked for it
     assert record.sizes is not None
-    # 737 parameters: weights, gradients, two moments and averages, and 1 step per tensor and one of
-    # the averages; of the 720 weights with a mask half are kept, and a bit of each of the 576 in the
-    # only layer that ERK does not leave dense.
+    # 737 parameters: weights, gradients, two moments and averages; a step count per tensor, and
+    # one of the averages. Of the 720 weights with a mask half are kept, and a bit of each of the
+    # 576 in the only layer that ERK does not leave dense.
     assert record.sizes.dense_state_bytes == 5 * 4 * 737 + 6 * 4 + 8
     assert record.sizes.state_bytes == record.sizes.dense_state_bytes + 720
     assert record.sizes.dense_model_bytes == 4 * 737
