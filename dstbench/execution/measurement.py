@@ -7,6 +7,7 @@ process, after all that is kept of the cell's result has been saved.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -25,15 +26,17 @@ def measure_against_dense(
 ) -> Measurement:
     """Time a trained cell's optimizer step and its sampling call against its dense twin.
 
-    The twin starts from the cell's averaged weights. The trainer goes on to train: what is to be
-    kept of it has to be kept before. No random number is taken from torch's generators.
+    The twin starts from the cell's averaged weights, and sees the same batches. The trainer goes
+    on to train: what is to be kept of it has to be kept before. Torch's own generators are left as
+    they were.
 
     Args:
-        seconds: how long that may take, half of it for each; three rounds are taken in any case.
+        seconds: how long that may take, half of it for the step and the rest for sampling; three
+            rounds are taken in any case.
         sampling_batch: samples of a call, or fewer where they would take too long.
         seconds_per_sample: time of a sample, as far as it is known.
     """
-    device, load = trainer.model.workspace.device, _load()
+    start, device, load = time.monotonic(), trainer.model.workspace.device, _load()
     costs = {clock: _update(trainer, clock == "wall") for clock in ("wall", "cpu")}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         twin = _dense_twin(trainer)
@@ -45,7 +48,7 @@ def measure_against_dense(
             lambda: _sample(trainer, count),
             lambda: _sample(twin, count),
             device=device,
-            seconds=seconds / 2,
+            seconds=seconds - (time.monotonic() - start),
         )
     cost = costs[step.clock]
     update = UpdateCost(dense_steps=cost[0] * step.ratio, interval=cost[1]) if cost else None
@@ -62,8 +65,8 @@ def measure_against_dense(
 
 
 def sizes(trainer: Trainer, model_bytes: int) -> Sizes:
-    """The bytes of a training's state, in between two steps but with gradients, and of the network
-    that is kept, as they are and as the dense twin's are."""
+    """The bytes of what training holds between a backward pass and its optimizer step, activations
+    aside, and of the network that is kept; both also without masks."""
     averaged = trainer.averaged.module
     trained = [weight for weight in trainer.denoiser.parameters() if weight.requires_grad]
     dense = _bytes(
@@ -85,7 +88,9 @@ def sizes(trainer: Trainer, model_bytes: int) -> Sizes:
 def _dense_twin(trainer: Trainer) -> Trainer:
     network: nn.Module = trainer.model.build()
     network.load_state_dict(trainer.averaged.module.state_dict())
-    return Trainer(trainer.model, network, None, trainer.settings, trainer.seed)
+    twin = Trainer(trainer.model, network, None, trainer.settings, trainer.seed)
+    twin.step = trainer.step  # so that both see the same batches, whose sizes may differ
+    return twin
 
 
 @torch.no_grad()

@@ -50,6 +50,24 @@ def test_a_sparse_cell_is_timed_against_its_dense_twin(
     assert found.update.per_step == found.update.dense_steps / 6
 
 
+def test_both_see_the_same_batches(
+    run: Callable[..., Any], make_cell: MakeCell, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: type[Model] = plugins.find("model", "toy-net")
+    original, seen = model.batch, []
+
+    def batch(self: Model, split: Any, indices: Tensor) -> Any:
+        if split == "train":
+            seen.append(indices.tolist())
+        return original(self, split, indices)
+
+    monkeypatch.setattr(model, "batch", batch)
+    record, _ = run(make_cell("static", 0.5), 10)
+    measured = seen[12:]
+    assert len(measured) == 2 * (1 + record.measurement.step.rounds)
+    assert measured[::2] == measured[1::2]
+
+
 def test_nothing_that_is_kept_depends_on_it(run: Callable[..., Any], make_cell: MakeCell) -> None:
     cell = make_cell("rigl", 0.5, **RIGL)
     torch.manual_seed(1)
