@@ -168,7 +168,8 @@ class Grid:
         if threads is not None:
             torch.set_num_threads(threads)
         pipeline = Pipeline(self.plugins, Workspace(choose_device(device), Cache(), report))
-        options = RunOptions(device, threads, self.benchmark.execution.minutes_per_cell)
+        execution = self.benchmark.execution
+        options = RunOptions(device, threads, execution.minutes_per_cell, execution.measure_seconds)
         store = Store(Path(results) / self.benchmark.name)
         return PreparedRun(self, Scheduler(store, pipeline, options), where, report)
 

@@ -11,10 +11,14 @@ from dstbench.cell import Cell
 __all__ = [
     "Counts",
     "Environment",
+    "Measurement",
     "Protocol",
+    "Ratio",
     "Record",
     "Scores",
+    "Sizes",
     "Times",
+    "UpdateCost",
 ]
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -90,7 +94,8 @@ class Counts(_Part):
 
 
 class Times(_Part):
-    """Measured times, in seconds of wall clock."""
+    """Seconds of wall clock that the cell's run took: those of cells that ran apart make no ratio
+    (see :class:`Measurement`)."""
 
     training_step: float
     """Seconds per optimizer step: the median over the steps of this run."""
@@ -98,6 +103,68 @@ class Times(_Part):
     """Seconds of the whole training loop, earlier interrupted runs included."""
     sample: float
     """Seconds per sample, decoding included."""
+
+
+class Ratio(_Part):
+    """The time of something of a cell ÷ the same of its dense twin, in rounds of both."""
+
+    ratio: float
+    low: float
+    high: float
+    """Ends of the 95 % interval of the ratio."""
+    clock: Literal["wall", "cpu"]
+    """What the ratio is of: wall-clock time, or CPU time of all threads, where the two disagree or
+    wall-clock time was too unsteady, as on a loaded machine."""
+    wall_ratio: float
+    cpu_ratio: float | None = None
+    """``None`` on a GPU."""
+    rounds: int
+
+
+class UpdateCost(_Part):
+    """What topology updates add to the time of training."""
+
+    dense_steps: float
+    """Time that an update adds, in optimizer steps of the dense twin."""
+    interval: float
+    """Optimizer steps between two updates, averaged over the whole training."""
+
+    @property
+    def per_step(self) -> float:
+        """What is added to each step, in dense steps."""
+        return self.dense_steps / self.interval
+
+
+class Measurement(_Part):
+    """The cell's times relative to those of its dense twin: the same network without masks,
+    trained as a dense cell is, taking turns with it in one process."""
+
+    step: Ratio
+    """Optimizer steps without a topology update."""
+    sample: Ratio
+    """Calls that generate samples, decoding included."""
+    samples: int
+    """Number of samples of such a call."""
+    update: UpdateCost | None = None
+    """``None`` where the training had no update between ordinary steps."""
+    kernels: str
+    """How the cell's masked layers were computed."""
+    threads: int
+    load_before: float | None = None
+    load_after: float | None = None
+    """Load of the machine, averaged over the minute before and at the end, where it is known; the
+    measurement itself is a load of its number of threads."""
+
+
+class Sizes(_Part):
+    """Exact sizes in bytes; ``dense_*`` is the same without masks."""
+
+    state_bytes: int
+    """Size of the state of training: weights, buffers, gradients, optimizer, averages, masks."""
+    dense_state_bytes: int
+    model_bytes: int
+    """Size of the tensors of the network that is kept."""
+    dense_model_bytes: int
 
 
 class Environment(_Part):
@@ -137,8 +204,15 @@ class Record(_Part):
     protocol: Protocol | None = None
     counts: Counts | None = None
     times: Times | None = None
+    measurement: Measurement | None = None
+    """Times relative to the dense twin; ``None`` for a dense cell, and where nothing was timed."""
+    sizes: Sizes | None = None
+    kernels: dict[str, Any] | None = None
+    """Of a sparse cell, by what thresholds kernels were chosen: the benchmark's ``kernels`` as
+    ``mode``, and densities by kind and size of layer."""
     peak_memory: int | None = None
-    """Bytes: the GPU's allocations, else the process's resident set."""
+    """Largest number of bytes that were allocated on the GPU; ``None`` on a CPU (earlier versions
+    of dstbench recorded the process's resident set there)."""
     validation_loss: float | None = None
     topology_updates: int = 0
     skipped_topology_updates: int = 0

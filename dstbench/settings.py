@@ -69,9 +69,15 @@ class EvaluationSettings(PluginSettings):
 
 
 class ExecutionSettings(PluginSettings):
-    """The place where cells are run, and for how long at most; no result depends on it."""
+    """The place where cells are run, and for how long at most; no score depends on it."""
 
     executor: str | None = Field(None, description="executor, by its plugin's name; none: local")
     minutes_per_cell: float | None = Field(
         None, gt=0, description="minutes after which a cell is stopped and fails; none: never"
+    )
+    measure_seconds: float = Field(
+        10,
+        ge=0,
+        description="seconds that each sparse cell is timed against its dense twin at most, and no "
+        "longer than it was trained; 0: not timed",
     )

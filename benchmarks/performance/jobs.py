@@ -21,7 +21,7 @@ import pandas as pd
 from dstbench.grid.reader import load_benchmark
 from dstbench.plugins.registry import load_plugins
 
-MEASURED = "training_step|sample_seconds|peak_memory"
+MEASURED = "training_step|sample_seconds|_time|clock|kernels"
 """The columns that differ from run to run."""
 
 

@@ -79,22 +79,13 @@ def _git_revision() -> str | None:
     return ran.stdout.strip()
 
 
-def reset_peak_memory(device: torch.device) -> bool:
-    """Forget the peak so far; whether that is possible here (on a CPU: Linux, if it lets us)."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Forget the GPU's peak so far."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return True
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes since the last reset: the GPU's allocations, else the process's resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    lines = Path("/proc/self/status").read_text().splitlines()
-    kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
-    return int(kilobytes) * 1024
+def peak_memory(device: torch.device) -> int | None:
+    """Largest number of bytes allocated on the GPU since the last reset; ``None`` on a CPU, where
+    the peak of a process depends on all that it did before."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_model
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
@@ -22,10 +20,13 @@ from dstbench.cell import DENSE, Cell
 from dstbench.contracts import Data, Dataset, FeatureExtractor, Features, Model, Workspace
 from dstbench.counting.counts import check_claims, count, measure
 from dstbench.errors import PluginError, StoreError
+from dstbench.execution.machine import peak_memory, reset_peak_memory
+from dstbench.execution.measurement import measure_against_dense, sizes
 from dstbench.execution.training import Trainer
+from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.plugin import Kind
 from dstbench.plugins.registry import Plugins
-from dstbench.records import Scores, Times
+from dstbench.records import Measurement, Scores, Times
 from dstbench.seeds import derive
 from dstbench.sparsity import Sparsifier
 from dstbench.store.files import write_atomically
@@ -46,9 +47,15 @@ class Pipeline:
     workspace: Workspace
     _loaded: dict[str, Data] = field(default_factory=dict)
 
-    def run(self, cell: Cell, folder: CellFolder) -> dict[str, Any]:
-        """Load → build → attach → train → sample → score → count; the parts of the record."""
+    def run(self, cell: Cell, folder: CellFolder, measure_seconds: float = 0) -> dict[str, Any]:
+        """Load → build → attach → train → sample → score → count → measure; the parts of the
+        record.
+
+        A sparse cell is timed against its dense twin for so many seconds at most, and no longer
+        than it was trained.
+        """
         training, evaluation = cell.training_settings, cell.evaluation_settings
+        reset_peak_memory(self.workspace.device)
 
         data = self.load(cell)
         model: Model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
@@ -64,7 +71,8 @@ class Pipeline:
 
         self._announce_updates(cell, sparsifier)
         trainer.train(folder, lambda step, loss: self._on_step(cell, folder, step, loss))
-        folder.write_denoiser(trainer.averaged.module)
+        masks = {each.name: each.mask for each in sparsifier.sparse_layers} if sparsifier else {}
+        model_bytes = folder.write_denoiser(trainer.averaged.module, masks)
         if sparsifier:
             check_claims(network, sparsifier, trainer.averaged.module)
         counts = count(network, sparsifier, training)
@@ -78,7 +86,7 @@ class Pipeline:
         extractor = self.extractor(cell)
         real = metrics.real_features(data, cell.dataset, extractor, evaluation, self.workspace)
         scores = metrics.score(images, real, extractor, evaluation)
-        return {
+        outcome: dict[str, Any] = {
             "scores": scores,
             "untrained_scores": self._untrained_scores(model, cell, extractor, real),
             "protocol": metrics.protocol(cell.dataset, extractor, evaluation, real),
@@ -92,7 +100,20 @@ class Pipeline:
             "topology_updates": sparsifier.topology_updates if sparsifier else 0,
             "skipped_topology_updates": sparsifier.skipped_updates if sparsifier else 0,
             "metadata": model.metadata(),
+            "sizes": sizes(trainer, model_bytes),
+            "kernels": sparsifier.kernels.choice.to_json() if sparsifier else None,
+            "peak_memory": peak_memory(self.workspace.device),
         }
+        limit = min(measure_seconds, trainer.seconds)
+        if sparsifier and limit:
+            # It goes on to train: all that is kept of the cell is known by now.
+            outcome["measurement"] = self._measure(
+                trainer,
+                seconds=limit,
+                sampling_batch=min(evaluation.batch_size, evaluation.samples),
+                seconds_per_sample=seconds / len(images),
+            )
+        return outcome
 
     def sample(self, folder: CellFolder, count: int) -> tuple[Data, Sequence[Any] | Tensor]:
         """``count`` samples of a trained cell, and the dataset whose items they are.
@@ -115,8 +136,8 @@ class Pipeline:
             data = self.load(cell)
             model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
             denoiser = self._build(model, cell)
-            load_model(denoiser, folder.denoiser)
-        except (ValidationError, RuntimeError, SafetensorError) as error:
+            denoiser.load_state_dict(folder.denoiser_state())
+        except (ValidationError, RuntimeError, StoreError) as error:
             raise StoreError(
                 f"{folder.path}: this cell is damaged, or of another version of dstbench or of "
                 f"'{cell.model}' than is installed: {error}"
@@ -201,6 +222,16 @@ class Pipeline:
         denoiser.eval()
         with torch.no_grad():
             return model.sample(denoiser, count, cell.evaluation_settings.batch_size, rng)
+
+    def _measure(self, trainer: Trainer, **limits: Any) -> Measurement | None:
+        """The cell against its dense twin; ``None`` where that fails, which costs it nothing."""
+        if trainer.sparsifier:
+            trainer.sparsifier.on_topology_update = None
+        try:
+            return measure_against_dense(trainer, **limits)
+        except FAILURES as error:
+            self.workspace.report(f"its times were not measured: {type(error).__name__}: {error}")
+            return None
 
     def _untrained_scores(
         self, model: Model, cell: Cell, extractor: FeatureExtractor, real: Features

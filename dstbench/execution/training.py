@@ -16,6 +16,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dstbench.contracts import Model
 from dstbench.errors import DataError, DivergedError, StoreError
+from dstbench.execution.checkpoint import pack_checkpoint, unpack_checkpoint
+from dstbench.execution.timing import Elapsed, read_clocks
 from dstbench.kernels import Choice
 from dstbench.kernels.thresholds import choice_of_machine
 from dstbench.seeds import derive
@@ -64,8 +66,10 @@ class Trainer:
         self.seconds = 0.0
         """Wall-clock time of all steps so far, those of earlier processes included."""
         self._saved_at = time.monotonic()
-        self.step_seconds: list[float] = []
-        """Wall-clock time of each step of this process."""
+        self.step_times: list[Elapsed] = []
+        """Time of each step of this process."""
+        self.updated_at: list[int] = []
+        """Positions in ``step_times`` of the steps that a topology update followed."""
         self._epoch = -1
         self._batches: Sequence[Tensor] = ()
         """The batches of that epoch."""
@@ -104,7 +108,9 @@ class Trainer:
 
     def seconds_per_step(self) -> float:
         """Median over this process's steps; the mean over all where it took none."""
-        return statistics.median(self.step_seconds or [self.seconds / self.step])
+        return statistics.median(
+            [each.wall for each in self.step_times] or [self.seconds / self.step]
+        )
 
     @torch.no_grad()
     def validation_loss(self) -> float | None:
@@ -136,6 +142,8 @@ class Trainer:
             "kernels": self.sparsifier.kernels.choice.to_json() if self.sparsifier else None,
             "unwritten": self._unwritten,
         }
+        if self.sparsifier:
+            state = pack_checkpoint(state, self.sparsifier, self.optimizer)
         write_atomically(path, lambda unfinished: torch.save(state, unfinished))
         self._saved_at = time.monotonic()
 
@@ -149,6 +157,8 @@ class Trainer:
             state = torch.load(path, map_location=self.model.workspace.device, weights_only=True)
             if state["cell"] != path.parent.name:
                 raise ValueError(f"of {state['cell']}")
+            if self.sparsifier:
+                state = unpack_checkpoint(state, self.sparsifier, self.optimizer)
             self._restore(state)
         except Exception as error:
             raise StoreError(
@@ -162,7 +172,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.sparsifier is not None:
             self.sparsifier.load_state_dict(state["sparsifier"])
-            self.sparsifier.kernels.choose(Choice.from_json(state["kernels"]))
+            if "kernels" in state:  # not in those of earlier versions
+                self.sparsifier.kernels.choose(Choice.from_json(state["kernels"]))
         self.step = state["step"]
         self.seconds = state["seconds"]
         self._unwritten = state["unwritten"]
@@ -173,15 +184,22 @@ class Trainer:
         Raises:
             DivergedError: at a loss that is not finite.
         """
-        start = time.perf_counter()
+        device, updates = self.model.workspace.device, self._topology_updates
+        start = read_clocks(device)
         loss = self._step()
-        seconds = time.perf_counter() - start
-        self.seconds += seconds
-        self.step_seconds.append(seconds)
+        took = start.until(read_clocks(device))
+        self.seconds += took.wall
+        if self._topology_updates > updates:
+            self.updated_at.append(len(self.step_times))
+        self.step_times.append(took)
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss} at step {self.step}")
-        self._unwritten.append((loss, seconds))
+        self._unwritten.append((loss, took.wall))
         return loss
+
+    @property
+    def _topology_updates(self) -> int:
+        return self.sparsifier.topology_updates if self.sparsifier else 0
 
     def _checkpoint_is_due(self) -> bool:
         minutes = (time.monotonic() - self._saved_at) / 60
@@ -246,7 +264,7 @@ class Trainer:
     def _history_row(self) -> list[Any]:
         means = [f"{statistics.fmean(values):.6g}" for values in zip(*self._unwritten, strict=True)]
         self._unwritten = []
-        return [self.step, *means, self.sparsifier.topology_updates if self.sparsifier else 0]
+        return [self.step, *means, self._topology_updates]
 
 
 def check_size(examples: int, settings: TrainingSettings) -> None:

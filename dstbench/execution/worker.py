@@ -20,7 +20,7 @@ from dstbench.cache import Cache
 from dstbench.cell import Cell
 from dstbench.contracts import Workspace
 from dstbench.errors import DataError, DivergedError, HeldError
-from dstbench.execution.machine import choose_device, environment, peak_memory, reset_peak_memory
+from dstbench.execution.machine import choose_device, environment
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.preflight import Unable
 from dstbench.plugins.isolation import FAILURES
@@ -42,6 +42,8 @@ class RunOptions:
     """CPU threads of each process that an executor starts; ``None``: left to the executor."""
     minutes: float | None = None
     """Time limit of a cell, which ends its process; ``None``: no limit."""
+    measure_seconds: float = 0
+    """How long at most each sparse cell is timed against its dense twin; 0: not at all."""
 
 
 turn = RLock()
@@ -159,11 +161,13 @@ class Worker:
         """Take the cell through the pipeline; its record, however that ends."""
         device, started = self.pipeline.workspace.device, now()
         outcome: dict[str, Any]
-        measurable = reset_peak_memory(device)
         try:
             self.pipeline.require_versions(cell)
             self.pipeline.plugins.manager.hook.dstbench_cell_started(cell=cell)
-            outcome = {"status": "done", **self.pipeline.run(cell, folder)}
+            outcome = {
+                "status": "done",
+                **self.pipeline.run(cell, folder, self.options.measure_seconds),
+            }
         except DivergedError as error:
             outcome = {"status": "diverged", "error": str(error)}
         except DataError as error:  # of what the model needs beside the dataset
@@ -174,7 +178,6 @@ class Worker:
             cell=cell,
             started=started,
             environment=environment(device),
-            peak_memory=peak_memory(device) if measurable else None,
             **outcome,
         )
 

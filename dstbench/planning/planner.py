@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.registry import Plugins
 from dstbench.records import Counts
 from dstbench.sparsity import Sparsifier
+from dstbench.store.packed import mask_bytes
 
 T = TypeVar("T")
 
@@ -33,9 +35,11 @@ class Plan:
     sparsifiable_flops: Flops | None = None
     """The part of the FLOPs of an inference that masks can save."""
     checkpoint_bytes: int | None = None
-    """Size of a checkpoint: weights, their average, AdamW's moments, masks."""
+    """Size of the largest checkpoint: weights, their average, AdamW's moments, masks."""
     kept_bytes: int | None = None
     """Size of the trained weights."""
+    kept_ratio: float | None = None
+    """That size relative to dense."""
     training_seconds: float | None = None
     sampling_seconds: float | None = None
     """Time of the denoiser's calls alone."""
@@ -92,6 +96,30 @@ class _Measured:
     state_bytes: int
     """Size of all parameters and buffers."""
     parameter_bytes: int
+    element_sizes: Mapping[str, int]
+    """Bytes of an element of each sparsifiable weight, by parameter name."""
+
+    def saved(self, active: Mapping[str, int], tensors: int) -> int:
+        """Bytes that are saved where so many ``tensors`` of each masked weight's shape are packed,
+        of which ``active`` elements are kept."""
+        saved = 0
+        for name, kept in active.items():
+            elements = prod(self.network.shapes[name])
+            if kept < elements:
+                saved += tensors * (elements - kept) * self.element_sizes[name]
+                saved -= mask_bytes(elements)
+        return saved
+
+
+@dataclass(frozen=True)
+class _Counted:
+    counts: Counts
+    sparsifiable_flops: Flops
+    phases: Sequence[Mapping[str, int]]
+    """Number of active elements of each masked weight, in each phase of the training."""
+    packed: int
+    """How many tensors of a masked weight's shape are packed in a checkpoint: the weight, its
+    average, and AdamW's two moments unless those of inactive weights are kept."""
 
 
 @dataclass
@@ -102,7 +130,7 @@ class _Planner:
     device: torch.device | None
     _tasks: dict[str, _Task | str] = field(default_factory=dict)
     _measured: dict[str, _Measured | str] = field(default_factory=dict)
-    _counts: dict[str, tuple[Counts, Flops] | str] = field(default_factory=dict)
+    _counts: dict[str, _Counted | str] = field(default_factory=dict)
     _speeds: dict[str, Speed | str] = field(default_factory=dict)
 
     def plan(self, cell: Cell) -> Plan:
@@ -120,14 +148,15 @@ class _Planner:
         )
         if isinstance(counted, str):
             return Plan(cell, problem=counted)
-        counts, in_sparsifiable = counted
-        masks = counts.sparsifiable if counts.active_sparsifiable < counts.sparsifiable else 0
+        kept = measured.state_bytes - measured.saved(counted.phases[-1], 1)
         plan = Plan(
             cell,
-            counts,
-            in_sparsifiable,
-            checkpoint_bytes=2 * (measured.state_bytes + measured.parameter_bytes) + masks,
-            kept_bytes=measured.state_bytes,
+            counted.counts,
+            counted.sparsifiable_flops,
+            checkpoint_bytes=2 * (measured.state_bytes + measured.parameter_bytes)
+            - min(measured.saved(active, counted.packed) for active in counted.phases),
+            kept_bytes=kept,
+            kept_ratio=kept / measured.state_bytes,
             assumed=task.items.assumption,
         )
         return self._timed(plan, task, key, measured.network.calls_per_sample)
@@ -143,13 +172,22 @@ class _Planner:
             )
         return _Task(model, model.Settings(**cell.model_settings), items)
 
-    def _count(self, cell: Cell, network: Network) -> tuple[Counts, Flops]:
+    def _count(self, cell: Cell, network: Network) -> _Counted:
         training = cell.training_settings
         sparsifier: Sparsifier | None = None
+        phases: list[Mapping[str, int]] = [{}]
         if cell.sparsifier != DENSE:
             cls: type[Sparsifier] = self.plugins.find("sparsifier", cell.sparsifier)
             sparsifier = cls(cell.sparsity, total_steps=training.steps, **cell.sparsifier_settings)
-        return count(network, sparsifier, training), sparsifiable_flops(network, sparsifier)
+            masked = {n: network.shapes[n] for n in sparsifier.masked_names(network.shapes)}
+            phases = [active for _, active in sparsifier.count_phases(masked)]
+        keeps = sparsifier and getattr(sparsifier.settings, "grown_state", "") == "keep"
+        return _Counted(
+            count(network, sparsifier, training),
+            sparsifiable_flops(network, sparsifier),
+            phases,
+            packed=2 if keeps else 4,
+        )
 
     def _timed(self, plan: Plan, task: _Task, key: str, calls_per_sample: int) -> Plan:
         device = self.device
@@ -186,6 +224,7 @@ def _measure(task: _Task) -> _Measured:
         measure(denoiser, sparsifiable, inputs, outline.calls_per_sample),
         sum(tensor.nbytes for tensor in denoiser.state_dict().values()),
         sum(parameter.nbytes for parameter in denoiser.parameters()),
+        {name: weight.element_size() for name, weight in sparsifiable.items()},
     )
 
 

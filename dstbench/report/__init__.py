@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ def write_report(
 ) -> None:
     """Write ``leaderboard.md`` and ``leaderboard.csv`` into ``folder``, and what there is to see.
 
-    ``fid_vs_sparsity.png`` is there if a sparse cell has an FID, ``samples.png`` if there are
-    samples: uint8 images (n, H, W, C), C = 1 or 3, by the id of their cell, the i-th of every cell
+    ``fid_vs_sparsity.png`` is there if a sparse cell has an FID, ``fid_vs_step_time.png`` and
+    ``fid_vs_sample_time.png`` if its times were measured too, ``samples.png`` if there are samples:
+    uint8 images (n, H, W, C), C = 1 or 3, by the id of their cell, the i-th of every cell
     of a task and seed from the same noise. Every file appears whole or not at all.
 
     Raises:
@@ -34,15 +36,20 @@ def write_report(
     # Drawing libraries take a second to import, and text alone does not need them.
     from dstbench.report.plot import fid_vs_sparsity
     from dstbench.report.sheet import sample_sheet
+    from dstbench.report.trade_off import fid_vs_time
 
     markdown = render(records, "markdown", title)
     folder.mkdir(parents=True, exist_ok=True)
-    if plot := fid_vs_sparsity(tables(records)):
-        write_atomically(
-            folder / "fid_vs_sparsity.png", lambda path: plot.savefig(path, format="png")
-        )
-        markdown += "\n![FID against sparsity](fid_vs_sparsity.png)\n"
-    if sheet := sample_sheet(tables(records), samples):
+    found = tables(records)
+    for name, alternative, plot in (
+        ("fid_vs_sparsity.png", "FID against sparsity", fid_vs_sparsity(found)),
+        ("fid_vs_step_time.png", "FID against time per step", fid_vs_time(found, "step")),
+        ("fid_vs_sample_time.png", "FID against time per sample", fid_vs_time(found, "sample")),
+    ):
+        if plot:
+            write_atomically(folder / name, partial(plot.savefig, format="png"))
+            markdown += f"\n![{alternative}]({name})\n"
+    if sheet := sample_sheet(found, samples):
         write_atomically(folder / "samples.png", lambda path: sheet.save(path, format="png"))
         markdown += "\n![Samples of every row, each column from the same noise](samples.png)\n"
     csv = render(records, "csv")

@@ -10,7 +10,16 @@ from pydantic import BaseModel
 
 from dstbench.cache import canonical
 from dstbench.cell import Cell
-from dstbench.records import Counts, Protocol, Record, Scores, Times
+from dstbench.records import (
+    Counts,
+    Measurement,
+    Protocol,
+    Ratio,
+    Record,
+    Scores,
+    Sizes,
+    Times,
+)
 from dstbench.report.formatting import MISSING, escape_markdown
 from dstbench.report.text import Format
 
@@ -18,6 +27,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "scores": Scores,
     "counts": Counts,
     "times": Times,
+    "sizes": Sizes,
     "protocol": Protocol,
 }
 _SECONDS = {"training_step": "training_step_seconds", "training": "training_seconds",
@@ -30,8 +40,9 @@ def cell_frame(records: Sequence[Record]) -> pd.DataFrame:
     Columns: ``model``, ``dataset``, ``sparsifier``, ``sparsity``, ``seed``; every setting that
     differs among the cells that have it, by its path (``training.steps``); ``status`` and
     ``reason``; every score; counts of parameters and FLOPs, and the sparsities that follow from
-    them; times (seconds) and peak memory (bytes); how they were scored, and on which machine. What
-    a cell does not have is missing (NaN).
+    them; times (seconds) and sizes (bytes); times relative to the dense twin, with their intervals
+    (``step_time_ratio``, ``step_time_low``, …); how they were scored, and on which machine. What a
+    cell does not have is missing (NaN).
     """
     varied = _varied_settings(records)
     rows = [_row(record, settings) for record, settings in zip(records, varied, strict=True)]
@@ -76,13 +87,29 @@ def _row(record: Record, settings: Mapping[str, Any]) -> dict[str, Any]:
         "final_sparsity": counts and counts.sparsity,
         "mean_sparsity": counts and counts.mean_sparsity,
         "whole_model_sparsity": counts and counts.whole_model_sparsity,
-        "peak_memory_bytes": record.peak_memory,
+        **_measured(record.measurement),
+        "gpu_peak_bytes": record.peak_memory if record.environment.gpu else None,
         "validation_loss": record.validation_loss,
         "topology_updates": record.topology_updates,
         "skipped_topology_updates": record.skipped_topology_updates,
         "untrained_fid": record.untrained_scores and record.untrained_scores.fid,
         "machine": record.environment.machine,
         "started": record.started,
+    }
+
+
+def _measured(measurement: Measurement | None) -> dict[str, Any]:
+    ratios = {
+        f"{name}_{field}": measurement and getattr(getattr(measurement, part), field)
+        for part, name in (("step", "step_time"), ("sample", "sample_time"))
+        for field in Ratio.model_fields
+    }
+    update = measurement and measurement.update
+    return ratios | {
+        "update_time": update and update.dense_steps,
+        "update_time_per_step": update and update.per_step,
+        "kernels": measurement and measurement.kernels,
+        "load": measurement and measurement.load_before,
     }
 
 

@@ -16,6 +16,15 @@ def with_ratio(value: float, ratio: float, form: Callable[[float], str]) -> str:
     return form(value) if math.isnan(ratio) else f"{form(value)} (×{ratio:.3f})"
 
 
+def with_interval(ratio: float, low: float, high: float) -> str:
+    """A ratio ± the farther end of its interval."""
+    if math.isnan(ratio):
+        return MISSING
+    half = max(high - ratio, ratio - low)
+    digits = 2 if half >= 0.005 else 3
+    return f"{ratio:.{digits}f} ± {half:.{digits}f}"
+
+
 def scaled(scale: float) -> Callable[[float], str]:
     return lambda value: f"{value * scale:,.{_decimals(value * scale)}f}"
 

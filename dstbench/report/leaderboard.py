@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from dstbench.cell import DENSE, Cell
 from dstbench.errors import StoreError
 from dstbench.grid.variants import distinctions
 from dstbench.records import Protocol, Record
+from dstbench.report.costs import counts, mean, sizes, sparsities, times
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,14 @@ class Table:
             "variant": self.variant,
             "method": row.method,
             "sparsity": row.sparsity,
-            **_sparsities(row),
+            **sparsities(row.done),
             "seeds": len(row.done),
             "failed": len(row.unfinished) - len(row.skipped),
             "skipped": len(row.skipped),
             **{key: value for metric in METRICS for key, value in self._scores(row, metric)},
-            **_counts(row),
-            **_measured(row, self.dense),
+            **counts(row.done),
+            **times(row.done),
+            **sizes(row.done),
             **{field: protocol.get(field) for field in Protocol.model_fields},
             "machine": "; ".join(machines(row.done)),
         }
@@ -125,7 +127,7 @@ class Table:
         scores = row.scores(metric)
         dense = self.dense.scores(metric) if self.dense else {}
         difference, p = paired_difference(scores, dense)
-        yield f"{metric.field}_mean", _mean(scores.values())
+        yield f"{metric.field}_mean", mean(scores.values())
         yield f"{metric.field}_std", stdev(scores.values()) if len(scores) > 1 else math.nan
         yield f"{metric.field}_n", len(scores)
         yield f"{metric.field}_difference", difference
@@ -173,9 +175,13 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     weights that were zero at the end of the training, ``mean_sparsity`` the same averaged over its
     steps, ``whole_model_sparsity`` the fraction of all parameters at the end.
 
-    Parameters and FLOPs are means over seeds, times (seconds) and memory (bytes) too; ``_ratio`` is
-    relative to dense. For parameters and FLOPs dense is the same network without masks; for what
-    was measured it is the dense row, if the same machine measured it. What is not known is NaN.
+    Parameters, FLOPs and sizes (bytes) are means over seeds; ``_ratio`` is relative to the same
+    network without masks. So are ``step_time`` and ``sample_time``, measured by each cell against
+    its dense twin: the mean of the cells' ratios, from ``_low`` to ``_high``, which cover the 95 %
+    intervals of all of them, and ``_clock``, of whose time they are. ``update_time`` is what a
+    topology update takes, in dense steps, ``update_time_per_step`` the same spread over the steps
+    of the training. ``training_step_seconds`` and ``sample_seconds`` are of cells that ran apart:
+    there is no ratio of them. What is not known is NaN.
 
     Raises:
         StoreError: there are no records, or two of the same cell.
@@ -262,49 +268,3 @@ def _rows(records: Sequence[Record]) -> list[Row]:
         for method, distinction in zip(variants, distinctions(list(variants.values())), strict=True)
         for sparsity in sorted(s for name, of, s in cells if (name, of) == (sparsifier, method))
     ]
-
-
-def _sparsities(row: Row) -> dict[str, float]:
-    counts = [record.counts for record in row.done if record.counts]
-    return {
-        "final_sparsity": _mean(c.sparsity for c in counts),
-        "mean_sparsity": _mean(c.mean_sparsity for c in counts),
-        "whole_model_sparsity": _mean(c.whole_model_sparsity for c in counts),
-    }
-
-
-def _counts(row: Row) -> dict[str, float]:
-    counts = [record.counts for record in row.done if record.counts]
-    return {
-        "active_parameters": _mean(c.active_parameters for c in counts),
-        "active_parameters_ratio": _mean(c.active_parameters / c.parameters for c in counts),
-        "inference_flops": _mean(c.inference_flops for c in counts),
-        "inference_flops_ratio": _mean(c.inference_flops / c.dense_inference_flops for c in counts),
-        "sample_flops": _mean(c.sample_flops for c in counts),
-        "training_flops": _mean(c.training_flops for c in counts),
-        "training_flops_ratio": _mean(c.training_flops / c.dense_training_flops for c in counts),
-    }
-
-
-def _measured(row: Row, dense: Row | None) -> dict[str, float]:
-    ours, reference = _measurements(row), _measurements(dense) if dense else {}
-    same_machine = dense is not None and len(machines(row.done + dense.done)) == 1
-    measured: dict[str, float] = {}
-    for name, value in ours.items():
-        measured[name] = value
-        measured[f"{name}_ratio"] = value / reference[name] if same_machine else math.nan
-    return measured
-
-
-def _measurements(row: Row) -> dict[str, float]:
-    times = [record.times for record in row.done if record.times]
-    return {
-        "training_step_seconds": _mean(t.training_step for t in times),
-        "sample_seconds": _mean(t.sample for t in times),
-        "peak_memory_bytes": _mean(r.peak_memory for r in row.done if r.peak_memory is not None),
-    }
-
-
-def _mean(values: Iterable[float]) -> float:
-    known = list(values)
-    return fmean(known) if known else math.nan

@@ -61,12 +61,40 @@ def _notes(table: Table) -> Iterator[str]:
         "Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are "
         f"those of one denoiser call{_calls_per_sample(table)}; decoder not included."
     )
-    if places := machines(record for record in table.records if record.status == "done"):
+    yield from _measured(table)
+
+
+def _measured(table: Table) -> Iterator[str]:
+    """How times and sizes came about."""
+    done = [record for record in table.records if record.status == "done"]
+    if any(record.sizes for record in done):
         yield (
-            f"Times and memory were measured cell by cell on {'; '.join(places)}. Memory is what a "
-            "GPU has allocated, on a CPU that of the whole process."
-        ) + (
-            " Rows of another machine than dense's have no ratio to it." if len(places) > 1 else ""
+            "State: bytes of weights, gradients, optimizer, averaged weights and masks while "
+            "training, counted; model: of the kept network, of masked weights the active values "
+            "and a bit per connection."
+        )
+    timed = [record for record in done if record.measurement]
+    found = [record.measurement for record in timed if record.measurement]
+    if not found:
+        return
+    ends = [end for each in found for end in (each.load_before, each.load_after)]
+    loads = [load for load in ends if load is not None]
+    load = f"; load of the machine {min(loads):.1f} to {max(loads):.1f}" if loads else ""
+    yield (
+        "Step time, sample time: of the cell's own optimizer step and sampling call ÷ those of its "
+        "dense twin, in turns in one process, ± the 95 % interval (of several seeds, all their "
+        f"intervals), on {'; '.join(machines(timed))}, kernels: "
+        f"{'; '.join(dict.fromkeys(each.kernels for each in found))}{load}."
+    )
+    if any("cpu" in (each.step.clock, each.sample.clock) for each in found):
+        yield (
+            "(CPU): of CPU time, because wall-clock time disagreed with it or was too unsteady, "
+            "as on a loaded machine."
+        )
+    if updates := [each.update for each in found if each.update]:
+        yield (
+            "Topology updates are not in the step time; spread over all steps, they add up to "
+            f"{max(each.per_step for each in updates):.3f} dense steps to each."
         )
 
 

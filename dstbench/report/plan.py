@@ -72,6 +72,7 @@ def _row(plan: Plan, varied: str) -> dict[str, Any]:
         "sampling_flops": plan.sampling_flops,
         "checkpoint_bytes": plan.checkpoint_bytes,
         "kept_bytes": plan.kept_bytes,
+        "kept_bytes_ratio": plan.kept_ratio,
         "training_seconds": plan.training_seconds,
         "sampling_seconds": plan.sampling_seconds,
         "assumed": plan.assumed,
@@ -104,7 +105,7 @@ def _task(plans: Sequence[Plan], is_timed: bool) -> Iterator[str]:
         )
     header = [
         "method", "S", "seeds", "active parameters (×)", "GFLOPs per call (×)",
-        "with sparsifiable weights (×)", "training FLOPs (×)", "checkpoint", "kept",
+        "with sparsifiable weights (×)", "training FLOPs (×)", "checkpoint", "kept (×)",
         *(["training", "sampling"] if is_timed else []),
     ]  # fmt: skip
     distinctions = variants([plan.cell for plan in plans])
@@ -139,7 +140,7 @@ def _method(same: Sequence[Plan], varied: str) -> Iterator[str]:
 
 def _costs(plan: Plan, is_timed: bool) -> Iterator[str]:
     counts, products = plan.counts, plan.sparsifiable_flops
-    if counts is None or products is None:
+    if counts is None or products is None or plan.kept_bytes is None or plan.kept_ratio is None:
         yield from [MISSING] * (8 if is_timed else 6)
         return
     gigas, number = scaled(1e-9), "{:,}".format
@@ -151,7 +152,7 @@ def _costs(plan: Plan, is_timed: bool) -> Iterator[str]:
     yield with_ratio(products.masked, products.masked / products.dense, gigas)
     yield with_ratio(training, training / counts.dense_training_flops, "{:.2e}".format)
     yield _bytes(plan.checkpoint_bytes)
-    yield _bytes(plan.kept_bytes)
+    yield with_ratio(plan.kept_bytes, plan.kept_ratio, _bytes)
     if is_timed:
         yield _duration(plan.training_seconds)
         yield _duration(plan.sampling_seconds)
@@ -191,7 +192,8 @@ def _notes(machine: str | None) -> str:
         "Training: three forward passes' worth per example and step, and what the method's dense "
         "gradients cost. Sampling: all denoiser calls of all samples; decoder not included.",
         "Disk is estimated: a checkpoint is there while a cell is in training (two, while the "
-        "second takes the first one's place); the trained weights are kept. Cells that run at the "
+        "second takes the first one's place); the trained weights are kept. Of masked weights both "
+        "hold the active values and a bit per connection. Cells that run at the "
         "same time have a checkpoint each. Prepared data are not included.",
     ]
     if machine is not None:

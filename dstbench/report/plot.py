@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from textwrap import fill
 
 import pandas as pd
 import seaborn as sns
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from dstbench.cell import DENSE
 from dstbench.report.leaderboard import METRICS, Table
+from dstbench.report.panels import add_legend, colours_of, finish, markers_of, panels
 
 FID = METRICS[0]
-PANELS_ABREAST = 3
-LOG_FROM = 10
-"""Ratio of the largest to the smallest FID from which on a panel's scale is logarithmic."""
 
 
 def fid_vs_sparsity(tables: Sequence[Table]) -> Figure | None:
@@ -28,20 +22,13 @@ def fid_vs_sparsity(tables: Sequence[Table]) -> Figure | None:
 
     Points are means over seeds, bars one sample standard deviation to either side.
     """
-    panels = [(table, scores) for table in tables if len(scores := _sparse_scores(table))]
-    if not panels:
+    found = [(table, scores) for table in tables if len(scores := _sparse_scores(table))]
+    if not found:
         return None
-    methods = list(dict.fromkeys(method for _, scores in panels for method in scores["method"]))
-    palette = "colorblind" if len(methods) <= 10 else "husl"
-    colours = dict(zip(methods, sns.color_palette(palette, len(methods)), strict=True))
-    markers = {method: "osD^vPX"[i % 7] for i, method in enumerate(methods)}
-
-    abreast = min(len(panels), PANELS_ABREAST)
-    deep = math.ceil(len(panels) / abreast)
-    with sns.axes_style("ticks"):
-        figure = Figure(figsize=(4.6 * abreast + 1.6, 3.6 * deep), dpi=150, layout="constrained")
-        grid = figure.subplots(deep, abreast, squeeze=False).flat
-    for axes, (table, scores) in zip(grid, panels, strict=False):
+    methods = list(dict.fromkeys(method for _, scores in found for method in scores["method"]))
+    colours, markers = colours_of(methods), markers_of(methods)
+    figure, every = panels(len(found))
+    for axes, (table, scores) in zip(every, found, strict=True):
         sns.lineplot(
             scores,
             x="sparsity",
@@ -58,10 +45,10 @@ def fid_vs_sparsity(tables: Sequence[Table]) -> Figure | None:
             ax=axes,
         )
         _add_dense(axes, table)
-        _finish(axes, table, sorted(set(scores["sparsity"])))
-    for unused in list(figure.axes)[len(panels) :]:
-        unused.remove()
-    _add_legend(figure)
+        sparsities = sorted(set(scores["sparsity"]))
+        axes.set_xticks(sparsities, [f"{sparsity:g}" for sparsity in sparsities])
+        finish(axes, table, "sparsity S of the sparsifiable weights")
+    add_legend(figure)
     return figure
 
 
@@ -86,31 +73,3 @@ def _add_dense(axes: Axes, table: Table) -> None:
     if len(fids) > 1:
         spread = stdev(fids)
         axes.axhspan(mean - spread, mean + spread, color="0.35", alpha=0.12, linewidth=0, zorder=0)
-
-
-def _finish(axes: Axes, table: Table, sparsities: list[float]) -> None:
-    means = table.frame["fid_mean"].dropna()
-    if means.min() > 0 and means.max() > LOG_FROM * means.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(sparsities, [f"{sparsity:g}" for sparsity in sparsities])
-    axes.set(xlabel="sparsity S of the sparsifiable weights", ylabel="FID ↓")
-    axes.set_title(fill(table.heading, 48), parse_math=False)
-    axes.grid(axis="y", color="0.9")
-    sns.despine(ax=axes)
-
-
-def _add_legend(figure: Figure) -> None:
-    """One legend for all panels, dense on top."""
-    entries: dict[str, Artist] = {}
-    for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-        if legend := axes.get_legend():
-            legend.remove()
-    labels = sorted(entries, key=lambda label: label != DENSE)
-    figure.legend(
-        [entries[label] for label in labels], labels, loc="outside right upper", frameon=False
-    )

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from tabulate import tabulate
 
 from dstbench.records import Record
-from dstbench.report.formatting import _decimals, _fixed, escape_markdown, scaled, with_ratio
+from dstbench.report.formatting import (
+    _decimals,
+    _fixed,
+    escape_markdown,
+    scaled,
+    with_interval,
+    with_ratio,
+)
 from dstbench.report.leaderboard import METRICS, Metric, Table, leaderboard, tables
 from dstbench.report.notes import SIGNIFICANCE, _notes, _skipped, told_sparsities
 
@@ -63,12 +71,23 @@ def _columns(table: Table) -> Iterator[_Column]:
         ("active parameters (×)", "active_parameters", "{:,.0f}".format),
         ("theoretical GFLOPs (×)", "inference_flops", scaled(1e-9)),
         ("theoretical training FLOPs (×)", "training_flops", "{:.2e}".format),
-        ("measured ms/step (×)", "training_step_seconds", scaled(1e3)),
-        ("measured ms/sample (×)", "sample_seconds", scaled(1e3)),
-        ("measured peak MiB (×)", "peak_memory_bytes", scaled(2**-20)),
+        ("state MiB (×)", "state_bytes", scaled(2**-20)),
+        ("model MiB (×)", "model_bytes", scaled(2**-20)),
     ):
         values = zip(frame[name], frame[f"{name}_ratio"], strict=True)
         yield _Column(title, [_Entry(with_ratio(value, ratio, form)) for value, ratio in values])
+    if frame["gpu_peak_bytes"].notna().any():
+        peaks = [_Entry(with_ratio(v, math.nan, scaled(2**-20))) for v in frame["gpu_peak_bytes"]]
+        yield _Column("peak GPU MiB", peaks)
+    for title, name in (("step time (×)", "step_time"), ("sample time (×)", "sample_time")):
+        parts = [f"{name}_{part}" for part in ("ratio", "low", "high", "clock")]
+        lines = frame[parts].itertuples(index=False, name=None)
+        yield _Column(title, [_Entry(_time(*line)) for line in lines])
+
+
+def _time(ratio: float, low: float, high: float, clocks: str) -> str:
+    text = with_interval(ratio, low, high)
+    return f"{text} (CPU)" if "cpu" in clocks else text
 
 
 def _score_column(table: Table, metric: Metric) -> _Column:

@@ -5,7 +5,8 @@
     results/<benchmark>/cells/<cell id>/
         record.json            the result; a cell without one is not finished
         history.csv            loss and speed every few steps
-        denoiser.safetensors   the trained network: the averaged weights that are sampled from
+        denoiser.safetensors   the trained network: the averaged weights that are sampled from,
+                               packed where they are masked
         samples.png            a grid of samples
         samples.npy            the same samples, uint8 (n, H, W, C), for the leaderboard's sheet
         checkpoint.pt          only while the cell is unfinished

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from dstbench.store.files import write_atomically
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
 RecordVersion = tuple[int, int]
 """What tells one record of a cell from the next: its file's number and time."""
@@ -130,11 +130,33 @@ class CellFolder:
         text = record.model_dump_json(indent=2) + "\n"
         write_atomically(self._record, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def write_denoiser(self, denoiser: nn.Module) -> None:
-        """Keep the trained network; ``safetensors.torch.load_model`` reads it into another."""
-        from safetensors.torch import save_model
+    def write_denoiser(self, denoiser: nn.Module, masks: Mapping[str, Tensor]) -> int:
+        """Keep the trained network, of masked weights the active values alone; the bytes of its
+        tensors.
 
-        write_atomically(self.denoiser, lambda path: save_model(denoiser, str(path)))
+        ``masks`` (bool) are by parameter name. :meth:`denoiser_state` reads it again.
+        """
+        from dstbench.store.weights import write_network
+
+        sizes: list[int] = []
+        write_atomically(
+            self.denoiser, lambda path: sizes.append(write_network(path, denoiser, masks))
+        )
+        return sizes[0]
+
+    def denoiser_state(self) -> dict[str, Tensor]:
+        """The ``state_dict()`` of the trained network, on the CPU, with zeros outside the masks.
+
+        Raises :class:`StoreError` for a file that cannot be read.
+        """
+        from safetensors import SafetensorError
+
+        from dstbench.store.weights import read_state
+
+        try:
+            return read_state(self.denoiser)
+        except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+            raise StoreError(f"{self.denoiser}: cannot be read: {error}") from error
 
     def write_samples(self, images: NDArray[np.uint8]) -> None:
         """Keep sample images, uint8 (n, H, W, C)."""

@@ -11,13 +11,28 @@ from dstbench.cache import Cache
 from dstbench.contracts import Workspace
 from dstbench.grid import Cell
 from dstbench.plugins.registry import Plugins, load_plugins
-from dstbench.records import Counts, Environment, Protocol, Record, Scores, Times
+from dstbench.records import (
+    Counts,
+    Environment,
+    Measurement,
+    Protocol,
+    Ratio,
+    Record,
+    Scores,
+    Sizes,
+    Times,
+    UpdateCost,
+)
 from dstbench.settings import EvaluationSettings, TrainingSettings
 
 
 @pytest.fixture
 def make_record() -> Callable[..., Record]:
-    """Makes the record of a cell: 100 of 120 parameters sparsifiable, counts as exact as S."""
+    """Makes the record of a cell: 100 of 120 parameters sparsifiable, counts as exact as S.
+
+    ``timed`` are the times of its step and its sampling call relative to the dense twin; ``sized``
+    says whether its sizes are known.
+    """
     return _make_record
 
 
@@ -32,6 +47,8 @@ def _make_record(
     protocol: dict[str, Any] | None = None,
     environment: dict[str, Any] | None = None,
     step: float = 0.05,
+    timed: tuple[float, float] | None = None,
+    sized: bool = False,
     **fields: Any,
 ) -> Record:
     density = 1 - sparsity
@@ -62,8 +79,17 @@ def _make_record(
             dense_training_flops=6e12,
         ),
         "times": Times(training_step=step, training=100 * step, sample=0.25),
-        "peak_memory": 300 * 2**20,
     }
+    if sparsifier != "dense" and timed is not None:
+        finished["measurement"] = _measurement(*timed)
+    if sized:
+        dense_state, dense_model = 2400, 480
+        finished["sizes"] = Sizes(
+            state_bytes=dense_state + (100 if sparsity else 0),
+            dense_state_bytes=dense_state,
+            model_bytes=round(dense_model * (density if sparsity else 1)),
+            dense_model_bytes=dense_model,
+        )
     return Record(
         cell=Cell(
             **{
@@ -91,6 +117,27 @@ def _make_record(
             | (environment or {})
         ),
         **(finished if status == "done" else {}) | fields,
+    )
+
+
+def _measurement(step: float, sample: float) -> Measurement:
+    """Steady ratios of both, by wall-clock time, each ± 0.02."""
+
+    def ratio(of: float) -> Ratio:
+        return Ratio(
+            ratio=of, low=of - 0.02, high=of + 0.02, clock="wall", wall_ratio=of, cpu_ratio=of,
+            rounds=12,
+        )  # fmt: skip
+
+    return Measurement(
+        step=ratio(step),
+        sample=ratio(sample),
+        samples=64,
+        update=UpdateCost(dense_steps=0.4, interval=100),
+        kernels="masked dense",
+        threads=2,
+        load_before=0.25,
+        load_after=1.5,
     )
 
 

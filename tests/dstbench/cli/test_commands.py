@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from dstbench import __version__, cli
+from dstbench.store import CellFolder
 
 BENCHMARK = """
 name = "toys"
@@ -252,7 +252,8 @@ def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:
     assert "# toys" in first.out
     results = folder / "results" / "toys"
     assert {path.name for path in results.iterdir()} == {
-        "cells", "leaderboard.csv", "leaderboard.md", "fid_vs_sparsity.png", "samples.png",
+        "cells", "leaderboard.csv", "leaderboard.md", "samples.png",
+        "fid_vs_sparsity.png", "fid_vs_step_time.png", "fid_vs_sample_time.png",
     }  # fmt: skip
     record = json.loads(next(results.glob("cells/*dense*/record.json")).read_text())
     assert (record["status"], record["environment"]["threads"]) == ("done", 1)
@@ -951,7 +952,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     for key in ("scores", "validation_loss", "topology_updates", "counts", "metadata"):
         assert ours[key] == theirs[key]
     assert ours["topology_updates"] == 4  # after steps 2, 4, 6 and 8; it stops at 0.75 × 12
-    weights = load_file(cell / "denoiser.safetensors")
+    weights = CellFolder(cell).denoiser_state()
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
     assert zeros >= theirs["counts"]["sparsifiable"] - theirs["counts"]["active_sparsifiable"]
 

@@ -2,9 +2,7 @@
 
 import subprocess
 from importlib import metadata
-from mmap import mmap
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,23 +103,20 @@ def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert revision_from(tmp_path, monkeypatch) is None
 
 
-def test_peak_memory_is_that_since_the_reset() -> None:
-    if not reset_peak_memory(CPU):
-        pytest.skip("this system does not let a process reset its peak")
-    start = peak_memory(CPU)
-    size = 64 * 2**20
-    with mmap(-1, size) as memory:
-        for _ in range(64):
-            memory.write(b"1" * (size // 64))
-    peak = peak_memory(CPU)
-    assert peak > start + size * 0.9
-    assert reset_peak_memory(CPU)
-    assert peak_memory(CPU) < peak - size * 0.9
+def test_there_is_no_peak_memory_of_a_cpu() -> None:
+    reset_peak_memory(CPU)
+    assert peak_memory(CPU) is None
 
 
-def test_a_system_that_does_not_let_us_reset(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: str) -> SimpleNamespace:
-        raise PermissionError(path)
-
-    monkeypatch.setattr(machine, "Path", lambda path: SimpleNamespace(write_text=refuse))
-    assert not reset_peak_memory(CPU)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_peak_memory_of_a_gpu_is_that_since_the_reset() -> None:
+    gpu = torch.device("cuda")
+    reset_peak_memory(gpu)
+    before = peak_memory(gpu)
+    torch.zeros(2**20, device=gpu)
+    after = peak_memory(gpu)
+    assert before is not None
+    assert after is not None
+    assert after >= before + 4 * 2**20
+    reset_peak_memory(gpu)
+    assert peak_memory(gpu) == before

@@ -122,9 +122,10 @@ def check(plans: list[Plan], plugins: Plugins, workspace: Workspace, folder: Pat
     records = scheduler.run([each.cell for each in plans])
     assert [record.status for record in records] == ["done"] * len(plans)
     assert [each.counts for each in plans] == [record.counts for record in records]
-    for each in plans:
-        weights = scheduler.store.cell(each.cell).denoiser
-        assert each.kept_bytes == pytest.approx(weights.stat().st_size, rel=0.3)  # names, too
+    for each, record in zip(plans, records, strict=True):
+        assert record.sizes is not None
+        assert each.kept_bytes == record.sizes.model_bytes
+        assert each.kept_ratio == each.kept_bytes / record.sizes.dense_model_bytes
 
 
 def test_the_counts_of_chirodiff_are_those_of_real_cells(
@@ -188,11 +189,18 @@ def test_the_network_of_the_paper(cells_of: Cells, plugins: Plugins) -> None:
         assert each.counts.parameters == 274_056_163
         assert each.counts.sparsifiable == 273_872_704
         assert each.sparsifiable_flops.dense / 1e9 == pytest.approx(96.02, abs=0.005)
-        assert each.kept_bytes == 4 * 274_056_163
         ratios.append(each.sparsifiable_flops.masked / each.sparsifiable_flops.dense)
     assert ratios == pytest.approx([1, 0.974, 0.908, 0.675, 0.275, 0.120], abs=0.0005)
     assert plans[0].checkpoint_bytes == 4 * 4 * 274_056_163
-    assert plans[1].checkpoint_bytes == 4 * 4 * 274_056_163 + 273_872_704
+    assert plans[0].kept_bytes == 4 * 274_056_163
+    # Of layers that are not dense, 4 bytes of each active weight and a bit of every one.
+    for each, sparsity in zip(plans[1:6], (0.1, 0.25, 0.5, 0.75, 0.9), strict=True):
+        assert each.kept_ratio is not None
+        assert each.checkpoint_bytes is not None
+        density = 1 - sparsity
+        assert density < each.kept_ratio < density + 1 / 32 + 0.001
+        checkpoint = each.checkpoint_bytes / plans[0].checkpoint_bytes
+        assert density < checkpoint < density + 1 / 128 + 0.001
 
 
 SMALL = REAL.replace(

@@ -38,7 +38,9 @@ def test_versions_differ_only_within_a_plugin(make_record: MakeRecord) -> None:
 
 
 def test_every_score_count_and_time(make_record: MakeRecord) -> None:
-    done = make_record("static", 0.5, fid=3.25, step=0.125, topology_updates=4)
+    done = make_record(
+        "static", 0.5, fid=3.25, step=0.125, topology_updates=4, timed=(0.5, 0.25), sized=True
+    )
     failed = make_record(seed=1, status="failed", error="Traceback\nKeyError: 'a stone'\n")
     frame = cell_frame([done, failed])
     first, second = (frame.loc[record.cell.id] for record in (done, failed))
@@ -52,7 +54,22 @@ def test_every_score_count_and_time(make_record: MakeRecord) -> None:
         pytest.approx(50 / 120),
     )
     assert (first["extractor"], first["machine"]) == ("lenet", "Abacus 2 (cpu, 2 threads)")
-    assert (first["topology_updates"], first["peak_memory_bytes"]) == (4, 300 * 2**20)
+    assert (first["topology_updates"], first["state_bytes"], first["dense_model_bytes"]) == (
+        4,
+        2500,
+        480,
+    )
+    assert (first["step_time_ratio"], first["step_time_low"], first["step_time_clock"]) == (
+        0.5,
+        0.48,
+        "wall",
+    )
+    assert (first["sample_time_ratio"], first["kernels"], first["update_time"]) == (
+        0.25,
+        "masked dense",
+        0.4,
+    )
+    assert pd.isna(second["step_time_ratio"])
     assert (second["status"], second["reason"]) == ("failed", "KeyError: 'a stone'")
     assert pd.isna(second["fid"])
 

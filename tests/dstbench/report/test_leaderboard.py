@@ -91,21 +91,38 @@ def test_sparsities_that_were_reached(make_record):
     assert math.isnan(dense["mean_sparsity"])
 
 
-def test_measurements_relative_to_the_dense_row(make_record):
+def test_times_of_cells_that_ran_apart_have_no_ratio(make_record):
     frame = leaderboard([make_record(step=0.1), make_record("static", 0.5, step=0.08)])
     assert frame["training_step_seconds"].tolist() == [0.1, 0.08]
-    assert frame["training_step_seconds_ratio"].tolist() == pytest.approx([1, 0.8])
+    assert "training_step_seconds_ratio" not in frame
+    assert frame["step_time_ratio"].isna().all()
+    assert frame["state_bytes"].isna().all()  # as in a record of an earlier version
 
 
-def test_no_measured_ratio_without_dense(make_record):
-    line = leaderboard([make_record("static", 0.5)]).iloc[0]
-    assert math.isnan(line["training_step_seconds_ratio"])
-    assert math.isnan(line["peak_memory_bytes_ratio"])
+def test_a_ratio_is_the_mean_of_the_cells_and_its_interval_covers_all_of_theirs(make_record):
+    records = [
+        make_record("static", 0.5, seed, timed=(step, sample))
+        for seed, (step, sample) in enumerate([(0.4, 0.2), (0.5, 0.2), (0.6, 0.5)])
+    ]
+    line = leaderboard([*records, make_record("static", 0.5, 3)]).iloc[0]
+    assert line["step_time_ratio"] == pytest.approx(0.5)
+    assert (line["step_time_low"], line["step_time_high"]) == (pytest.approx(0.38), 0.62)
+    assert line["sample_time_ratio"] == pytest.approx(0.3)
+    assert (line["step_time_clock"], line["kernels"]) == ("wall", "masked dense")
+    assert line["update_time"] == pytest.approx(0.4)
+    assert line["update_time_per_step"] == pytest.approx(0.004)
 
 
-def test_no_measured_ratio_between_machines(make_record):
-    frame = leaderboard([make_record(), make_record("static", 0.5, environment={"threads": 8})])
-    assert frame["sample_seconds_ratio"].isna().tolist() == [False, True]
+def test_sizes_are_relative_to_the_same_network_without_masks(make_record):
+    line = leaderboard([make_record("static", 0.5, sized=True)]).iloc[0]
+    assert (line["state_bytes"], line["state_bytes_ratio"]) == (2500, 2500 / 2400)
+    assert (line["model_bytes"], line["model_bytes_ratio"]) == (240, 0.5)
+
+
+@pytest.mark.parametrize(("gpu", "peak"), [("Loom 9", 300.0), (None, math.nan)])
+def test_peak_memory_is_that_of_a_gpu(make_record, gpu, peak):
+    record = make_record(environment={"gpu": gpu}, peak_memory=300)
+    assert leaderboard([record])["gpu_peak_bytes"].item() == pytest.approx(peak, nan_ok=True)
 
 
 def test_failed_cells_are_not_averaged_in(make_record):

@@ -9,6 +9,7 @@ from dstbench.report import write_report
 from dstbench.report.leaderboard import tables
 from dstbench.report.plot import fid_vs_sparsity
 from dstbench.report.sheet import GAP, MARGIN, sample_sheet
+from dstbench.report.trade_off import fid_vs_time, pareto_front
 
 
 @pytest.fixture
@@ -90,6 +91,48 @@ def test_scale_follows_the_range(make_record, fid, scale):
 
 def test_no_plot_without_a_sparse_score(make_record):
     assert fid_vs_sparsity(tables([make_record(fid=1.0), make_record("static", 0.5)])) is None
+
+
+@pytest.mark.parametrize(("what", "times"), [("step", [0.6, 0.4]), ("sample", [0.5, 0.2])])
+def test_plot_of_fid_against_time(make_record, what, times):
+    records = [
+        make_record(fid=10.0),
+        make_record("static", 0.5, fid=9.0, timed=(0.6, 0.5)),
+        make_record("static", 0.9, fid=20.0, timed=(0.4, 0.2)),
+        make_record("rigl", 0.9, fid=30.0),  # which was not timed
+        make_record("rigl", 0.5, fid=3.0, cell={"dataset": "untimed"}),
+    ]
+    (axes,) = fid_vs_time(tables(records), what).axes
+    assert axes.get_xlabel() == f"measured time per {what} ÷ dense"
+    lines = [line.get_xydata().tolist() for line in axes.get_lines()]
+    assert [[1.0, 10.0]] in lines
+    assert [[times[0], 9.0], [times[1], 20.0]] in lines
+    assert [[times[1], 20.0], [times[0], 9.0]] in lines  # the front, by ascending time
+    assert [text.get_text() for text in axes.texts] == ["0.5", "0.9"]
+
+
+def test_no_plot_without_times(records):
+    assert fid_vs_time(tables(records), "step") is None
+
+
+def test_pareto_front_by_hand():
+    points = pd.DataFrame(
+        [(1.0, 5.0), (0.5, 7.0), (0.5, 6.0), (0.7, 6.0), (0.4, 9.0), (0.3, 9.5), (0.2, 9.0)],
+        columns=["time", "fid"],
+    )
+    front = pareto_front(points)
+    assert list(zip(front["time"], front["fid"], strict=True)) == [
+        (0.2, 9.0), (0.5, 6.0), (1.0, 5.0)
+    ]  # fmt: skip
+
+
+def test_report_has_plots_of_what_was_timed(make_record, tmp_path):
+    write_report([make_record("static", 0.5, fid=9.0, timed=(0.6, 0.5))], tmp_path, {})
+    markdown = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    for name in ("fid_vs_step_time.png", "fid_vs_sample_time.png"):
+        assert f"]({name})" in markdown
+        with Image.open(tmp_path / name) as plot:
+            assert plot.size == (930, 540)
 
 
 def test_sheet_shows_rows_by_columns_of_the_first_seed(make_record):

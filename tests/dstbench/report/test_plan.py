@@ -32,6 +32,7 @@ def planned(sparsifier: str, sparsity: float, seed: int, **fields: object) -> Pl
         "sparsifiable_flops": Flops(3e9, 3e9 * density),
         "checkpoint_bytes": 3 * 2**20,
         "kept_bytes": 2**20,
+        "kept_ratio": 0.25,
     }
     return Plan(
         Cell(
@@ -61,15 +62,15 @@ TABLE = """\
 GFLOPs of it in products with sparsifiable weights; a sample takes 50 calls.
 
 | method   |    S |   seeds |   active parameters (×) |   GFLOPs per call (×) |   \
-with sparsifiable weights (×) |   training FLOPs (×) |   checkpoint |     kept |
+with sparsifiable weights (×) |   training FLOPs (×) |   checkpoint |          kept (×) |
 |:---------|-----:|--------:|------------------------:|----------------------:|\
---------------------------------:|---------------------:|-------------:|---------:|
+--------------------------------:|---------------------:|-------------:|------------------:|
 | dense    |    0 |       2 |          2,100 (×1.000) |         4.00 (×1.000) |                   \
-3.00 (×1.000) |    8.00e+15 (×1.000) |     3.00 MiB | 1.00 MiB |
+3.00 (×1.000) |    8.00e+15 (×1.000) |     3.00 MiB | 1.00 MiB (×0.250) |
 | static   |  0.5 |       2 |          1,100 (×0.524) |         2.50 (×0.625) |                   \
-1.50 (×0.500) |    4.00e+15 (×0.500) |     3.00 MiB | 1.00 MiB |
+1.50 (×0.500) |    4.00e+15 (×0.500) |     3.00 MiB | 1.00 MiB (×0.250) |
 | static   | 0.75 |       2 |            600 (×0.286) |         1.75 (×0.438) |                  \
-0.750 (×0.250) |    2.00e+15 (×0.250) |     3.00 MiB | 1.00 MiB |
+0.750 (×0.250) |    2.00e+15 (×0.250) |     3.00 MiB | 1.00 MiB (×0.250) |
 
 ## In all
 
@@ -155,6 +156,7 @@ def test_one_row_per_cell_to_compute_with() -> None:
         "sampling_flops": 10 * 50 * 1.75e9,
         "checkpoint_bytes": 3 * 2**20,
         "kept_bytes": 2**20,
+        "kept_bytes_ratio": 0.25,
         "training_seconds": None,
         "sampling_seconds": None,
         "assumed": "",

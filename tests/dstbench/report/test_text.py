@@ -13,12 +13,16 @@ from dstbench.report.leaderboard import leaderboard
 
 @pytest.fixture
 def records(make_record):
-    """Static is better within noise (p = 0.057), RigL beyond it (p = 0.003), MagRan failed."""
+    """Static is better within noise (p = 0.057), RigL beyond it (p = 0.003), MagRan failed; RigL's
+    cells were timed, static's are of an earlier version."""
     traceback = "Traceback (most recent call last):\n  …\nMemoryError: no room\n"
     return [
         *(make_record("dense", 0, seed, fid, step=0.1) for seed, fid in enumerate((10, 12, 14))),
         *(make_record("static", 0.5, seed, fid) for seed, fid in enumerate((9, 11, 12))),
-        *(make_record("rigl", 0.5, seed, fid) for seed, fid in enumerate((9, 10.9, 13.1))),
+        *(
+            make_record("rigl", 0.5, seed, fid, timed=(0.5 + seed / 100, 0.25), sized=True)
+            for seed, fid in enumerate((9, 10.9, 13.1))
+        ),
         make_record("magran", 0.9, 0, status="failed", error=traceback),
     ]
 
@@ -30,16 +34,15 @@ MARKDOWN = """\
 
 | method | S | whole-model S | seeds | FID ↓ | active parameters (×) \
 | theoretical GFLOPs (×) | theoretical training FLOPs (×) \
-| measured ms/step (×) | measured ms/sample (×) \
-| measured peak MiB (×) |
-|:-|-:|-:|-:|-:|-:|-:|-:|-:|-:|-:|
+| state MiB (×) | model MiB (×) | step time (×) | sample time (×) |
+|:-|-:|-:|-:|-:|-:|-:|-:|-:|-:|-:|-:|
 | dense | 0 | 0.000 | 3 | 12.00 ± 2.00 | 120 (×1.000) | 2.00 (×1.000) | 6.00e+12 (×1.000) \
-| 100 (×1.000) | 250 (×1.000) | 300 (×1.000) |
+| — | — | — | — |
 | static | 0.5 | 0.417 | 3 | **10.67 ± 1.53** △ | 70 (×0.583) | 1.00 (×0.500) \
-| 3.00e+12 (×0.500) | 50.0 (×0.500) | 250 (×1.000) | 300 (×1.000) |
+| 3.00e+12 (×0.500) | — | — | — | — |
 | rigl | 0.5 | 0.417 | 3 | 11.00 ± 2.05 ▲ | 70 (×0.583) | 1.00 (×0.500) \
-| 3.00e+12 (×0.500) | 50.0 (×0.500) | 250 (×1.000) | 300 (×1.000) |
-| magran | 0.9 | — | 0 | — | — | — | — | — | — | — |
+| 3.00e+12 (×0.500) | 0.00238 (×1.042) | 0.000229 (×0.500) | 0.51 ± 0.03 | 0.25 ± 0.02 |
+| magran | 0.9 | — | 0 | — | — | — | — | — | — | — | — |
 
 - 1 cell did not finish, and no number above includes them: magran, S = 0.9, seed 0: failed, \
 MemoryError: no room.
@@ -52,8 +55,13 @@ t-test at 5%, not corrected for the number of comparisons).
 parameters; (×): relative to dense.
 - Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are \
 those of one denoiser call, of which a sample takes 50; decoder not included.
-- Times and memory were measured cell by cell on Abacus 2 (cpu, 2 threads). Memory \
-is what a GPU has allocated, on a CPU that of the whole process.
+- State: bytes of weights, gradients, optimizer, averaged weights and masks while training, \
+counted; model: of the kept network, of masked weights the active values and a bit per connection.
+- Step time, sample time: of the cell's own optimizer step and sampling call ÷ those of its dense \
+twin, in turns in one process, ± the 95 % interval (of several seeds, all their intervals), on \
+Abacus 2 (cpu, 2 threads), kernels: masked dense; load of the machine 0.2 to 1.5.
+- Topology updates are not in the step time; spread over all steps, they add up to 0.004 dense \
+steps to each.
 """
 
 
@@ -203,10 +211,27 @@ def test_fewer_samples_than_features(make_record, samples, warned):
 
 def test_several_machines(make_record):
     gpu = {"gpu": "Loom 9", "device": "cuda"}
-    markdown = render([make_record(), make_record("static", 0.5, environment=gpu)])
-    assert "Abacus 2 (cpu, 2 threads); Loom 9 (cuda, 2 threads). Memory" in markdown
-    assert "Rows of another machine than dense's" in markdown
-    assert table_cells(markdown, "measured ms/sample (×)") == ["250 (×1.000)", "250"]
+    records = [
+        make_record("static", 0.5, timed=(0.5, 0.5)),
+        make_record("rigl", 0.5, timed=(0.5, 0.5), environment=gpu, peak_memory=300 * 2**20),
+        make_record("magran", 0.5, environment={"cpu": "Abacus 1"}),  # where nothing was timed
+    ]
+    markdown = render(records)
+    assert "on Abacus 2 (cpu, 2 threads); Loom 9 (cuda, 2 threads), kernels" in markdown
+    assert table_cells(markdown, "peak GPU MiB") == ["—", "300", "—"]
+    assert "peak GPU MiB" not in render(records[:1])
+
+
+def test_a_ratio_of_cpu_time_says_so(make_record):
+    record = make_record("static", 0.5, timed=(0.5, 0.25))
+    assert record.measurement
+    step = record.measurement.step.model_copy(update={"clock": "cpu", "high": 0.503, "low": 0.497})
+    measurement = record.measurement.model_copy(update={"step": step})
+    markdown = render([record.model_copy(update={"measurement": measurement})])
+    assert table_cells(markdown, "step time (×)") == ["0.500 ± 0.003 (CPU)"]
+    assert table_cells(markdown, "sample time (×)") == ["0.25 ± 0.02"]
+    assert "- (CPU): of CPU time, because" in markdown
+    assert "(CPU): of CPU time" not in render([record])
 
 
 def test_names_are_escaped_in_markdown(make_record):
@@ -228,11 +253,11 @@ def test_names_are_escaped_in_latex(make_record):
 
 def test_latex_table(records):
     latex = render(records, "latex")
-    assert r"\begin{tabular}{lrrrrrrrrrr}" in latex
+    assert r"\begin{tabular}{lrrrrrrrrrrr}" in latex
     assert r"static & 0.5 & 0.417 & 3 & \textbf{10.67 $\pm$ 1.53} $\vartriangle$ & " in latex
     lines = latex.splitlines()
     body = lines[lines.index(r"\toprule") : lines.index(r"\bottomrule")]
-    assert [line.count(" & ") for line in body if line.endswith(r"\\")] == [10] * 5
+    assert [line.count(" & ") for line in body if line.endswith(r"\\")] == [11] * 5
 
 
 def test_csv_round_trip(records):

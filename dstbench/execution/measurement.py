@@ -1,0 +1,127 @@
+"""A trained cell against its dense twin: times, and bytes of state.
+
+The dense twin is the same network without masks, trained as a dense cell is. Both take turns in one
+process, after all that is kept of the cell's result has been saved.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from dstbench.execution.timing import ENOUGH_ROUNDS, paired_ratio, update_cost
+from dstbench.execution.training import Trainer
+from dstbench.records import Measurement, Sizes, UpdateCost
+
+
+def measure_against_dense(
+    trainer: Trainer, *, seconds: float, sampling_batch: int, seconds_per_sample: float
+) -> Measurement:
+    """Time a trained cell's optimizer step and its sampling call against its dense twin.
+
+    The twin starts from the cell's averaged weights, and sees the same batches. The trainer goes
+    on to train: what is to be kept of it has to be kept before. Torch's own generators are left as
+    they were.
+
+    Args:
+        seconds: how long that may take, half of it for the step and the rest for sampling; three
+            rounds are taken in any case.
+        sampling_batch: samples of a call, or fewer where they would take too long.
+        seconds_per_sample: time of a sample, as far as it is known.
+    """
+    start, device, load = time.monotonic(), trainer.model.workspace.device, _load()
+    costs = {clock: _update(trainer, clock == "wall") for clock in ("wall", "cpu")}
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        twin = _dense_twin(trainer)
+        step = paired_ratio(trainer.take_step, twin.take_step, device=device, seconds=seconds / 2)
+        calls = 2 * (1 + ENOUGH_ROUNDS)
+        affordable = int(seconds / 2 / (calls * seconds_per_sample))
+        count = min(sampling_batch, max(1, affordable))
+        sample = paired_ratio(
+            lambda: _sample(trainer, count),
+            lambda: _sample(twin, count),
+            device=device,
+            seconds=seconds - (time.monotonic() - start),
+        )
+    cost = costs[step.clock]
+    update = UpdateCost(dense_steps=cost[0] * step.ratio, interval=cost[1]) if cost else None
+    return Measurement(
+        step=step,
+        sample=sample,
+        samples=count,
+        update=update,
+        kernels=kernels_in_use(trainer),
+        threads=torch.get_num_threads(),
+        load_before=load,
+        load_after=_load(),
+    )
+
+
+def kernels_in_use(trainer: Trainer) -> str:
+    """Which kernels the latest forward pass of a sparse cell went through."""
+    return trainer.sparsifier.kernels.describe() if trainer.sparsifier else "dense"
+
+
+def sizes(trainer: Trainer, model_bytes: int) -> Sizes:
+    """The bytes of what training holds between a backward pass and its optimizer step, activations
+    aside, and of the network that is kept; both also without masks."""
+    averaged = trainer.averaged.module
+    trained = [weight for weight in trainer.denoiser.parameters() if weight.requires_grad]
+    dense = _bytes(
+        [
+            *trainer.denoiser.state_dict().values(),
+            *trainer.averaged.state_dict().values(),
+            *_tensors(trainer.optimizer),
+        ]
+    ) + sum(weight.nbytes for weight in trained)
+    masks = [layer.mask for layer in trainer.sparsifier.layers] if trainer.sparsifier else []
+    indices = trainer.sparsifier.kernels.bytes if trainer.sparsifier else 0
+    return Sizes(
+        state_bytes=dense + _bytes(masks) + indices,
+        dense_state_bytes=dense,
+        model_bytes=model_bytes,
+        dense_model_bytes=_bytes(averaged.state_dict().values()),
+    )
+
+
+def _dense_twin(trainer: Trainer) -> Trainer:
+    network: nn.Module = trainer.model.build()
+    network.load_state_dict(trainer.averaged.module.state_dict())
+    twin = Trainer(trainer.model, network, None, trainer.settings, trainer.seed)
+    twin.step = trainer.step  # so that both see the same batches, whose sizes may differ
+    return twin
+
+
+@torch.no_grad()
+def _sample(trainer: Trainer, count: int) -> None:
+    network = trainer.averaged.module.eval()
+    trainer.model.sample(network, count, count, torch.Generator().manual_seed(0))
+
+
+def _update(trainer: Trainer, by_wall: bool) -> tuple[float, float] | None:
+    """What a topology update costs in ordinary steps of this process, and the steps between two."""
+    times = [each.wall if by_wall else each.cpu for each in trainer.step_times]
+    cost = update_cost(times, trainer.updated_at)
+    if cost is None or trainer.sparsifier is None:
+        return None
+    return cost, trainer.step / trainer.sparsifier.topology_updates
+
+
+def _tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    for state in optimizer.state.values():
+        yield from (value for value in state.values() if isinstance(value, Tensor))
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    """Size of all tensors together, each storage once."""
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
+def _load() -> float | None:
+    """Processes that have been running or waiting, on average over the last minute, where the
+    system tells."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -1,0 +1,71 @@
+"""What plots have in common: a panel per table, a colour and a marker per method, one legend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from textwrap import fill
+
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from dstbench.cell import DENSE
+from dstbench.report.leaderboard import Table
+
+PANELS_ABREAST = 3
+LOG_FROM = 10
+"""Ratio of the largest to the smallest FID from which on a panel's scale is logarithmic."""
+
+
+def panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels."""
+    abreast = min(count, PANELS_ABREAST)
+    deep = math.ceil(count / abreast)
+    with sns.axes_style("ticks"):
+        figure = Figure(figsize=(4.6 * abreast + 1.6, 3.6 * deep), dpi=150, layout="constrained")
+        every = list(figure.subplots(deep, abreast, squeeze=False).flat)
+    for unused in every[count:]:
+        unused.remove()
+    return figure, every[:count]
+
+
+def colours_of(methods: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """A colour for each method."""
+    palette = "colorblind" if len(methods) <= 10 else "husl"
+    return dict(zip(methods, sns.color_palette(palette, len(methods)), strict=True))
+
+
+def markers_of(methods: Sequence[str]) -> dict[str, str]:
+    """A marker for each method."""
+    return {method: "osD^vPX"[i % 7] for i, method in enumerate(methods)}
+
+
+def finish(axes: Axes, table: Table, xlabel: str) -> None:
+    """Give a panel its labels, and FID a scale that fits."""
+    means = table.frame["fid_mean"].dropna()
+    if means.min() > 0 and means.max() > LOG_FROM * means.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel=xlabel, ylabel="FID ↓")
+    axes.set_title(fill(table.heading, 48), parse_math=False)
+    axes.grid(axis="y", color="0.9")
+    sns.despine(ax=axes)
+
+
+def add_legend(figure: Figure) -> None:
+    """Give a figure one legend for all panels, dense on top."""
+    entries: dict[str, Artist] = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+        if legend := axes.get_legend():
+            legend.remove()
+    labels = sorted(entries, key=lambda label: label != DENSE)
+    figure.legend(
+        [entries[label] for label in labels], labels, loc="outside right upper", frameon=False
+    )

@@ -1,0 +1,70 @@
+"""The file of a trained network: safetensors, packed where weights are masked.
+
+Tensors stand under their names in the network's ``state_dict()``. Of a masked weight ``w`` there
+are its active values, ``w:active``, and the bits of its mask, ``w:mask``. The file's metadata have
+one entry, ``dstbench``: JSON with the ``shapes`` of those weights, and in ``shared`` the first name
+of a tensor for each further one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dstbench.store.packed import ACTIVE, pack, pack_mask, unpack, unpack_mask
+
+MASK = ":mask"
+"""What is added to the name of a masked weight for the bits of its mask."""
+
+
+def write_network(path: Path, network: nn.Module, masks: Mapping[str, Tensor]) -> int:
+    """Write a network; the bytes of its tensors there.
+
+    ``masks`` (bool) are by parameter name; what is not zero outside its mask is written whole.
+    """
+    state, shared = _without_repetition(network.state_dict())
+    packed = pack(state, masks)
+    names = [name for name in masks if name + ACTIVE in packed]
+    packed |= {name + MASK: pack_mask(masks[name]) for name in names}
+    told = {"shapes": {name: list(masks[name].shape) for name in names}, "shared": shared}
+    # In one entry: several are written in any order, and the same network is to be the same file.
+    metadata = {"dstbench": json.dumps(told)} if names or shared else None
+    save_file({n: tensor.contiguous() for n, tensor in packed.items()}, path, metadata)
+    return sum(tensor.nbytes for tensor in packed.values())
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The ``state_dict()`` of a network that :func:`write_network` has written, or safetensors'
+    own ``save_model``; on the CPU.
+
+    Raises:
+        SafetensorError, ValueError, KeyError, RuntimeError: for a file that was not.
+    """
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata: dict[str, str] = file.metadata() or {}
+    told = json.loads(metadata.pop("dstbench", "{}"))
+    masks = {
+        name: unpack_mask(tensors.pop(name + MASK), torch.Size(shape))
+        for name, shape in told.get("shapes", {}).items()
+    }
+    state = unpack(tensors, masks)
+    shared = metadata | told.get("shared", {})  # save_model has an entry for each
+    return state | {name: state[first] for name, first in shared.items() if first in state}
+
+
+def _without_repetition(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Each tensor under its first name, and the first name of each further one."""
+    first: dict[tuple[object, ...], str] = {}
+    others: dict[str, str] = {}
+    for name, tensor in state.items():
+        place = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+        if tensor.numel() and first.setdefault(place, name) != name:
+            others[name] = first[place]
+    return {name: tensor for name, tensor in state.items() if name not in others}, others
