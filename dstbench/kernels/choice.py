@@ -15,10 +15,14 @@ SIZES = (1024, 4096)
 """Positions (pixels, tokens, points of sequences) of a batch at which a layer counts as medium,
 and as large."""
 
-SMALLEST = 4096
-"""Weights of a layer below which calling a kernel costs more than it saves."""
+NARROW = 8
+"""Channels, of inputs or outputs, below which dense convolutions are far from their best."""
+
+SMALLEST = 2**20
+"""Multiplications of a masked dense layer below which calling a kernel costs more than it saves."""
 
 DEFAULT_THRESHOLDS: Mapping[str, tuple[float, float, float]] = {
+    "narrow": (0.95, 0.95, 0.95),
     "conv": (0.3, 0.5, 0.6),
     "pointwise": (0.4, 0.4, 0.5),
     "linear": (0.2, 0.3, 0.3),
@@ -56,7 +60,7 @@ class Choice:
         if self.mode == "sparse":
             return True
         size = sum(positions >= bound for bound in SIZES)
-        return weights >= SMALLEST and active <= self.thresholds[kind][size] * weights
+        return weights * positions >= SMALLEST and active <= self.thresholds[kind][size] * weights
 
     def to_json(self) -> dict[str, Any]:
         """What :meth:`from_json` makes the same choice of."""

@@ -31,7 +31,7 @@ class Connections:
     """The active connections of one weight: its mask, indexed anew when the mask has changed.
 
     Args:
-        kind: ``conv``, ``pointwise``, ``linear`` or ``gru``.
+        kind: ``narrow``, ``conv``, ``pointwise``, ``linear`` or ``gru``.
         mask: boolean, in the weight's shape: (outputs, inputs), or with the kernel's two sizes.
         stride, padding: of a convolution.
         gates: number of parts of the outputs that no group of channels may straddle.
@@ -147,9 +147,6 @@ def pay_together(layers: Sequence[Connections], positions: int) -> bool:
 
 
 def _block(connections: float) -> int:
-    """Channels to a block: enough that an output has some eight connections in each, few enough
-    that a tile's inputs stay in the first-level cache."""
-    block = 16
-    while block < 64 and block * connections < 8:
-        block *= 2
-    return block
+    """Channels to a block, of so many active connections each per output: enough for an output to
+    have some ten in a block, few enough that a tile's inputs stay in the first-level cache."""
+    return min(48, max(16, 8 * math.ceil(10 / 8 / max(connections, 1e-9))))

@@ -51,7 +51,7 @@ def load() -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise NoKernelsError(f"the compiled kernels do not load: {error}") from None
-    for name in ("lanes", "shared_group", "packed_images", "packed_tokens"):
+    for name in ("lanes", "shared_group"):
         getattr(library, name).restype = Long
     return library
 

@@ -9,7 +9,6 @@ computes as before, too, since nothing is known of the connections of its weight
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from ctypes import CDLL
 from typing import Any
 
 import torch
@@ -17,14 +16,11 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from dstbench.kernels.connections import Connections, pay_together
-from dstbench.kernels.functions import convolution, group_norm, projection
+from dstbench.kernels.functions import convolution, projection
 from dstbench.kernels.recurrent import gru_states
 
 known: MutableMapping[Tensor, Connections] = WeakTensorKeyDictionary()
 """The connections of each weight that kernels are used for."""
-
-norms: MutableMapping[Tensor, CDLL] = WeakTensorKeyDictionary()
-"""The kernels that compute the group normalisation of a weight."""
 
 
 class SparseConv2d(nn.Conv2d):
@@ -50,18 +46,6 @@ class SparseLinear(nn.Linear):
         if not connections.pay(input.numel() // self.in_features):
             return super().forward(input)
         return projection(input, self.weight, self.bias, connections)
-
-
-class TwoPassGroupNorm(nn.GroupNorm):
-    """A group normalisation beside sparse layers."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not takes(input) or input.ndim < 3 or not input.numel():
-            return super().forward(input)
-        library = norms.get(self.weight)
-        if library is None:
-            return super().forward(input)
-        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps, library)
 
 
 class SparseGRU(nn.GRU):

@@ -15,7 +15,7 @@ from dstbench.kernels.choice import DEFAULT_THRESHOLDS, Choice, Mode
 from dstbench.kernels.library import architecture, load, processor
 from dstbench.kernels.use import use_kernels
 
-DENSITIES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8)
+DENSITIES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.95)
 
 _ROUNDS = 5
 
@@ -71,7 +71,10 @@ def _layers(kind: str) -> Iterator[tuple[nn.Module, Tensor]]:
     images = ((192, 4), (128, 8), (64, 16))
     tokens = ((192, 256), (128, 1024), (64, 4096))
     sequences = ((32, 16), (32, 60), (128, 60))
-    if kind in ("conv", "pointwise"):
+    if kind == "narrow":
+        for _, side in images:
+            yield nn.Conv2d(4, 64, 3, padding=1), torch.randn(16, 4, side, side)
+    elif kind in ("conv", "pointwise"):
         size = 3 if kind == "conv" else 1
         for channels, side in images:
             layer = nn.Conv2d(channels, channels, size, padding=size // 2)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.kernels import modules
-from dstbench.kernels.choice import Choice
+from dstbench.kernels.choice import NARROW, Choice
 from dstbench.kernels.connections import Connections
 from dstbench.kernels.library import NoKernelsError, load
 
@@ -57,10 +57,6 @@ class KernelUse:
                             )
                         modules.known[weight] = self.layers[name]
                     self._replace(module, kind)
-            for module in network.modules() if self.layers else ():
-                if type(module) is nn.GroupNorm and module.affine:
-                    modules.norms[module.weight] = library
-                    self._replace(module, modules.TwoPassGroupNorm)
 
     def choose(self, choice: Choice) -> None:
         """Go on by the thresholds of another choice, that of an earlier process for example."""
@@ -73,7 +69,6 @@ class KernelUse:
         for module, before in self._replaced:
             for weight in module.parameters(recurse=False):
                 modules.known.pop(weight, None)
-                modules.norms.pop(weight, None)
             module.__class__ = before
         self._replaced.clear()
         self.layers.clear()
@@ -142,9 +137,10 @@ def _connections(
 ) -> Connections:
     if isinstance(module, nn.Conv2d):
         rows, columns = (int(size) for size in module.padding)
-        kind = "pointwise" if module.kernel_size == (1, 1) else "conv"
+        narrow = min(module.in_channels, module.out_channels) < NARROW
+        wide = "pointwise" if module.kernel_size == (1, 1) else "conv"
         return Connections(
-            library, kind, mask, choice, dense_gradient,
+            library, "narrow" if narrow else wide, mask, choice, dense_gradient,
             stride=module.stride[0], padding=(rows, columns),
         )  # fmt: skip
     if isinstance(module, nn.GRU):

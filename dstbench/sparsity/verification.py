@@ -69,12 +69,14 @@ class WriteDetector:
     def __init__(self) -> None:
         self._weights: dict[str, int] = {}
         self._gradients: dict[str, weakref.ref[Tensor]] = {}
-        self._probes: dict[str, Tensor] = {}
+        self._probes: dict[str, tuple[Tensor, Tensor]] = {}
+        """Inactive places of each weight, and as many zeros."""
 
     def note_mask(self, layer: Layer) -> None:
         """The layer's weight is masked by another mask than before."""
         places = torch.linspace(0, layer.mask.numel() - 1, PROBES, device=layer.mask.device).long()
-        self._probes[layer.name] = places[~_flat(layer.mask)[places]]
+        places = places[~_flat(layer.mask)[places]]
+        self._probes[layer.name] = places, layer.weight.new_zeros(len(places), requires_grad=False)
         self.note_weight(layer)
 
     def note_weight(self, layer: Layer) -> None:
@@ -108,7 +110,8 @@ class WriteDetector:
     def _is_uncovered(self, layer: Layer, tensor: Tensor) -> bool:
         if tensor.stride() != layer.mask.stride():
             return True
-        return bool(_flat(tensor.detach()).index_select(0, self._probes[layer.name]).any())
+        places, zeros = self._probes[layer.name]
+        return not torch.equal(_flat(tensor.detach()).index_select(0, places), zeros)
 
 
 def _flat(tensor: Tensor) -> Tensor:

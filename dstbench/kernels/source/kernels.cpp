@@ -13,7 +13,6 @@
 // The order in which sums are taken does not depend on the number of threads.
 
 #include "layer.h"
-#include "norm.h"
 #include "recurrence.h"
 
 extern "C" {
@@ -68,115 +67,74 @@ void index_backward(const Layer* layer, const uint8_t* mask, int32_t* ptr, int32
     }
 }
 
-int64_t packed_images(const Layer* layer, int64_t n, int64_t rows, int64_t columns) {
-    return geometry(*layer, blocks_of(n, LANES), rows, columns).in.size();
-}
-
 void convolve(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int64_t columns, const float* images,
-              const float* weight, const float* bias, float* packed, float* out) {
+              const float* weight, const float* bias, float* out) {
     arena.reset();
     const Geometry g = geometry(*layer, blocks_of(n, LANES), rows, columns);
+    float* packed = arena.floats(g.in.size());
     pack_images(threads, n, g.in, images, packed);
-    float* result = arena.floats(g.out.size());
-    forward(threads, *layer, g, weight, bias, packed, result);
-    unpack_images(threads, n, g.out, result, out);
+    forward(threads, *layer, g, weight, bias, packed,
+            [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t plane) {
+                band_to_images(n, g.out, band.block, band.row, band.rows, first, last, done, plane, out);
+            });
 }
 
 void convolve_backward(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int64_t columns,
-                       const float* packed, const float* weight, const float* gradient, float* of_images,
+                       const float* images, const float* weight, const float* gradient, float* of_images,
                        float* of_weight, float* of_bias) {
     arena.reset();
     const Geometry g = geometry(*layer, blocks_of(n, LANES), rows, columns);
     float* grad = arena.floats(g.grad.size());
     pack_images(threads, n, g.grad, gradient, grad);
-    if (of_images) {
-        const Packed result{g.in.blocks, g.in.channels, rows, columns, 0, 0, 0, 0};
+    const Packed result{g.in.blocks, g.in.channels, rows, columns, 0, 0, 0, 0};
+    if (of_images && layer->stride == 1)
+        input_gradient(threads, *layer, g, weight, grad,
+                       [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t plane) {
+                           band_to_images(n, result, band.block, band.row, band.rows, first, last, done, plane, of_images);
+                       });
+    else if (of_images) {
         float* unpacked = arena.floats(result.size());
-        input_gradient(threads, *layer, g, weight, grad, unpacked);
+        strided_input_gradient(threads, *layer, g, weight, grad, unpacked);
         unpack_images(threads, n, result, unpacked, of_images);
     }
-    if (of_weight) weight_gradient(threads, *layer, g, packed, grad, weight, of_weight);
+    if (of_weight) {
+        float* packed = arena.floats(g.in.size());
+        pack_images(threads, n, g.in, images, packed);
+        weight_gradient(threads, *layer, g, packed, grad, weight, of_weight);
+    }
     if (of_bias) bias_gradient(threads, g.grad, grad, of_bias);
 }
 
 // Tokens of a block are `columns` vectors.
-int64_t packed_tokens(const Layer* layer, int64_t n, int64_t columns) {
-    return geometry(*layer, blocks_of(n, LANES * columns), 1, columns).in.size();
-}
-
 void project(const Layer* layer, int64_t threads, int64_t n, int64_t columns, const float* tokens, const float* weight,
-             const float* bias, float* packed, float* out) {
+             const float* bias, float* out) {
     arena.reset();
     const Geometry g = geometry(*layer, blocks_of(n, LANES * columns), 1, columns);
+    float* packed = arena.floats(g.in.size());
     pack_tokens(threads, n, g.in, tokens, packed);
-    float* result = arena.floats(g.out.size());
-    forward(threads, *layer, g, weight, bias, packed, result);
-    unpack_tokens(threads, n, g.out, result, out);
+    forward(threads, *layer, g, weight, bias, packed,
+            [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t) {
+                band_to_tokens(n, g.out, band.block, first, last, done, out);
+            });
 }
 
-void project_backward(const Layer* layer, int64_t threads, int64_t n, int64_t columns, const float* packed,
+void project_backward(const Layer* layer, int64_t threads, int64_t n, int64_t columns, const float* tokens,
                       const float* weight, const float* gradient, float* of_tokens, float* of_weight, float* of_bias) {
     arena.reset();
     const Geometry g = geometry(*layer, blocks_of(n, LANES * columns), 1, columns);
     float* grad = arena.floats(g.grad.size());
     pack_tokens(threads, n, g.grad, gradient, grad);
-    if (of_tokens) {
-        float* result = arena.floats(g.in.size());
-        input_gradient(threads, *layer, g, weight, grad, result);
-        unpack_tokens(threads, n, g.in, result, of_tokens);
+    if (of_tokens)
+        input_gradient(threads, *layer, g, weight, grad,
+                       [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t) {
+                           band_to_tokens(n, g.in, band.block, first, last, done, of_tokens);
+                       });
+    if (of_weight) {
+        float* packed = arena.floats(g.in.size());
+        pack_tokens(threads, n, g.in, tokens, packed);
+        weight_gradient(threads, *layer, g, packed, grad, weight, of_weight);
     }
-    if (of_weight) weight_gradient(threads, *layer, g, packed, grad, weight, of_weight);
     if (of_bias) bias_gradient(threads, g.grad, grad, of_bias);
-}
-
-// images: (n, groups * channels, pixels); statistics: (n, groups, 2), mean and 1 / deviation.
-void normalise(int64_t threads, int64_t n, int64_t groups, int64_t channels, int64_t pixels, float epsilon,
-               const float* images, const float* weight, const float* bias, float* statistics, float* out) {
-    const int64_t count = channels * pixels;
-    parallel(threads, [&](int64_t part, int64_t parts) {
-        for (int64_t i = share(n * groups, part, parts); i < share(n * groups, part + 1, parts); ++i) {
-            const float* from = images + i * count;
-            const float mean = total(from, count) / count;
-            const float scale = 1.f / std::sqrt(squares(from, mean, count) / count + epsilon);
-            statistics[2 * i] = mean, statistics[2 * i + 1] = scale;
-            for (int64_t c = 0; c < channels; ++c) {
-                const int64_t channel = i % groups * channels + c;
-                const float factor = scale * weight[channel], shift = bias[channel] - mean * factor;
-                const float* x = from + c * pixels;
-                float* y = out + i * count + c * pixels;
-                for (int64_t p = 0; p < pixels; ++p) y[p] = x[p] * factor + shift;
-            }
-        }
-    });
-}
-
-// of_weight, of_bias: (n, groups * channels), to be summed over n.
-void normalise_backward(int64_t threads, int64_t n, int64_t groups, int64_t channels, int64_t pixels,
-                        const float* images, const float* weight, const float* statistics, const float* gradient,
-                        float* of_images, float* of_weight, float* of_bias) {
-    const int64_t count = channels * pixels;
-    parallel(threads, [&](int64_t part, int64_t parts) {
-        for (int64_t i = share(n * groups, part, parts); i < share(n * groups, part + 1, parts); ++i) {
-            const float mean = statistics[2 * i], scale = statistics[2 * i + 1];
-            float plain = 0, scaled = 0;
-            for (int64_t c = 0; c < channels; ++c) {
-                const int64_t channel = i % groups * channels + c, at = i * count + c * pixels;
-                const Sums sums = products(gradient + at, images + at, mean, pixels);
-                of_bias[i * channels + c] = sums.x;
-                of_weight[i * channels + c] = sums.xy * scale;
-                plain += sums.x * weight[channel];
-                scaled += sums.xy * weight[channel];
-            }
-            const float slope = -scaled * scale * scale * scale / count, shift = -plain * scale / count - slope * mean;
-            for (int64_t c = 0; c < channels; ++c) {
-                const float factor = scale * weight[i % groups * channels + c];
-                const float* x = images + i * count + c * pixels;
-                const float* y = gradient + i * count + c * pixels;
-                float* to = of_images + i * count + c * pixels;
-                for (int64_t p = 0; p < pixels; ++p) to[p] = y[p] * factor + x[p] * slope + shift;
-            }
-        }
-    });
 }
 
 // inputs: (chunks, time, features, width); states: (chunks, time, directions * units, width).

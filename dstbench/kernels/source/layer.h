@@ -89,16 +89,29 @@ Geometry geometry(const Layer& layer, int64_t blocks, int64_t rows, int64_t colu
              after(columns, pc, out_columns)}};
 }
 
-void forward(int64_t threads, const Layer& layer, const Geometry& g, const float* weight, const float* bias,
-             const float* in, float* out) {
-    const Taps taps = forward_taps(layer, weight, g.in.plane(), g.in.row());
-    const Plan plan{g.out.blocks, g.out.rows, g.out.columns, g.in.block(), g.in.row(), 0,
-                    g.out.block(), g.out.plane(), g.out.row(), LANES, 0};
-    multiply(threads, taps, plan, layer.stride, bias, in, out);
+Plan plan_of(const Packed& in, const Packed& out) {
+    return {out.blocks, out.rows, out.columns, in.block(), in.row(), 0,
+            out.block(), out.plane(), out.row(), LANES, out.start()};
 }
 
+template <typename Finish>
+void forward(int64_t threads, const Layer& layer, const Geometry& g, const float* weight, const float* bias,
+             const float* in, Finish finish) {
+    const Taps taps = forward_taps(layer, weight, g.in.plane(), g.in.row());
+    multiply_bands(threads, taps, plan_of(g.in, g.out), layer.stride, bias, in, finish);
+}
+
+template <typename Finish>
 void input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* weight, const float* grad,
-                    float* out) {
+                    Finish finish) {
+    const Packed result{g.in.blocks, g.in.channels, g.in.rows, g.in.columns, 0, 0, 0, 0};
+    multiply_bands(threads, backward_taps(layer, weight, g.grad, 0, 0), plan_of(g.grad, result), 1, nullptr, grad, finish);
+}
+
+// The input's gradient of a convolution of stride s: the pixels at (a, b) modulo s are those of a
+// convolution of stride 1.
+void strided_input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* weight,
+                            const float* grad, float* out) {
     const Packed result{g.in.blocks, g.in.channels, g.in.rows, g.in.columns, 0, 0, 0, 0};
     const int64_t s = layer.stride;
     for (int64_t a = 0; a < std::min(s, result.rows); ++a)
@@ -128,8 +141,7 @@ void weight_gradient(int64_t threads, const Layer& layer, const Geometry& g, con
     const Taps taps = forward_taps(layer, weight, g.in.plane(), g.in.row());
     const int64_t count = taps.ptr[taps.blocks * taps.outputs];
     float* sums = arena.floats(count * layer.group * LANES);
-    const Plan plan{g.out.blocks, g.out.rows, g.out.columns, g.in.block(), g.in.row(), 0,
-                    g.grad.block(), g.grad.plane(), g.grad.row(), LANES, g.grad.start()};
+    const Plan plan = plan_of(g.in, g.grad);
     correlate(threads, taps, plan, layer.stride, grad, in, sums);
     gather(threads, layer, taps, sums, out);
 }

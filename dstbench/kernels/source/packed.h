@@ -94,21 +94,38 @@ void pack_tokens(int64_t threads, int64_t n, const Packed& p, const float* token
     });
 }
 
-void unpack_tokens(int64_t threads, int64_t n, const Packed& p, const float* packed, float* tokens) {
-    const int64_t vectors = p.blocks * p.columns;
-    parallel(threads, [&](int64_t part, int64_t parts) {
-        vec r[LANES];
-        for (int64_t i = share(vectors, part, parts); i < share(vectors, part + 1, parts); ++i) {
-            if (i * LANES >= n) break;
-            const float* from = packed + i / p.columns * p.block() + i % p.columns * LANES;
-            for (int64_t c = 0; c < p.channels; c += LANES) {
-                const int64_t end = std::min<int64_t>(LANES, p.channels - c);
-                for (int64_t k = 0; k < LANES; ++k) r[k] = k < end ? load(from + (c + k) * p.plane()) : vec{};
-                transpose(r);
-                store_rows(r, tokens + i * LANES * p.channels + c, p.channels, n - i * LANES, end);
-            }
+// A band of packed outputs, (channels, rows, columns, LANES) with planes so far apart, into images.
+void band_to_images(int64_t n, const Packed& p, int64_t block, int64_t row, int64_t rows, int64_t first, int64_t last,
+                    const float* band, int64_t plane, float* images) {
+    const int64_t pixels = p.rows * p.columns, count = rows * p.columns;
+    vec r[LANES];
+    for (int64_t c = first; c < last; ++c) {
+        float* to = images + (block * LANES * p.channels + c) * pixels + row * p.columns;
+        const float* from = band + c * plane;
+        for (int64_t at = 0; at < count; at += LANES) {
+            const int64_t end = std::min<int64_t>(LANES, count - at);
+            for (int64_t q = 0; q < LANES; ++q) r[q] = q < end ? load(from + (at + q) * LANES) : vec{};
+            transpose(r);
+            store_rows(r, to + at, p.channels * pixels, n - block * LANES, end);
         }
-    });
+    }
+}
+
+// The same into tokens: a block is one row of columns.
+void band_to_tokens(int64_t n, const Packed& p, int64_t block, int64_t first, int64_t last, const float* band,
+                    float* tokens) {
+    vec r[LANES];
+    for (int64_t m = 0; m < p.columns; ++m) {
+        const int64_t token = (block * p.columns + m) * LANES;
+        if (token >= n) break;
+        for (int64_t c = first; c < last; c += LANES) {
+            const int64_t end = std::min<int64_t>(LANES, last - c);
+            for (int64_t k = 0; k < LANES; ++k)
+                r[k] = k < end ? load(band + ((c + k) * p.columns + m) * LANES) : vec{};
+            transpose(r);
+            store_rows(r, tokens + token * p.channels + c, p.channels, n - token, end);
+        }
+    }
 }
 
 }  // namespace

@@ -183,56 +183,93 @@ Tile tile_of(int64_t group, int64_t step, int64_t rows, int64_t columns) {
 
 struct Place { int64_t in, out; Tile tile; };
 
+// Rows of a block that are computed together, in tiles side by side.
+struct Band {
+    int64_t block, row, rows;
+    std::vector<Place> places;
+};
+
 int64_t power_of_two(int64_t most) {
     int64_t found = 1;
     while (2 * found <= most) found *= 2;
     return found;
 }
 
-// Tiles that cover all blocks of a plan.
+// Bands that cover all blocks of a plan. Square tiles share more of their inputs than flat ones.
 template <bool WEIGHT>
-std::vector<Place> places(const Plan& plan, int64_t group, int64_t step) {
-    std::vector<Place> found;
-    const int64_t most = TILE / group;
+std::vector<Band> bands_of(const Plan& plan, int64_t group, int64_t step) {
+    std::vector<Band> found;
+    const int64_t most = TILE / group, widest = power_of_two(std::min({most, int64_t(WIDE), plan.columns}));
+    const int64_t height = power_of_two(std::min(most / widest, plan.rows));
     for (int64_t block = 0; block < plan.blocks; ++block)
-        for (int64_t x = 0; x < plan.columns;) {
-            const int64_t width = power_of_two(std::min(most, plan.columns - x));
-            for (int64_t y = 0; y < plan.rows;) {
-                const int64_t height = power_of_two(std::min(most / width, plan.rows - y));
-                found.push_back({block * plan.in_block + plan.in_start + y * step * plan.in_row + x * step * LANES,
-                                 block * plan.out_block + plan.out_start + y * plan.out_row + x * plan.out_column,
-                                 tile_of<WEIGHT>(group, step, height, width)});
-                y += height;
+        for (int64_t y = 0; y < plan.rows;) {
+            const int64_t rows = power_of_two(std::min(height, plan.rows - y));
+            Band band{block, y, rows, {}};
+            for (int64_t x = 0; x < plan.columns;) {
+                const int64_t width = power_of_two(std::min(most / rows, plan.columns - x));
+                const int64_t columns = std::min(width, widest);
+                band.places.push_back(
+                    {block * plan.in_block + plan.in_start + y * step * plan.in_row + x * step * LANES,
+                     block * plan.out_block + plan.out_start + y * plan.out_row + x * plan.out_column,
+                     tile_of<WEIGHT>(group, step, rows, columns)});
+                x += columns;
             }
-            x += width;
+            found.push_back(band);
+            y += rows;
         }
     return found;
 }
 
+// Calls work(band, first output, last output) for all bands and outputs, in parts that cost alike.
+template <typename Work>
+void share_out(int64_t threads, const Taps& taps, const std::vector<Band>& bands, Work work) {
+    const int64_t count = bands.size();
+    const bool by_bands = count % threads == 0 || count >= 8 * threads;
+    const std::vector<int64_t> cuts = taps.cuts(by_bands ? 1 : threads);
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        if (by_bands)
+            for (int64_t i = share(count, part, parts); i < share(count, part + 1, parts); ++i)
+                work(part, bands[i], 0, taps.outputs);
+        else
+            for (int64_t cut = part; cut < threads; cut += parts)
+                for (const Band& band : bands) work(part, band, cuts[cut], cuts[cut + 1]);
+    });
+}
+
+// Into packed outputs.
 void multiply(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* bias, const float* in,
               float* out, bool adds = false) {
-    const std::vector<Place> all = places<false>(plan, taps.group, step);
-    const int64_t count = all.size();
-    const bool by_tiles = count % threads == 0 || count >= 8 * threads;
-    const std::vector<int64_t> cuts = taps.cuts(by_tiles ? 1 : threads);
-    parallel(threads, [&](int64_t part, int64_t parts) {
-        if (by_tiles) {
-            const Walk walk{&taps, &plan, bias, in, out, 0, taps.outputs, adds};
-            for (int64_t i = share(count, part, parts); i < share(count, part + 1, parts); ++i)
-                all[i].tile(walk, all[i].in, all[i].out);
-        } else {
-            for (int64_t cut = part; cut < threads; cut += parts) {
-                const Walk walk{&taps, &plan, bias, in, out, cuts[cut], cuts[cut + 1], adds};
-                for (const Place& each : all) each.tile(walk, each.in, each.out);
-            }
-        }
+    share_out(threads, taps, bands_of<false>(plan, taps.group, step),
+              [&](int64_t, const Band& band, int64_t first, int64_t last) {
+                  const Walk walk{&taps, &plan, bias, in, out, first, last, adds};
+                  for (const Place& each : band.places) each.tile(walk, each.in, each.out);
+              });
+}
+
+// Band by band, each handed to finish(band, first, last, outputs): (channels, rows, columns, LANES).
+template <typename Finish>
+void multiply_bands(int64_t threads, const Taps& taps, Plan plan, int64_t step, const float* bias, const float* in,
+                    Finish finish) {
+    plan.out_block = plan.out_start = 0;
+    plan.out_row = plan.columns * LANES;
+    plan.out_column = LANES;
+    const std::vector<Band> bands = bands_of<false>(plan, taps.group, step);
+    if (bands.empty()) return;
+    plan.out_plane = bands[0].rows * plan.out_row;
+    const int64_t size = taps.outputs * taps.group * plan.out_plane;
+    float* scratch = arena.floats(threads * size);
+    share_out(threads, taps, bands, [&](int64_t part, const Band& band, int64_t first, int64_t last) {
+        float* out = scratch + part * size;
+        const Walk walk{&taps, &plan, bias, in, out, first, last, false};
+        for (const Place& each : band.places) each.tile(walk, each.in, each.out - band.row * plan.out_row);
+        finish(band, first * taps.group, last * taps.group, out, plan.out_plane);
     });
 }
 
 // Sums over all vectors of in times grad, per connection: (connections, group, LANES).
 void correlate(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* grad, const float* in,
                float* sums) {
-    const std::vector<Place> all = places<true>(plan, taps.group, step);
+    const std::vector<Band> bands = bands_of<true>(plan, taps.group, step);
     const std::vector<int64_t> cuts = taps.cuts(threads);
     parallel(threads, [&](int64_t part, int64_t parts) {
         for (int64_t cut = part; cut < threads; cut += parts) {
@@ -242,7 +279,8 @@ void correlate(int64_t threads, const Taps& taps, const Plan& plan, int64_t step
                 std::memset(sums + int64_t(ptr[walk.first]) * taps.group * LANES, 0,
                             4 * int64_t(ptr[walk.last] - ptr[walk.first]) * taps.group * LANES);
             }
-            for (const Place& each : all) each.tile(walk, each.in, each.out);
+            for (const Band& band : bands)
+                for (const Place& each : band.places) each.tile(walk, each.in, each.out);
         }
     });
 }

@@ -114,28 +114,3 @@ def test_results_do_not_depend_on_the_number_of_threads(density: float, size: in
         use.stop()
     for other in results[1:]:
         assert all(map(torch.equal, results[0], other))
-
-
-@pytest.mark.parametrize("shape", [(3, 8, 5, 5), (16, 12, 16, 16), (2, 4, 7)])
-def test_group_norms_beside_sparse_layers(shape: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
-    channels = shape[1]
-    norm = nn.GroupNorm(4, channels)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    network = nn.Sequential(norm, nn.Linear(shape[-1], 2))
-    images = torch.randn(shape).mul_(3).add_(5).requires_grad_()
-    exact = [each.detach().double().requires_grad_() for each in (images, norm.weight, norm.bias)]
-    expected = nn.functional.group_norm(exact[0], 4, exact[1], exact[2], norm.eps)
-    masks = {"1.weight": torch.rand(2, shape[-1]) < 0.9}
-    use = use_kernels([network], masks, Choice("sparse"))
-    outputs = norm(images)
-    assert type(norm) is not nn.GroupNorm
-    torch.testing.assert_close(outputs.double(), expected, atol=1e-5, rtol=1e-4)
-    gradient = torch.randn_like(outputs)
-    found = torch.autograd.grad(outputs, [images, norm.weight, norm.bias], gradient)
-    wanted = torch.autograd.grad(expected, exact, gradient.double())
-    for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one.double(), other, atol=1e-4, rtol=1e-3)
-    use.stop()
-    assert type(norm) is nn.GroupNorm
