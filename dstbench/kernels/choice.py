@@ -23,10 +23,10 @@ SMALLEST = 2**20
 
 DEFAULT_THRESHOLDS: Mapping[str, tuple[float, float, float]] = {
     "narrow": (0.95, 0.95, 0.95),
-    "conv": (0.3, 0.5, 0.6),
-    "pointwise": (0.4, 0.4, 0.5),
-    "linear": (0.2, 0.3, 0.3),
-    "gru": (0.7, 0.7, 0.7),
+    "conv": (0.25, 0.4, 0.6),
+    "pointwise": (0.35, 0.4, 0.4),
+    "linear": (0.25, 0.4, 0.4),
+    "gru": (0.8, 0.8, 0.8),
 }
 """Densities up to which a sparse pass is the faster one, by kind and size of layer, measured on a
 processor with AVX-512."""

@@ -125,8 +125,8 @@ class Connections:
         self._indices = [torch.empty(size, dtype=torch.int32) for size in sizes]
         forward_ptr, forward_at, backward_ptr, backward_at = map(address, self._indices)
         library.index_forward(ctypes.byref(layer), address(mask), forward_ptr, forward_at)
-        library.index_backward(ctypes.byref(layer), address(mask), backward_ptr, backward_at)
         layer.forward_ptr, layer.forward_at = forward_ptr, forward_at
+        library.index_backward(ctypes.byref(layer), backward_ptr, backward_at)
         layer.backward_ptr, layer.backward_at = backward_ptr, backward_at
         self._layer = layer
 

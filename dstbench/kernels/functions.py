@@ -38,26 +38,27 @@ class _Convolution(torch.autograd.Function):
         n, _, height, width = images.shape
         rows = (height + 2 * layer.pad_rows - layer.kernel_rows) // layer.stride + 1
         columns = (width + 2 * layer.pad_columns - layer.kernel_columns) // layer.stride + 1
+        values = images.new_empty(connections.active)
         out = images.new_empty(n, layer.outputs, rows, columns)
         ctx.sizes = _threads(), Long(n), Long(height), Long(width)
         connections.library.convolve(
-            ctypes.byref(layer), *ctx.sizes, *map(address, (images, weight, bias, out))
+            ctypes.byref(layer), *ctx.sizes, *map(address, (images, weight, bias, values, out))
         )
-        ctx.save_for_backward(images, weight)
+        ctx.save_for_backward(images, weight, values)
         ctx.connections, ctx.dense = connections, connections.dense_gradient()
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        images, weight = ctx.saved_tensors
+        images, weight, values = ctx.saved_tensors
         gradient = gradient.contiguous()
         layer = ctx.connections.index()
         of_images, of_weight, of_bias = _results(ctx, images, weight, layer.outputs)
         ctx.connections.library.convolve_backward(
             ctypes.byref(layer),
             *ctx.sizes,
-            *map(address, (images, weight, gradient, of_images, of_weight, of_bias)),
+            *map(address, (images, values, gradient, of_images, of_weight, of_bias)),
         )
         if of_weight is not None:
             ctx.connections.note_gradient(of_weight)
@@ -77,24 +78,27 @@ class _Projection(torch.autograd.Function):
         layer, library = connections.index(), connections.library
         n = tokens.numel() // layer.inputs
         vectors = -(-n // library.lanes())
+        values = tokens.new_empty(connections.active)
         out = tokens.new_empty(*tokens.shape[:-1], layer.outputs)
         ctx.sizes = _threads(), Long(n), Long(min(vectors, 16))
-        library.project(ctypes.byref(layer), *ctx.sizes, *map(address, (tokens, weight, bias, out)))
-        ctx.save_for_backward(tokens, weight)
+        library.project(
+            ctypes.byref(layer), *ctx.sizes, *map(address, (tokens, weight, bias, values, out))
+        )
+        ctx.save_for_backward(tokens, weight, values)
         ctx.connections, ctx.dense = connections, connections.dense_gradient()
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        tokens, weight = ctx.saved_tensors
+        tokens, weight, values = ctx.saved_tensors
         gradient = gradient.contiguous()
         layer = ctx.connections.index()
         of_tokens, of_weight, of_bias = _results(ctx, tokens, weight, layer.outputs)
         ctx.connections.library.project_backward(
             ctypes.byref(layer),
             *ctx.sizes,
-            *map(address, (tokens, weight, gradient, of_tokens, of_weight, of_bias)),
+            *map(address, (tokens, values, gradient, of_tokens, of_weight, of_bias)),
         )
         if of_weight is not None:
             ctx.connections.note_gradient(of_weight)
@@ -110,7 +114,7 @@ def _results(
     of_input, of_weight, of_bias, _ = ctx.needs_input_grad
     return (
         torch.empty_like(inputs) if of_input else None,
-        torch.zeros_like(weight) if of_weight and not ctx.dense else None,
+        torch.empty_like(weight) if of_weight and not ctx.dense else None,
         weight.new_empty(outputs) if of_bias else None,
     )
 

@@ -111,7 +111,7 @@ class _Layer(torch.autograd.Function):
         inputs, states, gates, hidden, _, *parameters = ctx.saved_tensors
         connections = ctx.connections
         gradient = gradient.contiguous()
-        results = [torch.zeros_like(parameter) for parameter in parameters]
+        results = [torch.empty_like(parameter) for parameter in parameters]
         directions = _directions(connections, parameters, gates, hidden, results)
         of_inputs = torch.empty_like(inputs) if ctx.needs_input_grad[0] else None
         connections[0][0].library.recurrence_backward(

@@ -102,7 +102,7 @@ class MaskKeeper(steps.Listener):
                 self.mask(layer)
             if layer.weight.grad is not None and self.writes.gradient_was_written(layer):
                 apply_mask_(layer.weight.grad, layer.mask)
-                self.writes.note_gradient(layer)
+            self.writes.note_gradient(layer)
 
     @torch.no_grad()
     def after_step(self, optimizer: torch.optim.Optimizer, whole: bool) -> None:
@@ -123,7 +123,7 @@ class MaskKeeper(steps.Listener):
         Without a GPU masking takes longer than to find that out; with one, shorter.
         """
         writes = self.writes
-        known = trusted and not layer.weight.is_cuda and not writes.gradient_was_written(layer)
+        known = trusted and not layer.weight.is_cuda and not writes.gradient_is_another(layer)
         if known and not writes.weight_is_uncovered(layer):
             writes.note_weight(layer)
         else:

@@ -68,7 +68,7 @@ class WriteDetector:
 
     def __init__(self) -> None:
         self._weights: dict[str, int] = {}
-        self._gradients: dict[str, weakref.ref[Tensor]] = {}
+        self._gradients: dict[str, tuple[weakref.ref[Tensor], int]] = {}
         self._probes: dict[str, tuple[Tensor, Tensor]] = {}
         """Inactive places of each weight, and as many zeros."""
 
@@ -87,7 +87,7 @@ class WriteDetector:
         """The gradient of the layer's weight is masked."""
         gradient = layer.weight.grad
         if gradient is not None:
-            self._gradients[layer.name] = weakref.ref(gradient)
+            self._gradients[layer.name] = weakref.ref(gradient), gradient._version
 
     def weight_was_written(self, layer: Layer) -> bool:
         """Whether something has written to the weight since it was noted, as torch counts."""
@@ -99,9 +99,17 @@ class WriteDetector:
         if gradient is None:
             return False
         noted = self._gradients.get(layer.name)
-        if noted is None or noted() is not gradient:
+        if noted is None or noted[0]() is not gradient:
             return True
         return self._is_uncovered(layer, gradient)
+
+    def gradient_is_another(self, layer: Layer) -> bool:
+        """Whether the gradient is another one than was noted, or torch has counted a write to it."""
+        gradient = layer.weight.grad
+        if gradient is None:
+            return False
+        noted = self._gradients.get(layer.name)
+        return noted is None or noted[0]() is not gradient or noted[1] != gradient._version
 
     def weight_is_uncovered(self, layer: Layer) -> bool:
         """Whether the weight is seen not to be zero at an inactive connection."""

@@ -45,42 +45,40 @@ void index_forward(const Layer* layer, const uint8_t* mask, int32_t* ptr, int32_
         }
 }
 
-void index_backward(const Layer* layer, const uint8_t* mask, int32_t* ptr, int32_t* at) {
-    const int64_t taps = layer->kernel_rows * layer->kernel_columns, fan_in = layer->inputs * taps;
-    const int64_t inputs = layer->inputs, blocks = (layer->outputs + layer->output_block - 1) / layer->output_block;
-    std::memset(ptr, 0, 4 * (blocks * inputs + 1));
-    for (int64_t o = 0; o < layer->outputs; ++o) {
-        int32_t* counts = ptr + o / layer->output_block * inputs + 1;
-        const uint8_t* m = mask + o * fan_in;
-        for (int64_t c = 0; c < inputs; ++c)
-            for (int64_t k = 0; k < taps; ++k) counts[c] += m[c * taps + k] != 0;
-    }
-    for (int64_t i = 0; i < blocks * inputs; ++i) ptr[i + 1] += ptr[i];
-    std::vector<int32_t> next(ptr, ptr + blocks * inputs);
-    for (int64_t o = 0; o < layer->outputs; ++o) {
-        int32_t* places = next.data() + o / layer->output_block * inputs;
-        for (int64_t c = 0; c < inputs; ++c)
-            for (int64_t k = 0; k < taps; ++k) {
-                const int64_t i = o * fan_in + c * taps + k;
-                if (mask[i]) at[places[c]++] = i;
-            }
-    }
+// What backward_at holds follows from the forward index.
+void index_backward(const Layer* given, int32_t* ptr, int32_t* at) {
+    const Layer& layer = *given;
+    const int64_t taps = layer.taps(), fan_in = layer.fan_in(), group = layer.group;
+    const auto each = [&](auto take) {
+        for (int64_t output = 0; output < layer.outputs; ++output) {
+            const int64_t o = output / group, g = output % group, row = o * group * fan_in;
+            const int64_t start = output / layer.output_block * layer.inputs;
+            by_rows(layer, o, o + 1, [&](int64_t j, int64_t place) { take(start + (place - row) / taps, j * group + g); });
+        }
+    };
+    const int64_t count = layer.output_blocks() * layer.inputs;
+    std::memset(ptr, 0, 4 * (count + 1));
+    each([&](int64_t i, int64_t) { ++ptr[i + 1]; });
+    for (int64_t i = 0; i < count; ++i) ptr[i + 1] += ptr[i];
+    std::vector<int32_t> next(ptr, ptr + count);
+    each([&](int64_t i, int64_t from) { at[next[i]++] = from; });
 }
 
 void convolve(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int64_t columns, const float* images,
-              const float* weight, const float* bias, float* out) {
+              const float* weight, const float* bias, float* values, float* out) {
     arena.reset();
     const Geometry g = geometry(*layer, blocks_of(n, LANES), rows, columns);
     float* packed = arena.floats(g.in.size());
     pack_images(threads, n, g.in, images, packed);
-    forward(threads, *layer, g, weight, bias, packed,
+    gather(threads, *layer, weight, values);
+    forward(threads, *layer, g, values, bias, packed,
             [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t plane) {
                 band_to_images(n, g.out, band.block, band.row, band.rows, first, last, done, plane, out);
             });
 }
 
 void convolve_backward(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int64_t columns,
-                       const float* images, const float* weight, const float* gradient, float* of_images,
+                       const float* images, const float* values, const float* gradient, float* of_images,
                        float* of_weight, float* of_bias) {
     arena.reset();
     const Geometry g = geometry(*layer, blocks_of(n, LANES), rows, columns);
@@ -88,51 +86,52 @@ void convolve_backward(const Layer* layer, int64_t threads, int64_t n, int64_t r
     pack_images(threads, n, g.grad, gradient, grad);
     const Packed result{g.in.blocks, g.in.channels, rows, columns, 0, 0, 0, 0};
     if (of_images && layer->stride == 1)
-        input_gradient(threads, *layer, g, weight, grad,
+        input_gradient(threads, *layer, g, values, grad,
                        [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t plane) {
                            band_to_images(n, result, band.block, band.row, band.rows, first, last, done, plane, of_images);
                        });
     else if (of_images) {
         float* unpacked = arena.floats(result.size());
-        strided_input_gradient(threads, *layer, g, weight, grad, unpacked);
+        strided_input_gradient(threads, *layer, g, values, grad, unpacked);
         unpack_images(threads, n, result, unpacked, of_images);
     }
     if (of_weight) {
         float* packed = arena.floats(g.in.size());
         pack_images(threads, n, g.in, images, packed);
-        weight_gradient(threads, *layer, g, packed, grad, weight, of_weight);
+        weight_gradient(threads, *layer, g, packed, grad, of_weight);
     }
     if (of_bias) bias_gradient(threads, g.grad, grad, of_bias);
 }
 
 // Tokens of a block are `columns` vectors.
 void project(const Layer* layer, int64_t threads, int64_t n, int64_t columns, const float* tokens, const float* weight,
-             const float* bias, float* out) {
+             const float* bias, float* values, float* out) {
     arena.reset();
     const Geometry g = geometry(*layer, blocks_of(n, LANES * columns), 1, columns);
     float* packed = arena.floats(g.in.size());
     pack_tokens(threads, n, g.in, tokens, packed);
-    forward(threads, *layer, g, weight, bias, packed,
+    gather(threads, *layer, weight, values);
+    forward(threads, *layer, g, values, bias, packed,
             [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t) {
                 band_to_tokens(n, g.out, band.block, first, last, done, out);
             });
 }
 
 void project_backward(const Layer* layer, int64_t threads, int64_t n, int64_t columns, const float* tokens,
-                      const float* weight, const float* gradient, float* of_tokens, float* of_weight, float* of_bias) {
+                      const float* values, const float* gradient, float* of_tokens, float* of_weight, float* of_bias) {
     arena.reset();
     const Geometry g = geometry(*layer, blocks_of(n, LANES * columns), 1, columns);
     float* grad = arena.floats(g.grad.size());
     pack_tokens(threads, n, g.grad, gradient, grad);
     if (of_tokens)
-        input_gradient(threads, *layer, g, weight, grad,
+        input_gradient(threads, *layer, g, values, grad,
                        [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t) {
                            band_to_tokens(n, g.in, band.block, first, last, done, of_tokens);
                        });
     if (of_weight) {
         float* packed = arena.floats(g.in.size());
         pack_tokens(threads, n, g.in, tokens, packed);
-        weight_gradient(threads, *layer, g, packed, grad, weight, of_weight);
+        weight_gradient(threads, *layer, g, packed, grad, of_weight);
     }
     if (of_bias) bias_gradient(threads, g.grad, grad, of_bias);
 }
@@ -146,9 +145,9 @@ void recurrence(const Sequences* sequences, const Direction* directions, int64_t
     std::vector<Taps> taps;
     for (int64_t i = 0; i < s.directions; ++i) {
         const Direction& d = directions[i];
-        const Taps input = forward_taps(d.input, d.weight_ih, s.width(), 0);
+        const Taps input = forward_taps(d.input, values_of(d.input, d.weight_ih), s.width(), 0);
         multiply(threads, input, s.plan(s.features, 3 * s.units), 1, d.bias_ih, inputs, d.gates);
-        taps.push_back(forward_taps(d.recurrent, d.weight_hh, s.width(), 0));
+        taps.push_back(forward_taps(d.recurrent, values_of(d.recurrent, d.weight_hh), s.width(), 0));
     }
     const int64_t walks = s.chunks * s.directions;
     float* scratch = arena.floats(walks * 4 * size);
@@ -170,7 +169,7 @@ void recurrence_backward(const Sequences* sequences, const Direction* directions
     const Packed gates = s.features_of(3 * s.units);
     std::vector<Taps> taps;
     for (int64_t i = 0; i < s.directions; ++i)
-        taps.push_back(backward_taps(directions[i].recurrent, directions[i].weight_hh, gates, 0, 0));
+        taps.push_back(backward_taps(directions[i].recurrent, values_of(directions[i].recurrent, directions[i].weight_hh), gates, 0, 0));
     parallel(threads, [&](int64_t part, int64_t parts) {
         for (int64_t i = share(walks, part, parts); i < share(walks, part + 1, parts); ++i) {
             const int64_t way = i % s.directions;
@@ -182,20 +181,19 @@ void recurrence_backward(const Sequences* sequences, const Direction* directions
         const Direction& d = directions[i];
         const float *by_input = of_input + i * all, *by_state = of_state + i * all;
         if (of_inputs)
-            multiply(threads, backward_taps(d.input, d.weight_ih, gates, 0, 0), s.plan(3 * s.units, s.features), 1,
+            multiply(threads, backward_taps(d.input, values_of(d.input, d.weight_ih), gates, 0, 0), s.plan(3 * s.units, s.features), 1,
                      nullptr, by_input, of_inputs, i > 0);
-        const Taps input = forward_taps(d.input, d.weight_ih, s.width(), 0);
-        float* sums = arena.floats(int64_t(input.ptr[input.blocks * input.outputs]) * input.group * LANES);
-        correlate(threads, input, s.plan(s.features, 3 * s.units), 1, by_input, inputs, sums);
-        gather(threads, d.input, input, sums, d.of_weight_ih);
+        float* sums = arena.floats(d.input.active() * LANES);
+        correlate(threads, forward_taps(d.input, nullptr, s.width(), 0), s.plan(s.features, 3 * s.units), 1, by_input,
+                  inputs, sums);
+        scatter(threads, d.input, sums, d.of_weight_ih);
 
         // A state meets the gates of the step after it.
-        const Taps recurrent = forward_taps(d.recurrent, d.weight_hh, s.width(), 0);
-        float* products = arena.floats(int64_t(recurrent.ptr[recurrent.blocks * recurrent.outputs]) * recurrent.group * LANES);
+        float* products = arena.floats(d.recurrent.active() * LANES);
         const int64_t states_at = s.state(0, 0, i) + (i ? s.directions * size : 0), gates_at = i ? 0 : 3 * size;
-        correlate(threads, recurrent, s.plan(s.directions * s.units, 3 * s.units, 1), 1, by_state + gates_at,
-                  states + states_at, products);
-        gather(threads, d.recurrent, recurrent, products, d.of_weight_hh);
+        correlate(threads, forward_taps(d.recurrent, nullptr, s.width(), 0),
+                  s.plan(s.directions * s.units, 3 * s.units, 1), 1, by_state + gates_at, states + states_at, products);
+        scatter(threads, d.recurrent, products, d.of_weight_hh);
         sums_of_gates(s, by_input, d.of_bias_ih);
         sums_of_gates(s, by_state, d.of_bias_hh);
     }

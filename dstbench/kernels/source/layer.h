@@ -11,45 +11,84 @@ struct Layer {
     // By blocks of input channels, then by groups of outputs: places in the weight.
     const int32_t* forward_ptr;
     const int32_t* forward_at;
-    // By blocks of output channels, then by inputs.
+    // By blocks of output channels, then by inputs: places among the values, which are in the order
+    // of forward_at, those of a group together.
     const int32_t* backward_ptr;
     const int32_t* backward_at;
+
+    int64_t taps() const { return kernel_rows * kernel_columns; }
+    int64_t fan_in() const { return inputs * taps(); }
+    int64_t groups() const { return outputs / group; }
+    int64_t input_blocks() const { return (inputs + input_block - 1) / input_block; }
+    int64_t output_blocks() const { return (outputs + output_block - 1) / output_block; }
+    int64_t active() const { return forward_ptr[input_blocks() * groups()] * group; }
 };
 
 namespace {
 
-Taps forward_taps(const Layer& layer, const float* weight, int64_t plane, int64_t row) {
-    const int64_t taps = layer.kernel_rows * layer.kernel_columns, fan_in = layer.inputs * taps;
-    const int64_t groups = layer.outputs / layer.group;
-    const int64_t blocks = (layer.inputs + layer.input_block - 1) / layer.input_block;
-    const int32_t count = layer.forward_ptr[blocks * groups];
-    int32_t* off = arena.ints(count);
-    float* val = arena.floats(count * layer.group);
+// Calls each(connection, its place in the weight) in the order of the weight's rows, which memory
+// is read fastest in.
+template <typename Each>
+void by_rows(const Layer& layer, int64_t first, int64_t last, Each each) {
+    for (int64_t o = first; o < last; ++o)
+        for (int64_t b = 0; b < layer.input_blocks(); ++b) {
+            const int32_t* bounds = layer.forward_ptr + b * layer.groups() + o;
+            for (int32_t j = bounds[0]; j < bounds[1]; ++j) each(j, layer.forward_at[j]);
+        }
+}
+
+// The active weights, in the order of forward_at, those of a group together.
+void gather(int64_t threads, const Layer& layer, const float* weight, float* values) {
+    const int64_t group = layer.group, fan_in = layer.fan_in();
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        by_rows(layer, share(layer.groups(), part, parts), share(layer.groups(), part + 1, parts),
+                [&](int64_t j, int64_t at) {
+                    for (int64_t g = 0; g < group; ++g) values[j * group + g] = weight[at + g * fan_in];
+                });
+    });
+}
+
+// Each connection's sum over lanes, in the weight's shape; zero elsewhere.
+void scatter(int64_t threads, const Layer& layer, const float* sums, float* out) {
+    const int64_t group = layer.group, fan_in = layer.fan_in();
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        for (int64_t o = share(layer.groups(), part, parts); o < share(layer.groups(), part + 1, parts); ++o) {
+            std::memset(out + o * group * fan_in, 0, 4 * group * fan_in);
+            by_rows(layer, o, o + 1, [&](int64_t j, int64_t at) {
+                for (int64_t g = 0; g < group; ++g) out[at + g * fan_in] = sum(load(sums + (j * group + g) * LANES));
+            });
+        }
+    });
+}
+
+// Where the inputs of connections lie, whose values may be null.
+Taps forward_taps(const Layer& layer, const float* values, int64_t plane, int64_t row) {
+    const int64_t taps = layer.taps();
+    int32_t* off = arena.ints(layer.active() / layer.group);
     std::vector<int32_t> places(taps);
     for (int64_t k = 0; k < taps; ++k)
         places[k] = k / layer.kernel_columns * row + k % layer.kernel_columns * LANES;
-    for (int64_t b = 0; b < blocks; ++b)
-        for (int64_t o = 0; o < groups; ++o) {
-            const int32_t* bounds = layer.forward_ptr + b * groups + o;
-            const uint32_t first = o * layer.group * fan_in;
+    for (int64_t b = 0; b < layer.input_blocks(); ++b)
+        for (int64_t o = 0; o < layer.groups(); ++o) {
+            const int32_t* bounds = layer.forward_ptr + b * layer.groups() + o;
+            const uint32_t first = o * layer.group * layer.fan_in();
             for (int32_t j = bounds[0]; j < bounds[1]; ++j) {
-                const uint32_t at = layer.forward_at[j], tap = at - first, channel = tap / uint32_t(taps);
+                const uint32_t tap = layer.forward_at[j] - first, channel = tap / uint32_t(taps);
                 off[j] = channel * plane + places[tap - channel * taps];
-                for (int64_t g = 0; g < layer.group; ++g) val[j * layer.group + g] = weight[at + g * fan_in];
             }
         }
-    return {groups, blocks, layer.group, layer.forward_ptr, off, val};
+    return {layer.groups(), layer.input_blocks(), layer.group, layer.forward_ptr, off, values};
 }
 
 // Connections by which an input pixel at (phase_row, phase_column) of a stride reaches outputs,
 // whose packed gradients begin `top` rows and `left` columns before the first.
-Taps backward_taps(const Layer& layer, const float* weight, const Packed& grad, int64_t phase_row, int64_t phase_column) {
-    const int64_t taps = layer.kernel_rows * layer.kernel_columns, fan_in = layer.inputs * taps;
-    const int64_t blocks = (layer.outputs + layer.output_block - 1) / layer.output_block;
-    const int32_t count = layer.backward_ptr[blocks * layer.inputs];
-    int32_t* ptr = arena.ints(blocks * layer.inputs + 1);
-    int32_t* off = arena.ints(count);
-    float* val = arena.floats(count);
+Taps backward_taps(const Layer& layer, const float* values, const Packed& grad, int64_t phase_row,
+                   int64_t phase_column) {
+    const int64_t taps = layer.taps(), group = layer.group, count = layer.output_blocks() * layer.inputs;
+    const uint32_t fan_in = layer.fan_in();
+    int32_t* ptr = arena.ints(count + 1);
+    int32_t* off = arena.ints(layer.active());
+    float* val = arena.floats(layer.active());
     std::vector<int32_t> places(taps, -1);
     for (int64_t k = 0; k < taps; ++k) {
         const int64_t y = phase_row + layer.pad_rows - k / layer.kernel_columns;
@@ -59,18 +98,18 @@ Taps backward_taps(const Layer& layer, const float* weight, const Packed& grad, 
     }
     int32_t found = 0;
     ptr[0] = 0;
-    for (int64_t i = 0; i < blocks * layer.inputs; ++i) {
+    for (int64_t i = 0; i < count; ++i) {
         const uint32_t before = i % layer.inputs * taps;
         for (int32_t j = layer.backward_ptr[i]; j < layer.backward_ptr[i + 1]; ++j) {
-            const uint32_t at = layer.backward_at[j], output = at / uint32_t(fan_in);
-            const int32_t place = places[at - output * fan_in - before];
-            if (place < 0) continue;
-            off[found] = output * grad.plane() + place;
-            val[found++] = weight[at];
+            const uint32_t from = layer.backward_at[j], at = layer.forward_at[from / group];
+            const uint32_t output = at / fan_in, place = at - output * fan_in - before;
+            if (places[place] < 0) continue;
+            off[found] = (output + from % group) * grad.plane() + places[place];
+            val[found++] = values[from];
         }
         ptr[i + 1] = found;
     }
-    return {layer.inputs, blocks, 1, ptr, off, val};
+    return {layer.inputs, layer.output_blocks(), 1, ptr, off, val};
 }
 
 struct Geometry {
@@ -95,28 +134,28 @@ Plan plan_of(const Packed& in, const Packed& out) {
 }
 
 template <typename Finish>
-void forward(int64_t threads, const Layer& layer, const Geometry& g, const float* weight, const float* bias,
+void forward(int64_t threads, const Layer& layer, const Geometry& g, const float* values, const float* bias,
              const float* in, Finish finish) {
-    const Taps taps = forward_taps(layer, weight, g.in.plane(), g.in.row());
+    const Taps taps = forward_taps(layer, values, g.in.plane(), g.in.row());
     multiply_bands(threads, taps, plan_of(g.in, g.out), layer.stride, bias, in, finish);
 }
 
 template <typename Finish>
-void input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* weight, const float* grad,
+void input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* values, const float* grad,
                     Finish finish) {
     const Packed result{g.in.blocks, g.in.channels, g.in.rows, g.in.columns, 0, 0, 0, 0};
-    multiply_bands(threads, backward_taps(layer, weight, g.grad, 0, 0), plan_of(g.grad, result), 1, nullptr, grad, finish);
+    multiply_bands(threads, backward_taps(layer, values, g.grad, 0, 0), plan_of(g.grad, result), 1, nullptr, grad, finish);
 }
 
 // The input's gradient of a convolution of stride s: the pixels at (a, b) modulo s are those of a
 // convolution of stride 1.
-void strided_input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* weight,
+void strided_input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* values,
                             const float* grad, float* out) {
     const Packed result{g.in.blocks, g.in.channels, g.in.rows, g.in.columns, 0, 0, 0, 0};
     const int64_t s = layer.stride;
     for (int64_t a = 0; a < std::min(s, result.rows); ++a)
         for (int64_t b = 0; b < std::min(s, result.columns); ++b) {
-            const Taps taps = backward_taps(layer, weight, g.grad, a, b);
+            const Taps taps = backward_taps(layer, values, g.grad, a, b);
             const Plan plan{result.blocks, (result.rows - a + s - 1) / s, (result.columns - b + s - 1) / s,
                             g.grad.block(), g.grad.row(), 0,
                             result.block(), result.plane(), s * result.row(), s * LANES, a * result.row() + b * LANES};
@@ -124,26 +163,12 @@ void strided_input_gradient(int64_t threads, const Layer& layer, const Geometry&
         }
 }
 
-// Each connection's sum into the weight's shape.
-void gather(int64_t threads, const Layer& layer, const Taps& taps, const float* sums, float* out) {
-    const int64_t fan_in = layer.inputs * layer.kernel_rows * layer.kernel_columns;
-    const int64_t count = taps.ptr[taps.blocks * taps.outputs];
-    parallel(threads, [&](int64_t part, int64_t parts) {
-        for (int64_t j = share(count, part, parts); j < share(count, part + 1, parts); ++j)
-            for (int64_t k = 0; k < layer.group; ++k)
-                out[layer.forward_at[j] + k * fan_in] = sum(load(sums + (j * layer.group + k) * LANES));
-    });
-}
-
-// Gradients of the active weights, into a tensor of zeros in the weight's shape.
 void weight_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* in, const float* grad,
-                     const float* weight, float* out) {
-    const Taps taps = forward_taps(layer, weight, g.in.plane(), g.in.row());
-    const int64_t count = taps.ptr[taps.blocks * taps.outputs];
-    float* sums = arena.floats(count * layer.group * LANES);
-    const Plan plan = plan_of(g.in, g.grad);
-    correlate(threads, taps, plan, layer.stride, grad, in, sums);
-    gather(threads, layer, taps, sums, out);
+                     float* out) {
+    const Taps taps = forward_taps(layer, nullptr, g.in.plane(), g.in.row());
+    float* sums = arena.floats(layer.active() * LANES);
+    correlate(threads, taps, plan_of(g.in, g.grad), layer.stride, grad, in, sums);
+    scatter(threads, layer, sums, out);
 }
 
 void bias_gradient(int64_t threads, const Packed& grad, const float* from, float* out) {

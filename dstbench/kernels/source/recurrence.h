@@ -56,6 +56,12 @@ struct Sequences {
 
 namespace {
 
+const float* values_of(const Layer& layer, const float* weight) {
+    float* values = arena.floats(layer.active());
+    gather(1, layer, weight, values);
+    return values;
+}
+
 void recur(const Sequences& s, const Direction& d, const Taps& taps, int64_t chunk, int64_t direction, float* states,
            float* scratch) {
     const int64_t size = s.units * s.width();

@@ -123,7 +123,7 @@ def test_other_ways_to_compute_fall_back(model: nn.Sequential, use: KernelUse) -
     torch.testing.assert_close(functional_call(model, parameters, (IMAGES,)), expected, **close)
     with torch.autocast("cpu", torch.bfloat16):
         assert model(IMAGES).dtype == torch.bfloat16
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+    with warnings.catch_warnings(action="ignore"):
         traced = torch.jit.trace(model, IMAGES)
     torch.testing.assert_close(traced(IMAGES), expected, **close)
     compiled = torch.compile(model, backend="eager")
