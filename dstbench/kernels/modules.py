@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from dstbench.kernels.connections import Connections, pay_together
@@ -52,7 +53,11 @@ class SparseGRU(nn.GRU):
     """A GRU with biases and without dropout."""
 
     def forward(self, input: Any, hx: Tensor | None = None) -> Any:
-        if hx is not None or not isinstance(input, Tensor) or input.ndim != 3:
+        if hx is not None or not isinstance(input, (Tensor, PackedSequence)):
+            return super().forward(input, hx)
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input)
+        if input.ndim != 3:
             return super().forward(input, hx)
         inputs = input if self.batch_first else input.transpose(0, 1)
         connections = self._connections(inputs)
@@ -60,6 +65,20 @@ class SparseGRU(nn.GRU):
             return super().forward(input, hx)
         states, last = gru_states(self, inputs, None, connections)
         return states if self.batch_first else states.transpose(0, 1), last
+
+    def _forward_packed(self, packed: PackedSequence) -> Any:
+        if not takes(packed.data):
+            return super().forward(packed)
+        inputs, lengths = pad_packed_sequence(packed, batch_first=True)
+        connections = self._connections(inputs)
+        if connections is None:
+            return super().forward(packed)
+        states, last = gru_states(self, inputs, lengths, connections)
+        order = packed.sorted_indices
+        if order is not None:
+            states, lengths = states[order], lengths[order]
+        data, sizes, *_ = pack_padded_sequence(states, lengths, batch_first=True)
+        return PackedSequence(data, sizes, order, packed.unsorted_indices), last
 
     def states(self, inputs: Tensor, lengths: Tensor) -> Tensor | None:
         """States (N, T, directions · units) of padded sequences (N, T, features), as if they were

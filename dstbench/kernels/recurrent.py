@@ -70,10 +70,11 @@ def gru_states(
         suffixes = [f"_l{index}{way}" for way in ("", "_reverse")[: len(directions)]]
         parameters = [gru.get_parameter(name + end) for end in suffixes for name in WEIGHTS]
         states = _Layer.apply(states, valid, directions, *parameters)
-        ways = states.unflatten(2, (len(directions), -1))
-        last += [ways[:, -end, way] for way, end in enumerate((1, 0)[: len(directions)])]
-    ends = torch.stack(last).transpose(2, 3).flatten(1, 2)
-    return states.permute(0, 3, 1, 2).reshape(chunks * width, time, -1)[:n], ends[:, :n]
+        by_sequence = states.permute(0, 3, 1, 2).reshape(chunks * width, time, -1)[:n]
+        ways = by_sequence.unflatten(2, (len(directions), -1))
+        ends = torch.full((n,), time - 1) if lengths is None else lengths - 1
+        last += [ways[torch.arange(n), ends, 0], *([ways[:, 0, 1]] if len(directions) > 1 else [])]
+    return by_sequence, torch.stack(last)
 
 
 class _Layer(torch.autograd.Function):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from dstbench.kernels import SparseGRU
 from dstbench_chirodiff.recurrence import bidirectional_gru
 from dstbench_chirodiff.settings import Representation
 
@@ -60,6 +61,10 @@ class Denoiser(nn.Module):
         return coordinates.diff(dim=1, prepend=torch.zeros_like(coordinates[:, :1]))
 
     def _states(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        if isinstance(self.gru, SparseGRU):
+            sparse = self.gru.states(inputs, lengths)
+            if sparse is not None:
+                return sparse
         if torch.is_grad_enabled() and not inputs.is_cuda:
             return bidirectional_gru(self.gru, inputs, lengths)
         packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)

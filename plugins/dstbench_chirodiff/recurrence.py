@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dstbench.kernels import SparseGRU
-
 
 def bidirectional_gru(gru: nn.GRU, inputs: Tensor, lengths: Tensor) -> Tensor:
     """What ``gru`` makes of padded sequences, as if they were packed.
@@ -29,8 +27,6 @@ def bidirectional_gru(gru: nn.GRU, inputs: Tensor, lengths: Tensor) -> Tensor:
     Returns:
         (N, T, 2 · hidden_size); what follows a sequence's end is undefined, but finite.
     """
-    if isinstance(gru, SparseGRU) and (sparse := gru.states(inputs, lengths)) is not None:
-        return sparse
     batch, time, _ = inputs.shape
     points = batch * time
     step = torch.arange(time)[:, None]

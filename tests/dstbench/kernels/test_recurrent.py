@@ -103,6 +103,25 @@ def test_sequences_of_different_lengths(threads: int) -> None:
         use.stop()
 
 
+@pytest.mark.parametrize("enforce_sorted", [False, True])
+def test_packed_sequences(enforce_sorted: bool) -> None:
+    torch.manual_seed(0)
+    gru = nn.GRU(5, 16, 2, bidirectional=True)
+    masks = masked(gru, 0.3)
+    inputs = torch.randn(9, 6, 5)
+    lengths = torch.tensor([9, 7, 7, 4, 2, 1] if enforce_sorted else [4, 9, 1, 7, 2, 7])
+    packed = pack_padded_sequence(inputs, lengths, enforce_sorted=enforce_sorted)
+    expected, expected_last = gru(packed)
+    use = use_kernels([gru], masks, Choice("sparse"))
+    states, last = gru(packed)
+    assert all(each.in_use for each in use.layers.values())
+    torch.testing.assert_close(states.data, expected.data, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(last, expected_last, atol=1e-5, rtol=1e-4)
+    one, other = pad_packed_sequence(states), pad_packed_sequence(expected)
+    torch.testing.assert_close(one[0], other[0], atol=1e-5, rtol=1e-4)
+    assert one[1].equal(other[1])
+
+
 def test_what_is_not_finite_is_not_hidden() -> None:
     gru = nn.GRU(3, 4, batch_first=True)
     masks = masked(gru, 0.5)

@@ -201,7 +201,7 @@ def test_a_choice_by_density_kind_and_size() -> None:
     sizes = (1023, 1024, 4096)
     assert [choice.takes("conv", 1000, 5000, size) for size in sizes] == [False, True, True]
     assert not choice.takes("conv", 1600, 5000, 10**6)
-    assert not choice.takes("conv", 100, 4095, 10**6)
+    assert not choice.takes("conv", 100, 4095, 256)
     assert Choice("sparse").takes("conv", 99, 100, 1)
     assert not Choice("sparse").takes("conv", 100, 100, 10**6)
     assert Choice.from_json(choice.to_json()) == choice
