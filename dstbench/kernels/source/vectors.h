@@ -33,6 +33,17 @@ inline vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
 inline void store(float* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
 inline vec splat(float x) { return x - vec{}; }
 
+// Keeps a vector in a register, where compilers would rather read it again at each use.
+inline void keep(vec& v) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(v));
+#elif defined(__AVX__)
+    asm("" : "+x"(v));
+#elif defined(__aarch64__)
+    asm("" : "+w"(v));
+#endif
+}
+
 float sum(vec v) {
     for (int half = LANES / 2; half; half /= 2)
         for (int i = 0; i < half; ++i) v[i] += v[i + half];

@@ -84,7 +84,8 @@ void forward_tile(const Walk& walk, int64_t in_at, int64_t out_at) {
                 for (int y = 0; y < RY; ++y)
 #pragma GCC unroll 16
                     for (int x = 0; x < RX; ++x) {
-                        const vec v = load(p + y * in_row + x * STEP * LANES);
+                        vec v = load(p + y * in_row + x * STEP * LANES);
+                        if constexpr (G > 1) keep(v);
 #pragma GCC unroll 4
                         for (int g = 0; g < G; ++g) acc[g][y][x] += weight[g] * v;
                     }
@@ -130,7 +131,8 @@ void weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
                 for (int y = 0; y < RY; ++y)
 #pragma GCC unroll 16
                     for (int x = 0; x < RX; ++x) {
-                        const vec v = load(p + y * in_row + x * STEP * LANES);
+                        vec v = load(p + y * in_row + x * STEP * LANES);
+                        if constexpr (G > 1) keep(v);
 #pragma GCC unroll 4
                         for (int g = 0; g < G; ++g)
                             if ((y * RX + x) % 2) odd[g] += grad[g][y][x] * v;
