@@ -21,6 +21,9 @@ NARROW = 8
 SMALLEST = 2**20
 """Multiplications of a masked dense layer below which calling a kernel costs more than it saves."""
 
+GROUPED = 1.25
+"""Thresholds of layers whose output channels share masks by fours, relative to those of others."""
+
 DEFAULT_THRESHOLDS: Mapping[str, tuple[float, float, float]] = {
     "narrow": (0.95, 0.95, 0.95),
     "conv": (0.25, 0.4, 0.6),
@@ -52,15 +55,18 @@ class Choice:
                 f'kernels are "auto", "masked" or "sparse", not {json.dumps(self.mode)}'
             )
 
-    def takes(self, kind: str, active: int, weights: int, positions: int) -> bool:
+    def takes(
+        self, kind: str, active: int, weights: int, positions: int, grouped: bool = False
+    ) -> bool:
         """Whether a layer of so many weights is computed from the active ones alone, with so many
-        positions in a batch."""
+        positions in a batch; ``grouped``: four neighbouring output channels share their mask."""
         if self.mode == "masked" or active == weights:
             return False
         if self.mode == "sparse":
             return True
         size = sum(positions >= bound for bound in SIZES)
-        return weights * positions >= SMALLEST and active <= self.thresholds[kind][size] * weights
+        threshold = self.thresholds[kind][size] * (GROUPED if grouped else 1)
+        return weights * positions >= SMALLEST and active <= threshold * weights
 
     def to_json(self) -> dict[str, Any]:
         """What :meth:`from_json` makes the same choice of."""

@@ -140,7 +140,9 @@ def pay_together(layers: Sequence[Connections], positions: int) -> bool:
     active = sum(layer.active for layer in layers)
     weights = sum(layer.mask.numel() for layer in layers)
     first = layers[0]
-    pays = first.choice.takes(first.kind, active, weights, positions)
+    pays = first.choice.takes(
+        first.kind, active, weights, positions, all(each.index().group == 4 for each in layers)
+    )
     for layer in layers:
         layer.in_use = pays
     return pays

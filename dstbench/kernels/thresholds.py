@@ -97,13 +97,14 @@ def _threshold(layer: nn.Module, inputs: Tensor) -> float:
     return best
 
 
-def _ratio(layer: nn.Module, inputs: Tensor, density: float) -> float:
+def _ratio(layer: nn.Module, inputs: Tensor, density: float, group: int = 1) -> float:
     """Time of the layer's sparse pass ÷ that of its masked dense one."""
     rng = torch.Generator().manual_seed(0)
     masks = {}
     for name, weight in layer.named_parameters():
         if name.startswith("weight"):
-            masks[name] = torch.rand(weight.shape, generator=rng) < density
+            few = torch.rand(len(weight) // group, *weight.shape[1:], generator=rng) < density
+            masks[name] = few.repeat_interleave(group, dim=0)
             with torch.no_grad():
                 weight.normal_(std=0.1, generator=rng).mul_(masks[name])
     inputs = inputs.requires_grad_()

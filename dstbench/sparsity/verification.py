@@ -104,7 +104,7 @@ class WriteDetector:
         return self._is_uncovered(layer, gradient)
 
     def gradient_is_another(self, layer: Layer) -> bool:
-        """Whether the gradient is another than the noted one, or torch has counted a write to it."""
+        """Whether it is another gradient than the noted one, or torch has counted a write to it."""
         gradient = layer.weight.grad
         if gradient is None:
             return False

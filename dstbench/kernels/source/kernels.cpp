@@ -183,13 +183,13 @@ void recurrence_backward(const Sequences* sequences, const Direction* directions
         if (of_inputs)
             multiply(threads, backward_taps(d.input, values_of(d.input, d.weight_ih), gates, 0, 0), s.plan(3 * s.units, s.features), 1,
                      nullptr, by_input, of_inputs, i > 0);
-        float* sums = arena.floats(d.input.active() * LANES);
+        float* sums = arena.floats(d.input.active());
         correlate(threads, forward_taps(d.input, nullptr, s.width(), 0), s.plan(s.features, 3 * s.units), 1, by_input,
                   inputs, sums);
         scatter(threads, d.input, sums, d.of_weight_ih);
 
         // A state meets the gates of the step after it.
-        float* products = arena.floats(d.recurrent.active() * LANES);
+        float* products = arena.floats(d.recurrent.active());
         const int64_t states_at = s.state(0, 0, i) + (i ? s.directions * size : 0), gates_at = i ? 0 : 3 * size;
         correlate(threads, forward_taps(d.recurrent, nullptr, s.width(), 0),
                   s.plan(s.directions * s.units, 3 * s.units, 1), 1, by_state + gates_at, states + states_at, products);

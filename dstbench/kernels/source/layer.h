@@ -48,14 +48,14 @@ void gather(int64_t threads, const Layer& layer, const float* weight, float* val
     });
 }
 
-// Each connection's sum over lanes, in the weight's shape; zero elsewhere.
+// What each connection has, in the weight's shape; zero elsewhere.
 void scatter(int64_t threads, const Layer& layer, const float* sums, float* out) {
     const int64_t group = layer.group, fan_in = layer.fan_in();
     parallel(threads, [&](int64_t part, int64_t parts) {
         for (int64_t o = share(layer.groups(), part, parts); o < share(layer.groups(), part + 1, parts); ++o) {
             std::memset(out + o * group * fan_in, 0, 4 * group * fan_in);
             by_rows(layer, o, o + 1, [&](int64_t j, int64_t at) {
-                for (int64_t g = 0; g < group; ++g) out[at + g * fan_in] = sum(load(sums + (j * group + g) * LANES));
+                for (int64_t g = 0; g < group; ++g) out[at + g * fan_in] = sums[j * group + g];
             });
         }
     });
@@ -166,7 +166,7 @@ void strided_input_gradient(int64_t threads, const Layer& layer, const Geometry&
 void weight_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* in, const float* grad,
                      float* out) {
     const Taps taps = forward_taps(layer, nullptr, g.in.plane(), g.in.row());
-    float* sums = arena.floats(layer.active() * LANES);
+    float* sums = arena.floats(layer.active());
     correlate(threads, taps, plan_of(g.in, g.grad), layer.stride, grad, in, sums);
     scatter(threads, layer, sums, out);
 }

@@ -114,6 +114,20 @@ inline void swap_quarters(vec* r) {
         swap_quarters<S / 2>(r);
     }
 }
+template <int S>
+inline void add_halves(vec* r) {
+    if constexpr (S > 0) {
+        constexpr auto lanes = std::make_integer_sequence<int, LANES>{};
+#pragma GCC unroll 8
+        for (int i = 0; i < S; ++i) r[i] = low<S>(r[i], r[i + S], lanes) + high<S>(r[i], r[i + S], lanes);
+        add_halves<S / 2>(r);
+    }
+}
+// The sum over lanes of each of LANES vectors.
+inline vec sums(vec* r) {
+    add_halves<LANES / 2>(r);
+    return r[0];
+}
 inline void transpose(vec* r) { swap_quarters<LANES / 2>(r); }
 
 // Rows of `count` <= LANES floats; those from `rows` on, and the rest of each, are zero.

@@ -100,15 +100,18 @@ void forward_tile(const Walk& walk, int64_t in_at, int64_t out_at) {
         }
 }
 
-// The same walk with the outputs' gradients in registers: sums of their products with the inputs,
-// of each connection, are added to walk.out (connections x G x LANES).
+// The same walk with the outputs' gradients in registers, which walk.bias holds: sums of their
+// products with the inputs, of each connection, are added to walk.out (connections x G).
 template <int G, int RY, int RX, int STEP>
 void weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
     const Taps& taps = *walk.taps;
     const Plan& plan = *walk.plan;
     const float* base = walk.in + in_at;
     const int64_t in_row = plan.in_row * STEP;
-    for (int64_t b = 0; b < taps.blocks; ++b)
+    for (int64_t b = 0; b < taps.blocks; ++b) {
+        float* to = walk.out + int64_t(taps.ptr[b * taps.outputs + walk.first]) * G;
+        vec parts[LANES];
+        int filled = 0;
         for (int64_t o = walk.first; o < walk.last; ++o) {
             const int32_t* bounds = taps.ptr + b * taps.outputs + o;
             if (bounds[0] == bounds[1]) continue;
@@ -123,10 +126,9 @@ void weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
                         grad[g][y][x] = load(from + g * plan.out_plane + y * plan.out_row + x * plan.out_column);
             for (int32_t j = bounds[0]; j < bounds[1]; ++j) {
                 const float* p = base + taps.off[j];
-                float* to = walk.out + int64_t(j) * G * LANES;
                 vec even[G], odd[G];
 #pragma GCC unroll 4
-                for (int g = 0; g < G; ++g) even[g] = load(to + g * LANES), odd[g] = vec{};
+                for (int g = 0; g < G; ++g) even[g] = odd[g] = vec{};
 #pragma GCC unroll 16
                 for (int y = 0; y < RY; ++y)
 #pragma GCC unroll 16
@@ -139,9 +141,21 @@ void weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
                             else even[g] += grad[g][y][x] * v;
                     }
 #pragma GCC unroll 4
-                for (int g = 0; g < G; ++g) store(to + g * LANES, even[g] + odd[g]);
+                for (int g = 0; g < G; ++g) parts[filled + g] = even[g] + odd[g];
+                filled += G;
+                if (filled == LANES) {
+                    store(to, load(to) + sums(parts));
+                    to += LANES;
+                    filled = 0;
+                }
             }
         }
+        if (filled) {
+            for (int i = filled; i < LANES; ++i) parts[i] = vec{};
+            const vec rest = sums(parts);
+            for (int i = 0; i < filled; ++i) to[i] += rest[i];
+        }
+    }
 }
 
 using Tile = void (*)(const Walk&, int64_t, int64_t);
@@ -268,7 +282,7 @@ void multiply_bands(int64_t threads, const Taps& taps, Plan plan, int64_t step, 
     });
 }
 
-// Sums over all vectors of in times grad, per connection: (connections, group, LANES).
+// Sums of in times grad over all positions, per connection: (connections, group).
 void correlate(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* grad, const float* in,
                float* sums) {
     const std::vector<Band> bands = bands_of<true>(plan, taps.group, step);
@@ -278,8 +292,8 @@ void correlate(int64_t threads, const Taps& taps, const Plan& plan, int64_t step
             const Walk walk{&taps, &plan, grad, in, sums, cuts[cut], cuts[cut + 1], true};
             for (int64_t b = 0; b < taps.blocks; ++b) {
                 const int32_t* ptr = taps.ptr + b * taps.outputs;
-                std::memset(sums + int64_t(ptr[walk.first]) * taps.group * LANES, 0,
-                            4 * int64_t(ptr[walk.last] - ptr[walk.first]) * taps.group * LANES);
+                std::memset(sums + int64_t(ptr[walk.first]) * taps.group, 0,
+                            4 * int64_t(ptr[walk.last] - ptr[walk.first]) * taps.group);
             }
             for (const Band& band : bands)
                 for (const Place& each : band.places) each.tile(walk, each.in, each.out);
