@@ -26,9 +26,9 @@ GROUPED = 1.25
 
 DEFAULT_THRESHOLDS: Mapping[str, tuple[float, float, float]] = {
     "narrow": (0.95, 0.95, 0.95),
-    "conv": (0.25, 0.4, 0.6),
-    "pointwise": (0.35, 0.4, 0.4),
-    "linear": (0.25, 0.4, 0.4),
+    "conv": (0.35, 0.5, 0.6),
+    "pointwise": (0.4, 0.45, 0.42),
+    "linear": (0.3, 0.45, 0.45),
     "gru": (0.8, 0.8, 0.8),
 }
 """Densities up to which a sparse pass is the faster one, by kind and size of layer, measured on a
