@@ -11,7 +11,8 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from dstbench.errors import SparsityError
-from dstbench.kernels import Choice, KernelUse, left_masked, use_kernels
+from dstbench.kernels import Choice, KernelUse, use_kernels
+from dstbench.kernels.use import left_masked
 
 
 def network() -> nn.Sequential:
@@ -123,7 +124,7 @@ def test_other_ways_to_compute_fall_back(model: nn.Sequential, use: KernelUse) -
     torch.testing.assert_close(functional_call(model, parameters, (IMAGES,)), expected, **close)
     with torch.autocast("cpu", torch.bfloat16):
         assert model(IMAGES).dtype == torch.bfloat16
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+    with warnings.catch_warnings(action="ignore"):
         traced = torch.jit.trace(model, IMAGES)
     torch.testing.assert_close(traced(IMAGES), expected, **close)
     compiled = torch.compile(model, backend="eager")
