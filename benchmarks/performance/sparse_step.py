@@ -48,7 +48,7 @@ def stepper(
     """A function that takes one training step and returns its seconds."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     if sparsifier is not None:
-        sparsifier.attach(model, optimizer)
+        sparsifier.attach(model, optimizer, kernels="masked")
     noisy, timesteps, noise = batch
     wait = torch.cuda.synchronize if noisy.is_cuda else lambda: None
     clock = time.perf_counter if noisy.is_cuda else time.thread_time
