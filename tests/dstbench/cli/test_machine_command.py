@@ -90,6 +90,6 @@ def test_without_a_compiler(machine: Machine) -> None:
 
 @pytest.mark.usefixtures("no_compiler")
 def test_there_is_nothing_to_measure_without_a_compiler(machine: Machine) -> None:
-    code, output, errors = machine("--measure")
+    code, _, errors = machine("--measure")
     assert code != 0
     assert errors == "error: there is no C++ compiler (c++, g++ or clang++) on the path\n"

@@ -1,6 +1,6 @@
 """Cells whose layers are computed from their active weights alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,9 @@ def sparse_cell(make_cell: MakeCell) -> Callable[..., Cell]:
     return sparse_cell
 
 
-def thresholds_of(machine: float, monkeypatch: pytest.MonkeyPatch) -> Choice:
+def thresholds_of(density: float, monkeypatch: pytest.MonkeyPatch) -> Choice:
     """Let these be measured on this machine."""
-    found = {kind: (machine,) * 3 for kind in DEFAULT_THRESHOLDS}
+    found = dict.fromkeys(DEFAULT_THRESHOLDS, (density, density, density))
     monkeypatch.setattr(training, "choice_of_machine", lambda mode: Choice(mode, found))
     return Choice("sparse", found)
 
@@ -91,7 +91,8 @@ def test_a_record_tells_of_kernels(
     assert record.measurement.kernels == ALL
     assert record.sizes is not None
     masked, _ = run(sparse_cell("masked"), seconds=5)
-    assert masked.measurement is not None and masked.sizes is not None
+    assert masked.measurement is not None
+    assert masked.sizes is not None
     assert masked.measurement.kernels == "masked dense"
     # Of 720 weights half are active: two indices of four bytes each, and where blocks begin.
     indices = record.sizes.state_bytes - masked.sizes.state_bytes
@@ -128,7 +129,7 @@ def test_sampling_goes_through_the_same_kernels(
 
 
 @pytest.fixture
-def killed_at(plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+def killed_at(plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Ends the process of a training at its n-th batch, once."""
     model: type[Model] = plugins.find("model", "toy-net")
     original = model.loss
@@ -145,7 +146,7 @@ def killed_at(plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     def killed_at(batch: int) -> None:
         left[0] = batch
 
-    yield killed_at
+    return killed_at
 
 
 @with_kernels

@@ -130,5 +130,5 @@ def test_without_kernels_there_is_nothing_to_measure(
 
 
 def test_a_choice_survives_a_checkpoint() -> None:
-    choice = Choice("auto", {kind: (0.1, 0.2, 0.3) for kind in DEFAULT_THRESHOLDS})
+    choice = Choice("auto", dict.fromkeys(DEFAULT_THRESHOLDS, (0.1, 0.2, 0.3)))
     assert Choice.from_json(choice.to_json()) == choice

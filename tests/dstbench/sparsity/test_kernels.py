@@ -272,7 +272,7 @@ def test_tiny_layers_are_left_to_dense_kernels() -> None:
 
 
 def test_a_choice_of_ones_own() -> None:
-    never = Choice("auto", {kind: (0.0, 0.0, 0.0) for kind in Choice().thresholds})
+    never = Choice("auto", dict.fromkeys(Choice().thresholds, (0.0, 0.0, 0.0)))
     chosen, masked = Training(Strokes, Static, never), Training(Strokes, Static, "masked")
     assert chosen.take(2) == masked.take(2)
 
