@@ -160,7 +160,8 @@ class Sizes(_Part):
     """Exact sizes in bytes; ``dense_*`` is the same without masks."""
 
     state_bytes: int
-    """Size of the state of training: weights, buffers, gradients, optimizer, averages, masks."""
+    """Size of the state of training: weights, buffers, gradients, optimizer, averages, masks, and
+    what sparse kernels index."""
     dense_state_bytes: int
     model_bytes: int
     """Size of the tensors of the network that is kept."""

@@ -97,7 +97,8 @@ def stepper(
     """A function that takes one training step with each batch and returns its mean seconds."""
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1e-4, fused=True)
     if sparsifier is not None:
-        sparsifier.attach(denoiser, optimizer, weights=model.sparsifiable(denoiser))
+        weights = model.sparsifiable(denoiser)
+        sparsifier.attach(denoiser, optimizer, weights=weights, kernels="masked")
     device = model.workspace.device
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 

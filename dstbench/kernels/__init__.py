@@ -2,6 +2,6 @@
 
 from dstbench.kernels.choice import Choice, Mode
 from dstbench.kernels.modules import SparseGRU
-from dstbench.kernels.use import KernelUse, left_masked, use_kernels
+from dstbench.kernels.use import KernelUse, use_kernels
 
-__all__ = ["Choice", "KernelUse", "Mode", "SparseGRU", "left_masked", "use_kernels"]
+__all__ = ["Choice", "KernelUse", "Mode", "SparseGRU", "use_kernels"]

@@ -64,6 +64,7 @@ class Connections:
         self._indices: list[Tensor] = []
         self._gradient: tuple[StorageWeakRef, int] | None = None
         self._active = 0
+        self._counted = -1
 
     def pay(self, positions: int) -> bool:
         """Whether a pass over the active connections is taken to be the faster one, with this many
@@ -85,7 +86,9 @@ class Connections:
     @property
     def active(self) -> int:
         """Number of active connections."""
-        self.index()
+        if self._counted != self.mask._version:
+            self._active = int(self.mask.count_nonzero())
+            self._counted = self.mask._version
         return self._active
 
     def note_gradient(self, gradient: Tensor) -> None:
@@ -104,8 +107,7 @@ class Connections:
         mask = self.mask.view(torch.uint8)
         outputs, inputs, *kernel = mask.shape
         rows, columns = kernel or (1, 1)
-        self._active = active = int(mask.count_nonzero())
-        library, fan_in = self.library, inputs * rows * columns
+        library, active, fan_in = self.library, self.active, inputs * rows * columns
         part = outputs // self._gates
         group = 4
         while part % group:

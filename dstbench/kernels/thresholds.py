@@ -33,6 +33,8 @@ def measured() -> Thresholds | None:
         saved = json.loads(_path().read_text())
     except (OSError, ValueError):
         return None
+    if not isinstance(saved, dict) or saved.keys() != DEFAULT_THRESHOLDS.keys():
+        return None  # damaged, or of another version
     return {kind: tuple(densities) for kind, densities in saved.items()}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dstbench.kernels import left_masked
+from dstbench.kernels.use import left_masked
 from dstbench.sparsity import steps
 from dstbench.sparsity.layers import Layer, apply_mask_
 from dstbench.sparsity.optimizers import is_elementwise, state_of

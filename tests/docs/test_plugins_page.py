@@ -30,6 +30,7 @@ PUBLIC = {
         "dstbench.errors",
         "dstbench.execution",
         "dstbench.grid",
+        "dstbench.kernels",
         "dstbench.parallel",
         "dstbench.plugins",
         "dstbench.records",

@@ -41,6 +41,8 @@ class Snapshot:
     code: str
     """Python code that brings a trial to this step."""
     step: int
+    loss: float
+    """Loss of the latest step's batch; 0 before the first."""
     masks: Mapping[str, Tensor]
     """Copies of the masks, by name of the layer."""
     active: Mapping[str, int]
@@ -113,6 +115,7 @@ def _snapshot(trial: Trial) -> Snapshot:
         trial=str(trial),
         code=trial.code(),
         step=trial.step,
+        loss=trial.loss,
         masks=masks,
         active={layer.name: layer.active for layer in trial.sparsifier.layers},
         chosen=dict(trial.sparsifier.count_history[-1][1]),

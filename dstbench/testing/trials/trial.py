@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dstbench.kernels import Mode
 from dstbench.seeds import derive
 from dstbench.sparsity import Sparsifier, sparsifiable_weights
 from dstbench.testing.checking import imports
@@ -42,6 +43,7 @@ class Trial:
         micro_batches: int = 1,
         bf16: bool = False,
         channels_last: bool = False,
+        kernels: Mode = "masked",
         disturb: Disturbance | None = None,
     ) -> None:
         self.arguments: dict[str, Any] = {
@@ -51,11 +53,14 @@ class Trial:
             "micro_batches": micro_batches,
             "bf16": bf16,
             "channels_last": channels_last,
+            "kernels": kernels,
         }
         self.cls = cls
         self.name = network
         self.sparsity = sparsity
         self.step = 0
+        self.loss = 0.0
+        """Loss of the batch whose gradients were accumulated last."""
         self.initial_gradients = 0
         """Number of times that the sparsifier has asked for the gradient of the first batch."""
         self.micro_batches = micro_batches
@@ -86,6 +91,7 @@ class Trial:
                 weights=self.weights,
                 averaged=self.averaged.module,
                 backward=self._backward_without_step,
+                kernels=kernels,
             )
 
     def __str__(self) -> str:
@@ -154,12 +160,14 @@ class Trial:
         inputs = torch.randn(BATCH, *NETWORKS[self.name].inputs, generator=data)
         if self.channels_last:
             inputs = inputs.to(memory_format=torch.channels_last)
+        self.loss = 0.0
         for part in inputs.chunk(self.micro_batches):
             with torch.autocast("cpu", torch.bfloat16, self.bf16):
                 output = self.network(part).float()
             target = torch.randn(output.shape, generator=data)
             loss = (output - target).square().mean() / self.micro_batches
             loss.backward()
+            self.loss += loss.item()
 
     def _backward_without_step(self) -> None:
         self.initial_gradients += 1

@@ -106,7 +106,7 @@ def check_refused(outcome: Outcome, message: str) -> None:
             ("steps = 12", "stepps = 12"),
             "toys.toml:11: training.stepps: unknown key; did you mean 'steps'? (known: batch_size, "
             "betas, channels_last, checkpoint_every, checkpoint_minutes, ema_decay, gradient_clip, "
-            "learning_rate, log_every, micro_batches, precision, steps, weight_decay)",
+            "kernels, learning_rate, log_every, micro_batches, precision, steps, weight_decay)",
         ),
         (
             ('"leftmost"', '"leftmots"'),

@@ -47,7 +47,7 @@ def test_topics_and_commands() -> None:
     assert listed[: len(TOPICS) + 1] == ["topic", *TOPICS]
     assert listed[len(TOPICS) + 1 :] == [
         "command", "run", "plan", "status", "leaderboard", "sample", "plugins", "check", "new",
-        "help",
+        "machine", "help",
     ]  # fmt: skip
 
 

@@ -174,7 +174,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         assert resumed.sparsifier.topology_updates == 4  # after steps 3, 6, 9 and 12
 
 
-@pytest.mark.parametrize("changed", [{"precision": "bf16"}, {"channels_last": True}])
+@pytest.mark.parametrize(
+    "changed", [{"precision": "bf16"}, {"channels_last": True}, {"kernels": "sparse"}]
+)
 def test_resuming_in_other_formats(
     make: MakeTrainer, tmp_path: Path, changed: dict[str, Any]
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dstbench.kernels import Choice, library, use_kernels
+from dstbench.kernels import Choice, library, use, use_kernels
 
 
 @pytest.fixture
@@ -18,6 +18,7 @@ def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty cache, and nothing loaded."""
     monkeypatch.setenv("DSTBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(library, "load", library.load.__wrapped__)
+    monkeypatch.setattr(use, "load", library.load)
 
 
 def a_use() -> str:
@@ -25,9 +26,6 @@ def a_use() -> str:
     mask = torch.rand(8, 8) < 0.5
     with torch.no_grad():
         model[0].weight.mul_(mask)
-    from dstbench.kernels import use
-
-    use.load = library.load
     kernels = use_kernels([model], {"0.weight": mask}, Choice("sparse"))
     model(torch.randn(3, 8))
     return kernels.describe()

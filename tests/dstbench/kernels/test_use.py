@@ -11,7 +11,8 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from dstbench.errors import SparsityError
-from dstbench.kernels import Choice, KernelUse, left_masked, use_kernels
+from dstbench.kernels import Choice, KernelUse, use_kernels
+from dstbench.kernels.use import left_masked
 
 
 def network() -> nn.Sequential:

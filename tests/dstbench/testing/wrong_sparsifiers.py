@@ -620,6 +620,20 @@ class Impatient(Wrong, Growing):
         self.seen.add(id(weight))
 
 
+class Furtive(Wrong, Growing):
+    """Moves connections, with their weights, through ``.data``: of that torch tells no one."""
+
+    caught_by = "sparse-kernels-work"
+    happens = "with sparse kernels, and "
+
+    def _step_taken(self, trained: Sequence[Layer]) -> None:
+        super()._step_taken(trained)
+        if self.step == 1:
+            for layer in self.sparse_layers:
+                for values in (layer.mask.data, layer.weight.data):
+                    values.copy_(values.flip(0, 1))
+
+
 class Scheduled(Wrong, Growing):
     """Cannot be scheduled over fewer than ten steps."""
 

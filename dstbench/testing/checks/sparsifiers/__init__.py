@@ -8,6 +8,7 @@ from dstbench.testing.checks.sparsifiers.conditions import (
     channels_last_works,
     nearly_all_can_be_zero,
     single_weights_work,
+    sparse_kernels_work,
 )
 from dstbench.testing.checks.sparsifiers.counts import (
     arguments_are_validated,
@@ -61,6 +62,7 @@ CHECKS = (
     bf16_works,
     channels_last_works,
     accumulation_works,
+    sparse_kernels_work,
     any_length_and_seed_work,
     dense_gradients_are_declared,
     bad_gradients_move_nothing,

@@ -6,12 +6,13 @@ from contextlib import suppress
 from unittest import SkipTest
 
 from dstbench.errors import SparsityError
+from dstbench.kernels.library import NoKernelsError, load
 from dstbench.testing.checks.sparsifiers.counts import check_counts
 from dstbench.testing.checks.sparsifiers.subject import STEPS, SparsifierSubject, broken
 from dstbench.testing.checks.sparsifiers.zeros import check_no_leak
 from dstbench.testing.trials.networks import NETWORKS
 from dstbench.testing.trials.trajectory import Trajectory, record
-from dstbench.testing.trials.trial import Trial
+from dstbench.testing.trials.trial import Trial, first_difference
 
 
 def nearly_all_can_be_zero(subject: SparsifierSubject) -> None:
@@ -52,6 +53,26 @@ def accumulation_works(subject: SparsifierSubject) -> None:
     """Training with two micro-batches a step keeps counts, and zeros outside the masks."""
     for trajectory in subject.trajectories(micro_batches=2):
         _check_training(trajectory)
+
+
+def sparse_kernels_work(subject: SparsifierSubject) -> None:
+    """Training with sparse kernels keeps counts, and zeros outside the masks; its losses are nearly
+    those of a training with dense kernels for as long as both have the same masks."""
+    try:
+        load()
+    except NoKernelsError as error:
+        raise SkipTest(str(error)) from None
+    both = (subject.trajectories(kernels=each) for each in ("sparse", "masked"))
+    for sparse, masked in zip(*both, strict=True):
+        for one, other in zip(sparse, masked, strict=True):
+            if first_difference(one.masks, other.masks):
+                break  # a near tie that rounding has decided, perhaps
+            if abs(one.loss - other.loss) > 1e-3 * (1 + abs(other.loss)):
+                raise one.broken(
+                    f"the loss is {one.loss:.6g} with sparse kernels, and {other.loss:.6g} with "
+                    "dense ones"
+                )
+        _check_training(sparse)
 
 
 def any_length_and_seed_work(subject: SparsifierSubject) -> None:
