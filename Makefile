@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = dstbench plugins examples tests benchmarks
 
-.PHONY: quickstart test lint install clean
+.PHONY: quickstart test lint install wheel clean
 
 quickstart: install  ## train, sample and score the 14 cells of benchmarks/quickstart.toml
 	$(BIN)/dstbench run benchmarks/quickstart.toml --results runs
@@ -18,6 +18,11 @@ lint: install  ## style, types and the direction of imports
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+wheel: install  ## a wheel with compiled kernels, for machines like this one that have no compiler
+	$(BIN)/python -m dstbench.kernels.prebuild
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . \
+		--config-settings=--build-option=--plat-name=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_platform())')
 
 install: $(VENV)/.installed
 

@@ -20,6 +20,8 @@ from dstbench.errors import DstbenchError
 
 SOURCE = Path(__file__).parent / "source"
 MAIN = SOURCE / "kernels.cpp"
+PREBUILT = Path(__file__).parent / "prebuilt"
+"""Kernels that a wheel may bring, by architecture, for machines without a compiler."""
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=fast", "-fPIC")
 _ARCHITECTURE = "DSTBENCH_KERNELS_ARCH"
 """Environment variable with an architecture to compile for, instead of this machine's."""
@@ -44,7 +46,13 @@ def load() -> ctypes.CDLL:
     Raises:
         NoKernelsError: if they cannot be compiled or loaded.
     """
-    path = _compiled()
+    try:
+        path = _compiled()
+    except NoKernelsError:
+        prebuilt = _prebuilt()
+        if prebuilt is None:
+            raise
+        path = prebuilt
     try:
         if _openmp():
             ctypes.CDLL(_openmp(), mode=ctypes.RTLD_GLOBAL)
@@ -62,7 +70,10 @@ def describe() -> str:
         library = load()
     except NoKernelsError as error:
         return f"masked dense kernels only: {error}"
-    return f"sparse kernels of {library.lanes()} lanes, {architecture()}"
+    origin = f"compiled for {architecture()}"
+    if PREBUILT in Path(library._name).parents:
+        origin = "as this package brings them"
+    return f"sparse kernels of {library.lanes()} lanes, {origin}"
 
 
 def architecture() -> str:
@@ -141,6 +152,15 @@ def _compiled() -> Path:
         return Cache().folder("kernels", {"digest": digest(key)}, make) / name
     except OSError as error:
         raise NoKernelsError(f"the cache cannot be written: {error}") from None
+
+
+def _prebuilt() -> Path | None:
+    """The kernels that came with this package for a processor like this one, if any did."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    fitting = {"AVX512": ("x86-64-v4", "x86-64-v3"), "AVX2": ("x86-64-v3",)}
+    names = fitting.get(capability, ("generic",) if platform.machine() != "x86_64" else ())
+    found = (PREBUILT / f"{name}.so" for name in names)
+    return next((path for path in found if path.exists()), None)
 
 
 def _source_digest() -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dstbench.kernels import Choice, library, use, use_kernels
+from dstbench.kernels import Choice, library, prebuild, use, use_kernels
 
 
 @pytest.fixture
@@ -55,6 +55,23 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_a_library_that_does_not_load_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "compile_to", lambda path, *_, **__: path.write_text("no code"))
     assert a_use().startswith("masked dense (the compiled kernels do not load: ")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="architectures of x86-64")
+@pytest.mark.usefixtures("anew")
+def test_prebuilt_kernels_serve_where_there_is_no_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in (library, prebuild):
+        monkeypatch.setattr(module, "PREBUILT", tmp_path / "prebuilt")
+    prebuild.main()
+    made = sorted(path.name for path in library.PREBUILT.iterdir())
+    assert made == ["x86-64-v3.so", "x86-64-v4.so"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert library.describe().endswith("lanes, as this package brings them")
+    assert a_use() == "sparse in 1 of 1 layers that they take"
 
 
 COMPARE = """
