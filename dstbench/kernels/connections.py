@@ -63,7 +63,7 @@ class Connections:
         self._version = -1
         self._indices: list[Tensor] = []
         self._gradient: tuple[StorageWeakRef, int] | None = None
-        self._active = 0
+        self._active, self._group = 0, 1
         self._counted = -1
 
     def pay(self, positions: int) -> bool:
@@ -86,10 +86,14 @@ class Connections:
     @property
     def active(self) -> int:
         """Number of active connections."""
-        if self._counted != self.mask._version:
-            self._active = int(self.mask.count_nonzero())
-            self._counted = self.mask._version
+        self._count()
         return self._active
+
+    @property
+    def group(self) -> int:
+        """Number of neighbouring output channels, 4, 2 or 1, that share their mask."""
+        self._count()
+        return self._group
 
     def note_gradient(self, gradient: Tensor) -> None:
         """Remember a gradient that is zero at inactive weights."""
@@ -103,17 +107,25 @@ class Connections:
         same = storage.cdata == gradient.untyped_storage()._cdata
         return bool(same and gradient._version == version)
 
+    def _count(self) -> None:
+        """Look at the mask anew, if it has changed; what no kernel takes needs no index."""
+        if self._counted == self.mask._version:
+            return
+        outputs = self.mask.shape[0]
+        part, group = outputs // self._gates, 4
+        while part % group:
+            group //= 2
+        if group > 1:
+            sizes = Long(outputs), Long(self.mask[0].numel())
+            group = min(group, self.library.shared_group(*sizes, address(self.mask)))
+        self._active, self._group = int(self.mask.count_nonzero()), group
+        self._counted = self.mask._version
+
     def _index(self) -> None:
         mask = self.mask.view(torch.uint8)
         outputs, inputs, *kernel = mask.shape
         rows, columns = kernel or (1, 1)
-        library, active, fan_in = self.library, self.active, inputs * rows * columns
-        part = outputs // self._gates
-        group = 4
-        while part % group:
-            group //= 2
-        if group > 1:
-            group = min(group, library.shared_group(Long(outputs), Long(fan_in), address(mask)))
+        library, active, group = self.library, self.active, self.group
         block = _block(rows * columns * active / mask.numel())
         layer = CLayer(
             inputs, outputs, rows, columns, self._stride, *self._padding, group, block, block
@@ -143,7 +155,7 @@ def pay_together(layers: Sequence[Connections], positions: int) -> bool:
     weights = sum(layer.mask.numel() for layer in layers)
     first = layers[0]
     pays = first.choice.takes(
-        first.kind, active, weights, positions, all(each.index().group == 4 for each in layers)
+        first.kind, active, weights, positions, all(each.group == 4 for each in layers)
     )
     for layer in layers:
         layer.in_use = pays

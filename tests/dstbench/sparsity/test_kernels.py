@@ -264,16 +264,18 @@ def test_autocast_is_left_to_dense_kernels() -> None:
     assert torch.equal(outputs("sparse"), outputs("masked"))
 
 
-def test_tiny_layers_are_left_to_dense_kernels() -> None:
-    training = Training(UNet, RigL, "auto")
-    training.take(4)
-    assert training.sparsifier.kernels.describe() == "masked dense"
-    assert training.sparsifier.kernels.bytes == 0
+@pytest.mark.parametrize("network", NETWORKS)
+def test_tiny_layers_are_left_to_dense_kernels(network: type[nn.Module]) -> None:
+    auto, masked = Training(network, RigL, "auto"), Training(network, RigL, "masked")
+    assert auto.take(4) == masked.take(4)
+    assert_same_parameters(auto.model, masked.model)
+    assert auto.sparsifier.kernels.describe() == "masked dense"
+    assert auto.sparsifier.kernels.bytes == 0
 
 
 def test_a_choice_of_ones_own() -> None:
     never = Choice("auto", dict.fromkeys(Choice().thresholds, (0.0, 0.0, 0.0)))
-    chosen, masked = Training(Strokes, Static, never), Training(Strokes, Static, "masked")
+    chosen, masked = Training(UNet, Static, never), Training(UNet, Static, "masked")
     assert chosen.take(2) == masked.take(2)
 
 
