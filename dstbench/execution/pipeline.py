@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,10 +24,11 @@ from dstbench.errors import PluginError, StoreError
 from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
 from dstbench.execution.training import Trainer
+from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.plugin import Kind
 from dstbench.plugins.registry import Plugins
-from dstbench.records import Measurement, Scores, Times
+from dstbench.records import Measurement, Record, Scores, Times
 from dstbench.seeds import derive
 from dstbench.sparsity import Sparsifier
 from dstbench.store.files import write_atomically
@@ -137,12 +139,29 @@ class Pipeline:
             model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
             denoiser = self._build(model, cell)
             denoiser.load_state_dict(folder.denoiser_state())
+            self._use_kernels(model, denoiser, record, folder)
         except (ValidationError, RuntimeError, StoreError) as error:
             raise StoreError(
                 f"{folder.path}: this cell is damaged, or of another version of dstbench or of "
                 f"'{cell.model}' than is installed: {error}"
             ) from error
         return data, self._sample(model, denoiser, cell, count)
+
+    def _use_kernels(
+        self, model: Model, denoiser: nn.Module, record: Record, folder: CellFolder
+    ) -> None:
+        """Let a stored network be computed as it was when its scored samples were drawn."""
+        if record.kernels is None:
+            return
+        masks = {}
+        with suppress(PluginError):  # the sparsifier need not be installed to sample
+            if sparsifier := self.sparsifier(record.cell):
+                weights = model.sparsifiable(denoiser)
+                masks = {
+                    name: torch.ones_like(weights[name], dtype=torch.bool)
+                    for name in sparsifier.masked_names(weights)
+                }
+        use_kernels([denoiser], masks | folder.denoiser_masks(), Choice.from_json(record.kernels))
 
     def load(self, cell: Cell) -> Data:
         """The cell's dataset."""

@@ -138,7 +138,7 @@ def _compiled() -> Path:
     version = _output([found, "--version"]).splitlines()[:1]
     threads = _openmp() is not None
     key = {
-        "source": _source_digest(),
+        "source": source_digest(),
         "compiler": [found, *version],
         "flags": [*_FLAGS, architecture(), threads],
         "processor": processor(),
@@ -163,7 +163,8 @@ def _prebuilt() -> Path | None:
     return next((path for path in found if path.exists()), None)
 
 
-def _source_digest() -> str:
+def source_digest() -> str:
+    """SHA-256 (hex) of the kernels' source."""
     texts = [path.read_bytes() for path in sorted(SOURCE.iterdir()) if path.is_file()]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dstbench.cache import Cache
 from dstbench.kernels.choice import DEFAULT_THRESHOLDS, Choice, Mode
-from dstbench.kernels.library import architecture, load, processor
+from dstbench.kernels.library import architecture, load, processor, source_digest
 from dstbench.kernels.use import use_kernels
 
 DENSITIES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.95)
@@ -65,7 +65,8 @@ def measure(report: Callable[[str], object]) -> Thresholds:
 
 
 def _path() -> Path:
-    return Cache().root / "thresholds" / f"{processor()}-{architecture()}.json"
+    name = f"{processor()}-{architecture()}-{source_digest()[:16]}.json"
+    return Cache().root / "thresholds" / name
 
 
 def _layers(kind: str) -> Iterator[tuple[nn.Module, Tensor]]:

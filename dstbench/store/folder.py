@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,12 +149,24 @@ class CellFolder:
 
         Raises :class:`StoreError` for a file that cannot be read.
         """
-        from safetensors import SafetensorError
-
         from dstbench.store.weights import read_state
 
+        return self._read_denoiser(read_state)
+
+    def denoiser_masks(self) -> dict[str, Tensor]:
+        """The masks (bool) of the trained network's sparse weights, by parameter name.
+
+        Raises :class:`StoreError` for a file that cannot be read.
+        """
+        from dstbench.store.weights import read_masks
+
+        return self._read_denoiser(read_masks)
+
+    def _read_denoiser(self, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+        from safetensors import SafetensorError
+
         try:
-            return read_state(self.denoiser)
+            return read(self.denoiser)
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise StoreError(f"{self.denoiser}: cannot be read: {error}") from error
 

@@ -59,6 +59,20 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state | {name: state[first] for name, first in shared.items() if first in state}
 
 
+def read_masks(path: Path) -> dict[str, Tensor]:
+    """The masks (bool) that a network was written with, by parameter name.
+
+    Raises:
+        SafetensorError, ValueError, KeyError: for a file that is not of :func:`write_network`.
+    """
+    with safe_open(path, "pt") as file:
+        shapes = json.loads((file.metadata() or {}).get("dstbench", "{}")).get("shapes", {})
+        return {
+            name: unpack_mask(file.get_tensor(name + MASK), torch.Size(shape))
+            for name, shape in shapes.items()
+        }
+
+
 def _without_repetition(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Each tensor under its first name, and the first name of each further one."""
     first: dict[tuple[object, ...], str] = {}

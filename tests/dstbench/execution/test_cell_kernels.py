@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -170,3 +171,13 @@ def test_a_stopped_cell_goes_on_by_the_thresholds_of_its_checkpoint(
     assert resumed.model_dump(exclude=changing) == whole.model_dump(exclude=changing)
     for name in ("denoiser.safetensors", "samples.npy"):
         assert (folder.path / name).read_bytes() == (whole_folder.path / name).read_bytes()
+
+
+@with_kernels
+def test_a_stored_cell_is_sampled_by_the_kernels_that_drew_its_scored_samples(
+    run: Run, sparse_cell: Callable[..., Cell], plugins: Plugins, workspace: Workspace
+) -> None:
+    _, folder = run(sparse_cell())
+    kept = np.load(folder.path / "samples.npy")
+    data, samples = Pipeline(plugins, workspace).sample(folder, len(kept))
+    assert np.array_equal(data.to_images(samples), kept)
