@@ -56,17 +56,29 @@ class Choice:
             )
 
     def takes(
-        self, kind: str, active: int, weights: int, positions: int, grouped: bool = False
+        self,
+        kind: str,
+        active: int,
+        weights: int,
+        positions: int,
+        *,
+        filled: float = 1,
+        grouped: bool = False,
     ) -> bool:
         """Whether a layer of so many weights is computed from the active ones alone, with so many
-        positions in a batch; ``grouped``: four neighbouring output channels share their mask."""
+        positions in a batch.
+
+        Args:
+            filled: part of the vectors that the batch fills: the rest costs as much.
+            grouped: whether four neighbouring output channels share their mask.
+        """
         if self.mode == "masked" or active == weights:
             return False
         if self.mode == "sparse":
             return True
         size = sum(positions >= bound for bound in SIZES)
         threshold = self.thresholds[kind][size] * (GROUPED if grouped else 1)
-        return weights * positions >= SMALLEST and active <= threshold * weights
+        return weights * positions >= SMALLEST and active <= threshold * filled * weights
 
     def to_json(self) -> dict[str, Any]:
         """What :meth:`from_json` makes the same choice of."""

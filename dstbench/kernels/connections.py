@@ -66,10 +66,10 @@ class Connections:
         self._active, self._group = 0, 1
         self._counted = -1
 
-    def pay(self, positions: int) -> bool:
+    def pay(self, positions: int, filled: float) -> bool:
         """Whether a pass over the active connections is taken to be the faster one, with this many
-        positions (pixels, tokens, sequences) in a batch."""
-        return pay_together([self], positions)
+        positions (pixels, tokens) in a batch, which fill that part of the vectors they are in."""
+        return pay_together([self], positions, filled)
 
     def index(self) -> CLayer:
         """What the kernels are told of this layer."""
@@ -148,14 +148,14 @@ class Connections:
         raise TypeError("what kernels know of a weight belongs to this process")
 
 
-def pay_together(layers: Sequence[Connections], positions: int) -> bool:
-    """Whether a pass over the active connections of weights that are used together is taken to be
-    the faster one, with this many positions (pixels, tokens, points) in a batch."""
+def pay_together(layers: Sequence[Connections], positions: int, filled: float) -> bool:
+    """The same of weights that are used together."""
     active = sum(layer.active for layer in layers)
     weights = sum(layer.mask.numel() for layer in layers)
     first = layers[0]
+    grouped = all(each.group == 4 for each in layers)
     pays = first.choice.takes(
-        first.kind, active, weights, positions, all(each.group == 4 for each in layers)
+        first.kind, active, weights, positions, filled=filled, grouped=grouped
     )
     for layer in layers:
         layer.in_use = pays

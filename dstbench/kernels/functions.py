@@ -77,10 +77,9 @@ class _Projection(torch.autograd.Function):
     ) -> Tensor:
         layer, library = connections.index(), connections.library
         n = tokens.numel() // layer.inputs
-        vectors = -(-n // library.lanes())
         values = tokens.new_empty(connections.active)
         out = tokens.new_empty(*tokens.shape[:-1], layer.outputs)
-        ctx.sizes = _threads(), Long(n), Long(min(vectors, 16))
+        ctx.sizes = _threads(), Long(n), Long(_columns(n, library))
         library.project(
             ctypes.byref(layer), *ctx.sizes, *map(address, (tokens, weight, bias, values, out))
         )
@@ -105,6 +104,18 @@ class _Projection(torch.autograd.Function):
         elif ctx.dense and ctx.needs_input_grad[1]:
             of_weight = gradient.view(-1, layer.outputs).mT @ tokens.view(-1, layer.inputs)
         return of_tokens, of_weight, of_bias, None
+
+
+def token_places(n: int, library: ctypes.CDLL) -> int:
+    """Number of tokens that the vectors have room for in which so many are packed."""
+    block: int = _columns(n, library) * library.lanes()
+    return -(-n // block) * block
+
+
+def _columns(n: int, library: ctypes.CDLL) -> int:
+    """Vectors of a block of tokens."""
+    lanes: int = library.lanes()
+    return min(16, -(-n // lanes))
 
 
 def _results(

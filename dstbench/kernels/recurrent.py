@@ -53,28 +53,35 @@ def gru_states(
         connections: of weight_ih and weight_hh, by layer and direction.
     """
     n, time, _ = inputs.shape
-    lanes = connections[0][0][0].library.lanes()
-    vectors = 1
-    while vectors * lanes < min(n, _WIDTH):
-        vectors *= 2
-    width = vectors * lanes
-    chunks = -(-n // width)
-    filled = nn.functional.pad(inputs, (0, 0, 0, 0, 0, chunks * width - n))
+    width, places = sequence_places(n, connections[0][0][0].library)
+    chunks = places // width
+    filled = nn.functional.pad(inputs, (0, 0, 0, 0, 0, places - n))
     states = filled.view(chunks, width, time, -1).permute(0, 2, 3, 1).contiguous()
     valid = None
     if lengths is not None:
-        ends = nn.functional.pad(lengths, (0, chunks * width - n)).view(chunks, 1, width)
+        ends = nn.functional.pad(lengths, (0, places - n)).view(chunks, 1, width)
         valid = (torch.arange(time)[:, None] < ends).to(inputs.dtype)
     last = []
     for index, directions in enumerate(connections):
         suffixes = [f"_l{index}{way}" for way in ("", "_reverse")[: len(directions)]]
         parameters = [gru.get_parameter(name + end) for end in suffixes for name in WEIGHTS]
         states = _Layer.apply(states, valid, directions, *parameters)
-        by_sequence = states.permute(0, 3, 1, 2).reshape(chunks * width, time, -1)[:n]
+        by_sequence = states.permute(0, 3, 1, 2).reshape(places, time, -1)[:n]
         ways = by_sequence.unflatten(2, (len(directions), -1))
         ends = torch.full((n,), time - 1) if lengths is None else lengths - 1
         last += [ways[torch.arange(n), ends, 0], *([ways[:, 0, 1]] if len(directions) > 1 else [])]
     return by_sequence, torch.stack(last)
+
+
+def sequence_places(n: int, library: ctypes.CDLL) -> tuple[int, int]:
+    """Sequences that are computed together, of a batch of ``n``, and how many the vectors have room
+    for in all: as many together as leave little room empty."""
+    lanes: int = library.lanes()
+    least = -(-n // lanes) * lanes
+    width = _WIDTH
+    while width > lanes and -(-n // width) * width > 1.15 * least:
+        width //= 2
+    return width, -(-n // width) * width
 
 
 class _Layer(torch.autograd.Function):

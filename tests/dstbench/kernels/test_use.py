@@ -203,6 +203,8 @@ def test_a_choice_by_density_kind_and_size() -> None:
     assert [choice.takes("conv", 1000, 5000, size) for size in sizes] == [False, True, True]
     assert not choice.takes("conv", 1600, 5000, 10**6)
     assert not choice.takes("conv", 100, 4095, 256)
+    assert not choice.takes("conv", 1000, 5000, 4096, filled=0.5)
+    assert choice.takes("conv", 1700, 5000, 4096, grouped=True)
     assert Choice("sparse").takes("conv", 99, 100, 1)
     assert not Choice("sparse").takes("conv", 100, 100, 10**6)
     assert Choice.from_json(choice.to_json()) == choice
