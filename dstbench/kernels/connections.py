@@ -57,6 +57,8 @@ class Connections:
         """Whether the gradient of inactive weights is wanted, too, of the step being taken."""
         self.in_use: bool | None = None
         """Whether the latest forward pass went over the active connections alone."""
+        self.geometry = kind, stride, padding, gates
+        """What a module that uses the weight has to have in common with the others that do."""
         self._stride = stride
         self._padding = padding
         self._gates = gates
@@ -149,7 +151,8 @@ class Connections:
 
 
 def pay_together(layers: Sequence[Connections], positions: int, filled: float) -> bool:
-    """The same of weights that are used together."""
+    """Whether a pass over the active connections of weights that are used together is taken to be
+    the faster one; see :meth:`Connections.pay`."""
     active = sum(layer.active for layer in layers)
     weights = sum(layer.mask.numel() for layer in layers)
     first = layers[0]

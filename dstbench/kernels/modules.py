@@ -94,7 +94,7 @@ class SparseGRU(nn.GRU):
         if not inputs.numel() or not takes(inputs):
             return None
         matrices = self._matrices()
-        found = [known[weight] for weight in matrices if weight in known]
+        found = [known[each] for each in matrices if each in known and stored_plainly(each)]
         if len(found) < len(matrices):
             return None
         points = inputs.shape[0] * inputs.shape[1]
@@ -141,5 +141,10 @@ def takes(input: Tensor) -> bool:
     )
 
 
+def stored_plainly(weight: Tensor) -> bool:
+    """Whether a weight is stored as kernels read it."""
+    return weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
+
+
 def _connections(weight: Tensor, input: Tensor) -> Connections | None:
-    return known.get(weight) if takes(input) else None
+    return known.get(weight) if takes(input) and stored_plainly(weight) else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from dstbench.kernels import modules
@@ -49,14 +48,21 @@ class KernelUse:
             for module in network.modules():
                 weights = _masked_weights(module, names, masks)
                 kind = modules.replacement(module)
-                if weights and kind:
+                if not (weights and kind):
+                    continue
+                made = {
+                    name: _connections(library, module, masks[name], self.choice, dense_gradient)
+                    for name in weights
+                }
+                if all(self._agree(name, each) for name, each in made.items()):
                     for name, weight in weights.items():
-                        if name not in self.layers:
-                            self.layers[name] = _connections(
-                                library, module, masks[name], self.choice, dense_gradient
-                            )
-                        modules.known[weight] = self.layers[name]
-                    self._replace(module, kind)
+                        modules.known[weight] = self.layers.setdefault(name, made[name])
+                    self._replaced.append((module, type(module)))
+                    module.__class__ = kind
+
+    def _agree(self, name: str, made: Connections) -> bool:
+        """Whether a weight that another module uses, too, is used in the same way."""
+        return name not in self.layers or self.layers[name].geometry == made.geometry
 
     def choose(self, choice: Choice) -> None:
         """Go on by the thresholds of another choice, that of an earlier process for example."""
@@ -84,10 +90,6 @@ class KernelUse:
     def bytes(self) -> int:
         """Memory that the indices of active connections take."""
         return sum(each.bytes for each in self.layers.values())
-
-    def _replace(self, module: nn.Module, kind: type[nn.Module]) -> None:
-        self._replaced.append((module, type(module)))
-        module.__class__ = kind
 
 
 def use_kernels(
@@ -118,11 +120,7 @@ def _masked_weights(
         if name.startswith("weight") and id(weight) in names
     }
     plain = all(
-        name in masks
-        and weight.is_contiguous()
-        and masks[name].is_contiguous()
-        and weight.dtype == torch.float32
-        and weight.device.type == "cpu"
+        name in masks and modules.stored_plainly(weight) and masks[name].is_contiguous()
         for name, weight in own.items()
     )
     return own if plain else {}

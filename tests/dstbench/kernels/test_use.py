@@ -129,8 +129,24 @@ def test_other_ways_to_compute_fall_back(model: nn.Sequential, use: KernelUse) -
     torch.testing.assert_close(traced(IMAGES), expected, **close)
     compiled = torch.compile(model, backend="eager")
     torch.testing.assert_close(compiled(IMAGES), expected, **close)
+    model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(IMAGES), expected, **close)
     model.double()
     assert model(IMAGES.double()).dtype == torch.float64
+
+
+def test_a_weight_that_modules_use_in_two_ways() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, 2, padding=1))
+    model[1].weight = model[0].weight
+    masks = {"0.weight": torch.rand_like(model[0].weight) < 0.3}
+    with torch.no_grad():
+        model[0].weight.mul_(masks["0.weight"])
+    images = torch.randn(3, 4, 8, 8)
+    expected = model(images)
+    use_kernels([model], masks, Choice("sparse"))
+    assert type(model[0]) is not nn.Conv2d
+    torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_an_empty_batch(model: nn.Sequential, use: KernelUse) -> None:
