@@ -17,6 +17,10 @@ from dstbench.execution.timing import ENOUGH_ROUNDS, paired_ratio, update_cost
 from dstbench.execution.training import Trainer
 from dstbench.records import Measurement, Sizes, UpdateCost
 
+LEAST_SAMPLES = 16
+"""Samples of a timed call, however long they take: fewer would not fill the vectors that kernels
+compute with, as whole batches do."""
+
 
 def measure_against_dense(
     trainer: Trainer, *, seconds: float, sampling_batch: int, seconds_per_sample: float
@@ -30,7 +34,8 @@ def measure_against_dense(
     Args:
         seconds: how long that may take, half of it for the step and the rest for sampling; three
             rounds are taken in any case.
-        sampling_batch: samples of a call, or fewer where they would take too long.
+        sampling_batch: samples of a call, or fewer, but not below 16, where they would take too
+            long.
         seconds_per_sample: time of a sample, as far as it is known.
     """
     start, device, load = time.monotonic(), trainer.model.workspace.device, _load()
@@ -38,15 +43,17 @@ def measure_against_dense(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         twin = _dense_twin(trainer)
         step = paired_ratio(trainer.take_step, twin.take_step, device=device, seconds=seconds / 2)
+        of_step = kernels_in_use(trainer)
         calls = 2 * (1 + ENOUGH_ROUNDS)
         affordable = int(seconds / 2 / (calls * seconds_per_sample))
-        count = min(sampling_batch, max(1, affordable))
+        count = min(sampling_batch, max(LEAST_SAMPLES, affordable))
         sample = paired_ratio(
             lambda: _sample(trainer, count),
             lambda: _sample(twin, count),
             device=device,
             seconds=seconds - (time.monotonic() - start),
         )
+        of_sample = kernels_in_use(trainer)
     cost = costs[step.clock]
     update = UpdateCost(dense_steps=cost[0] * step.ratio, interval=cost[1]) if cost else None
     return Measurement(
@@ -54,7 +61,7 @@ def measure_against_dense(
         sample=sample,
         samples=count,
         update=update,
-        kernels=kernels_in_use(trainer),
+        kernels=of_step if of_step == of_sample else f"{of_step}; sampling: {of_sample}",
         threads=torch.get_num_threads(),
         load_before=load,
         load_after=_load(),
