@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kernels_here import with_kernels
 from torch import nn
 
 from dstbench.contracts import Model, Workspace
@@ -17,7 +18,6 @@ from dstbench.execution.worker import RunOptions
 from dstbench.grid import Cell
 from dstbench.kernels import Choice
 from dstbench.kernels.choice import DEFAULT_THRESHOLDS
-from dstbench.kernels.library import NoKernelsError, load
 from dstbench.plugins.registry import Plugins
 from dstbench.records import Record
 from dstbench.store import CellFolder, Store
@@ -26,17 +26,6 @@ MakeCell = Callable[..., Cell]
 Run = Callable[..., tuple[Record, CellFolder]]
 
 ALL = "sparse in 3 of 3 layers that they take"
-
-
-def there_are_kernels() -> bool:
-    try:
-        load()
-    except NoKernelsError:
-        return False
-    return True
-
-
-with_kernels = pytest.mark.skipif(not there_are_kernels(), reason="no sparse kernels here")
 
 
 class Killed(BaseException):

@@ -5,23 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from kernels_here import with_kernels
 from torch import Tensor, nn
 
 from dstbench.kernels import thresholds
 from dstbench.kernels.choice import DEFAULT_THRESHOLDS, Choice
-from dstbench.kernels.library import NoKernelsError, load
+from dstbench.kernels.library import NoKernelsError
 from dstbench.kernels.thresholds import choice_of_machine, measure, measured
-
-
-def there_are_kernels() -> bool:
-    try:
-        load()
-    except NoKernelsError:
-        return False
-    return True
-
-
-with_kernels = pytest.mark.skipif(not there_are_kernels(), reason="no sparse kernels here")
 
 
 @pytest.fixture(autouse=True)

@@ -9,26 +9,18 @@ import torch
 from dstbench_magran import MagRan
 from dstbench_rigl import RigL
 from dstbench_static import Static
+from kernels_here import with_kernels
 from sparsity_methods import assert_same_parameters, assert_zero_outside_masks, make
 from torch import Tensor, nn
 
 from dstbench.errors import SparsityError
 from dstbench.kernels import Choice
-from dstbench.kernels.library import NoKernelsError, load
 from dstbench.sparsity import Sparsifier
 
 METHODS: list[type[Sparsifier]] = [Static, RigL, MagRan]
 
 
-def there_are_kernels() -> bool:
-    try:
-        load()
-    except NoKernelsError:
-        return False
-    return True
-
-
-pytestmark = pytest.mark.skipif(not there_are_kernels(), reason="no sparse kernels here")
+pytestmark = with_kernels
 
 
 class UNet(nn.Module):
