@@ -53,24 +53,76 @@ def gru_states(
         connections: of weight_ih and weight_hh, by layer and direction.
     """
     n, time, _ = inputs.shape
-    width, places = sequence_places(n, connections[0][0][0].library)
+    library = connections[0][0][0].library
+    width, places = sequence_places(n, library)
     chunks = places // width
-    filled = nn.functional.pad(inputs, (0, 0, 0, 0, 0, places - n))
-    states = filled.view(chunks, width, time, -1).permute(0, 2, 3, 1).contiguous()
     valid = None
     if lengths is not None:
-        ends = nn.functional.pad(lengths, (0, places - n)).view(chunks, 1, width)
-        valid = (torch.arange(time)[:, None] < ends).to(inputs.dtype)
+        known = nn.functional.pad(lengths, (0, places - n)).view(chunks, 1, width)
+        valid = (torch.arange(time)[:, None] < known).to(inputs.dtype)
+    states = _Pack.apply(inputs.contiguous(), width, library)
+    sequence = torch.arange(n)
+    ends = time - 1 if lengths is None else lengths - 1
     last = []
     for index, directions in enumerate(connections):
         suffixes = [f"_l{index}{way}" for way in ("", "_reverse")[: len(directions)]]
         parameters = [gru.get_parameter(name + end) for end in suffixes for name in WEIGHTS]
-        states = _Layer.apply(states, valid, directions, *parameters)
-        by_sequence = states.permute(0, 3, 1, 2).reshape(places, time, -1)[:n]
-        ways = by_sequence.unflatten(2, (len(directions), -1))
-        ends = torch.full((n,), time - 1) if lengths is None else lengths - 1
-        last += [ways[torch.arange(n), ends, 0], *([ways[:, 0, 1]] if len(directions) > 1 else [])]
-    return by_sequence, torch.stack(last)
+        states = _Layer.apply(states, valid, directions, torch.is_grad_enabled(), *parameters)
+        by_sequence = states.permute(0, 3, 1, 2).unflatten(3, (len(directions), -1))
+        for way in range(len(directions)):
+            at = 0 if way else ends
+            last.append(by_sequence[sequence // width, sequence % width, at, way])
+    return _Unpack.apply(states, n, library), torch.stack(last)
+
+
+class _Pack(torch.autograd.Function):
+    """From sequences (N, T, features) to (chunks, T, features, width), filled up with zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, sequences: Tensor, width: int, library: ctypes.CDLL) -> Tensor:
+        ctx.n, ctx.library = len(sequences), library
+        return _packed(sequences, width, library)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _unpacked(gradient.contiguous(), ctx.n, ctx.library), None, None
+
+
+class _Unpack(torch.autograd.Function):
+    """The way back."""
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor, n: int, library: ctypes.CDLL) -> Tensor:
+        ctx.width, ctx.library = packed.shape[-1], library
+        return _unpacked(packed, n, library)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _packed(gradient.contiguous(), ctx.width, ctx.library), None, None
+
+
+def _packed(sequences: Tensor, width: int, library: ctypes.CDLL) -> Tensor:
+    n, time, features = sequences.shape
+    packed = sequences.new_empty(-(-n // width), time, features, width)
+    sizes = _CSequences(len(packed), time, width // library.lanes(), features)
+    library.pack(
+        ctypes.byref(sizes), Long(torch.get_num_threads()), Long(n), address(sequences),
+        address(packed),
+    )  # fmt: skip
+    return packed
+
+
+def _unpacked(packed: Tensor, n: int, library: ctypes.CDLL) -> Tensor:
+    chunks, time, features, width = packed.shape
+    sequences = packed.new_empty(n, time, features)
+    sizes = _CSequences(chunks, time, width // library.lanes(), features)
+    library.unpack(
+        ctypes.byref(sizes), Long(torch.get_num_threads()), Long(n), address(packed),
+        address(sequences),
+    )  # fmt: skip
+    return sequences
 
 
 def sequence_places(n: int, library: ctypes.CDLL) -> tuple[int, int]:
@@ -93,14 +145,15 @@ class _Layer(torch.autograd.Function):
         inputs: Tensor,
         valid: Tensor | None,
         connections: Sequence[tuple[Connections, Connections]],
+        keeps_gates: bool,
         *parameters: Tensor,
     ) -> Tensor:
         chunks, time, features, width = inputs.shape
         units = parameters[1].shape[1]
         count = len(connections)
         library = connections[0][0].library
-        gates = inputs.new_empty(count, chunks, time, 3 * units, width)
-        hidden = inputs.new_empty(count, chunks, time, units, width)
+        kept = (count, chunks, time) if keeps_gates else (count, 0, 0)
+        gates, hidden = (inputs.new_empty(*kept, parts * units, width) for parts in (3, 1))
         states = inputs.new_empty(chunks, time, count * units, width)
         sizes = (chunks, time, width // library.lanes(), features, units, count)
         ctx.sequences = _CSequences(*sizes, address(valid))
@@ -109,8 +162,9 @@ class _Layer(torch.autograd.Function):
             ctypes.byref(ctx.sequences), directions, Long(torch.get_num_threads()),
             address(inputs), address(states),
         )  # fmt: skip
-        ctx.save_for_backward(inputs, states, gates, hidden, valid, *parameters)
-        ctx.connections = connections
+        if keeps_gates:
+            ctx.save_for_backward(inputs, states, gates, hidden, valid, *parameters)
+            ctx.connections = connections
         return states
 
     @staticmethod
@@ -129,7 +183,7 @@ class _Layer(torch.autograd.Function):
         for index, pair in enumerate(connections):
             for each, result in zip(pair, results[4 * index :], strict=False):
                 each.note_gradient(result)
-        return of_inputs, None, None, *results
+        return of_inputs, None, None, None, *results
 
 
 def _directions(

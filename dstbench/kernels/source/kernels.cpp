@@ -136,25 +136,41 @@ void project_backward(const Layer* layer, int64_t threads, int64_t n, int64_t co
     if (of_bias) bias_gradient(threads, g.grad, grad, of_bias);
 }
 
+void pack(const Sequences* sequences, int64_t threads, int64_t n, const float* from, float* packed) {
+    pack_sequences(threads, *sequences, n, from, packed);
+}
+
+void unpack(const Sequences* sequences, int64_t threads, int64_t n, const float* packed, float* to) {
+    unpack_sequences(threads, *sequences, n, packed, to);
+}
+
 // inputs: (chunks, time, features, width); states: (chunks, time, directions * units, width).
 void recurrence(const Sequences* sequences, const Direction* directions, int64_t threads, const float* inputs,
                 float* states) {
     arena.reset();
     const Sequences& s = *sequences;
     const int64_t size = s.units * s.width();
-    std::vector<Taps> taps;
+    const bool kept = directions[0].gates;
+    std::vector<Taps> input, recurrent;
     for (int64_t i = 0; i < s.directions; ++i) {
         const Direction& d = directions[i];
-        const Taps input = forward_taps(d.input, values_of(d.input, d.weight_ih), s.width(), 0);
-        multiply(threads, input, s.plan(s.features, 3 * s.units), 1, d.bias_ih, inputs, d.gates);
-        taps.push_back(forward_taps(d.recurrent, values_of(d.recurrent, d.weight_hh), s.width(), 0));
+        input.push_back(forward_taps(d.input, values_of(d.input, d.weight_ih), s.width(), 0));
+        recurrent.push_back(forward_taps(d.recurrent, values_of(d.recurrent, d.weight_hh), s.width(), 0));
+        if (kept) multiply(threads, input[i], s.plan(s.features, 3 * s.units), 1, d.bias_ih, inputs, d.gates);
     }
-    const int64_t walks = s.chunks * s.directions;
-    float* scratch = arena.floats(walks * 4 * size);
+    const int64_t walks = s.chunks * s.directions, part_size = (4 + (kept ? 0 : 3 * s.time + 1)) * size;
+    float* scratch = arena.floats(threads * part_size);
     parallel(threads, [&](int64_t part, int64_t parts) {
+        float* own = scratch + part * part_size;
         for (int64_t i = share(walks, part, parts); i < share(walks, part + 1, parts); ++i) {
-            const int64_t way = i % s.directions;
-            recur(s, directions[way], taps[way], i / s.directions, way, states, scratch + i * 4 * size);
+            const int64_t way = i % s.directions, chunk = i / s.directions, before = chunk * s.time * size;
+            const Direction& d = directions[way];
+            float* gates = kept ? d.gates + 3 * before : own + 5 * size;
+            float* hidden = kept ? d.hidden + before : own + 4 * size;
+            if (!kept)
+                multiply(1, input[way], s.plan_of(1, s.features, 3 * s.units), 1, d.bias_ih,
+                         inputs + chunk * s.time * s.features * s.width(), gates);
+            recur(s, d, recurrent[way], chunk, way, states, gates, hidden, kept ? size : 0, own);
         }
     });
 }

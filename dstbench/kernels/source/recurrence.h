@@ -32,7 +32,7 @@ inline vec hyperbolic_tangent(vec x) { return 1.f - 2.f / (1.f + exponential(2.f
 struct Direction {
     Layer input, recurrent;
     const float *weight_ih, *weight_hh, *bias_ih, *bias_hh;
-    float* gates;   // (chunks, time, 3 units, width): r, z, n, kept for the gradient
+    float* gates;   // (chunks, time, 3 units, width): r, z, n, kept for the gradient; null: not kept
     float* hidden;  // (chunks, time, units, width): what the state contributes to n
     float *of_weight_ih, *of_weight_hh, *of_bias_ih, *of_bias_hh;
 };
@@ -48,9 +48,10 @@ struct Sequences {
     }
     Packed features_of(int64_t channels) const { return {1, channels, 1, vectors, 0, 0, 0, 0}; }
     // A product with `from` features for `to` of all time steps but the last `fewer`.
-    Plan plan(int64_t from, int64_t to, int64_t fewer = 0) const {
+    Plan plan(int64_t from, int64_t to, int64_t fewer = 0) const { return plan_of(chunks, from, to, fewer); }
+    Plan plan_of(int64_t blocks, int64_t from, int64_t to, int64_t fewer = 0) const {
         const int64_t w = width();
-        return {chunks, time - fewer, vectors, time * from * w, from * w, 0, time * to * w, w, to * w, LANES, 0};
+        return {blocks, time - fewer, vectors, time * from * w, from * w, 0, time * to * w, w, to * w, LANES, 0};
     }
 };
 
@@ -62,8 +63,10 @@ const float* values_of(const Layer& layer, const float* weight) {
     return values;
 }
 
+// One direction of a chunk, whose gates (time, 3 units, width) hold what its inputs contribute; what
+// the states contribute to n is kept `apart` floats apart.
 void recur(const Sequences& s, const Direction& d, const Taps& taps, int64_t chunk, int64_t direction, float* states,
-           float* scratch) {
+           float* gates_of_chunk, float* hidden_of_chunk, int64_t apart, float* scratch) {
     const int64_t size = s.units * s.width();
     const Plan step{1, 1, s.vectors, 0, 0, 0, 0, s.width(), 0, LANES, 0};
     const std::vector<Place> tiles = bands_of<false>(step, taps.group, 1)[0].places;
@@ -74,8 +77,8 @@ void recur(const Sequences& s, const Direction& d, const Taps& taps, int64_t chu
         const int64_t t = s.at(i, direction);
         const Walk walk{&taps, &step, d.bias_hh, before, scratch, 0, taps.outputs, false};
         for (const Place& each : tiles) each.tile(walk, each.in, each.out);
-        float* gates = d.gates + (chunk * s.time + t) * 3 * size;
-        float* hidden = d.hidden + (chunk * s.time + t) * size;
+        float* gates = gates_of_chunk + t * 3 * size;
+        float* hidden = hidden_of_chunk + t * apart;
         float* now = states + s.state(chunk, t, direction);
         for (int64_t j = 0; j < size; j += LANES) {
             const vec r = sigmoid(load(gates + j) + load(scratch + j));
@@ -129,6 +132,46 @@ void recur_backward(const Sequences& s, const Direction& d, const Taps& taps, in
         const Walk walk{&taps, &step, nullptr, by_state, through, 0, taps.outputs, false};
         for (const Place& each : tiles) each.tile(walk, each.in, each.out);
     }
+}
+
+// Between sequences (n, time, features) and packed ones; the sequences of the last chunk that are
+// not there are zero.
+void pack_sequences(int64_t threads, const Sequences& s, int64_t n, const float* sequences, float* packed) {
+    const int64_t steps = s.chunks * s.time, w = s.width(), row = s.time * s.features;
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        vec r[LANES];
+        for (int64_t i = share(steps, part, parts); i < share(steps, part + 1, parts); ++i)
+            for (int64_t v = 0; v < w; v += LANES) {
+                const int64_t first = i / s.time * w + v;
+                const float* from = sequences + first * row + i % s.time * s.features;
+                for (int64_t c = 0; c < s.features; c += LANES) {
+                    const int64_t end = std::min<int64_t>(LANES, s.features - c);
+                    load_rows(r, from + c, row, n - first, end);
+                    transpose(r);
+                    for (int64_t k = 0; k < end; ++k) store(packed + (i * s.features + c + k) * w + v, r[k]);
+                }
+            }
+    });
+}
+
+void unpack_sequences(int64_t threads, const Sequences& s, int64_t n, const float* packed, float* sequences) {
+    const int64_t steps = s.chunks * s.time, w = s.width(), row = s.time * s.features;
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        vec r[LANES];
+        for (int64_t i = share(steps, part, parts); i < share(steps, part + 1, parts); ++i)
+            for (int64_t v = 0; v < w; v += LANES) {
+                const int64_t first = i / s.time * w + v;
+                if (first >= n) break;
+                float* to = sequences + first * row + i % s.time * s.features;
+                for (int64_t c = 0; c < s.features; c += LANES) {
+                    const int64_t end = std::min<int64_t>(LANES, s.features - c);
+                    for (int64_t k = 0; k < LANES; ++k)
+                        r[k] = k < end ? load(packed + (i * s.features + c + k) * w + v) : vec{};
+                    transpose(r);
+                    store_rows(r, to + c, row, n - first, end);
+                }
+            }
+    });
 }
 
 void sums_of_gates(const Sequences& s, const float* of_gates, float* out) {
