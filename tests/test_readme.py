@@ -45,18 +45,29 @@ def test_engine_alone():
 
 def test_the_table_is_that_of_the_quickstart():
     with (ROOT / "results" / "quickstart" / "leaderboard.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["task"] == "ldm on digits"]
-    assert re.findall(r"^\| (\w+) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", README, re.M) == [
+        rows = list(csv.DictReader(file))
+    row_of_table = re.compile(r"^\| (ldm|chirodiff) \| (.+) \|$", re.M)
+    assert [(model, *rest.split(" | ")) for model, rest in row_of_table.findall(README)] == [
         (
+            row["task"].split()[0],
             row["method"],
             f"{float(row['sparsity']):g}",
             f"{float(row['fid_mean']):.2f}",
             f"{float(row['active_parameters_ratio']):.3f}",
             f"{float(row['inference_flops_ratio']):.3f}",
+            measured(row, "step_time"),
+            measured(row, "sample_time"),
         )
         for row in rows
     ]
     assert {row["seeds"] for row in rows} == {"1"}
+
+
+def measured(row, time):
+    if not row[f"{time}_ratio"]:
+        return "1"
+    ratio, low, high = (float(row[f"{time}_{part}"]) for part in ("ratio", "low", "high"))
+    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.toml")), ids=lambda p: p.name)
