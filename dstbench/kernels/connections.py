@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from dstbench.kernels import library as kernels
 from dstbench.kernels.choice import Choice
 from dstbench.kernels.library import Long, address
 
@@ -39,7 +41,6 @@ class Connections:
 
     def __init__(
         self,
-        library: ctypes.CDLL,
         kind: str,
         mask: Tensor,
         choice: Choice,
@@ -49,14 +50,15 @@ class Connections:
         padding: tuple[int, int] = (0, 0),
         gates: int = 1,
     ) -> None:
-        self.library = library
         self.kind = kind
         self.mask = mask
         self.choice = choice
         self.dense_gradient = dense_gradient
         """Whether the gradient of inactive weights is wanted, too, of the step being taken."""
-        self.in_use: bool | None = None
+        self.in_use = False
         """Whether the latest forward pass went over the active connections alone."""
+        self.is_missing_kernels = False
+        """Whether it would have, were there kernels on this machine."""
         self.geometry = kind, stride, padding, gates
         """What a module that uses the weight has to have in common with the others that do."""
         self._stride = stride
@@ -66,9 +68,14 @@ class Connections:
         self._indices: list[Tensor] = []
         self._gradient: tuple[StorageWeakRef, int] | None = None
         self._active, self._group = 0, 1
-        self._counted = -1
+        self._counted = self._grouped = -1
 
-    def pay(self, positions: int, filled: float) -> bool:
+    @property
+    def library(self) -> ctypes.CDLL:
+        """The kernels, compiled at their first use."""
+        return kernels.load()
+
+    def pay(self, positions: int, filled: Callable[[ctypes.CDLL], float]) -> bool:
         """Whether a pass over the active connections is taken to be the faster one, with this many
         positions (pixels, tokens) in a batch, which fill that part of the vectors they are in."""
         return pay_together([self], positions, filled)
@@ -88,13 +95,23 @@ class Connections:
     @property
     def active(self) -> int:
         """Number of active connections."""
-        self._count()
+        if self._counted != self.mask._version:
+            self._active = int(self.mask.count_nonzero())
+            self._counted = self.mask._version
         return self._active
 
     @property
     def group(self) -> int:
         """Number of neighbouring output channels, 4, 2 or 1, that share their mask."""
-        self._count()
+        if self._grouped != self.mask._version:
+            outputs = self.mask.shape[0]
+            part, group = outputs // self._gates, 4
+            while part % group:
+                group //= 2
+            if group > 1:
+                sizes = Long(outputs), Long(self.mask[0].numel())
+                group = min(group, self.library.shared_group(*sizes, address(self.mask)))
+            self._group, self._grouped = group, self.mask._version
         return self._group
 
     def note_gradient(self, gradient: Tensor) -> None:
@@ -108,20 +125,6 @@ class Connections:
         storage, version = self._gradient
         same = storage.cdata == gradient.untyped_storage()._cdata
         return bool(same and gradient._version == version)
-
-    def _count(self) -> None:
-        """Look at the mask anew, if it has changed; what no kernel takes needs no index."""
-        if self._counted == self.mask._version:
-            return
-        outputs = self.mask.shape[0]
-        part, group = outputs // self._gates, 4
-        while part % group:
-            group //= 2
-        if group > 1:
-            sizes = Long(outputs), Long(self.mask[0].numel())
-            group = min(group, self.library.shared_group(*sizes, address(self.mask)))
-        self._active, self._group = int(self.mask.count_nonzero()), group
-        self._counted = self.mask._version
 
     def _index(self) -> None:
         mask = self.mask.view(torch.uint8)
@@ -150,18 +153,25 @@ class Connections:
         raise TypeError("what kernels know of a weight belongs to this process")
 
 
-def pay_together(layers: Sequence[Connections], positions: int, filled: float) -> bool:
+def pay_together(
+    layers: Sequence[Connections], positions: int, filled: Callable[[ctypes.CDLL], float]
+) -> bool:
     """Whether a pass over the active connections of weights that are used together is taken to be
     the faster one; see :meth:`Connections.pay`."""
     active = sum(layer.active for layer in layers)
     weights = sum(layer.mask.numel() for layer in layers)
     first = layers[0]
-    grouped = all(each.group == 4 for each in layers)
-    pays = first.choice.takes(
-        first.kind, active, weights, positions, filled=filled, grouped=grouped
+    takes = partial(first.choice.takes, first.kind, active, weights, positions)
+    # Kernels are compiled for layers alone that may be taken.
+    wanted = takes(grouped=True)
+    missing = wanted and kernels.why_not() is not None
+    pays = (
+        wanted
+        and not missing
+        and takes(filled=filled(first.library), grouped=all(each.group == 4 for each in layers))
     )
     for layer in layers:
-        layer.in_use = pays
+        layer.in_use, layer.is_missing_kernels = pays, missing
     return pays
 
 

@@ -106,6 +106,12 @@ class _Projection(torch.autograd.Function):
         return of_tokens, of_weight, of_bias, None
 
 
+def image_places(n: int, library: ctypes.CDLL) -> int:
+    """Number of images that the vectors have room for in which so many are packed."""
+    lanes: int = library.lanes()
+    return -(-n // lanes) * lanes
+
+
 def token_places(n: int, library: ctypes.CDLL) -> int:
     """Number of tokens that the vectors have room for in which so many are packed."""
     block: int = _columns(n, library) * library.lanes()

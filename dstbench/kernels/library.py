@@ -64,6 +64,16 @@ def load() -> ctypes.CDLL:
     return library
 
 
+@functools.cache
+def why_not() -> str | None:
+    """Why there are no sparse kernels on this machine, in a line; ``None`` if there are."""
+    try:
+        load()
+    except NoKernelsError as error:
+        return str(error)
+    return None
+
+
 def describe() -> str:
     """What kernels there are on this machine, in a line."""
     try:

@@ -17,7 +17,12 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from dstbench.kernels.connections import Connections, pay_together
-from dstbench.kernels.functions import convolution, projection, token_places
+from dstbench.kernels.functions import (
+    convolution,
+    image_places,
+    projection,
+    token_places,
+)
 from dstbench.kernels.recurrent import gru_states, sequence_places
 
 known: MutableMapping[Tensor, Connections] = WeakTensorKeyDictionary()
@@ -32,9 +37,8 @@ class SparseConv2d(nn.Conv2d):
         if connections is None or input.ndim != 4 or not input.numel():
             return super().forward(input)
         n, _, height, width = input.shape
-        lanes = connections.library.lanes()
-        filled = n / (-(-n // lanes) * lanes)
-        if not connections.pay(n * height * width // self.stride[0] ** 2, filled):
+        positions = n * height * width // self.stride[0] ** 2
+        if not connections.pay(positions, lambda library: n / image_places(n, library)):
             return super().forward(input)
         return convolution(input, self.weight, self.bias, connections)
 
@@ -47,7 +51,7 @@ class SparseLinear(nn.Linear):
         if connections is None or not input.numel():
             return super().forward(input)
         n = input.numel() // self.in_features
-        if not connections.pay(n, n / token_places(n, connections.library)):
+        if not connections.pay(n, lambda library: n / token_places(n, library)):
             return super().forward(input)
         return projection(input, self.weight, self.bias, connections)
 
@@ -99,8 +103,10 @@ class SparseGRU(nn.GRU):
             return None
         points = inputs.shape[0] * inputs.shape[1]
         dense_gradient = torch.is_grad_enabled() and any(each.dense_gradient() for each in found)
-        filled = inputs.shape[0] / sequence_places(inputs.shape[0], found[0].library)[1]
-        if dense_gradient or not pay_together(found, points, filled):
+        n = len(inputs)
+        if dense_gradient or not pay_together(
+            found, points, lambda library: n / sequence_places(n, library)[1]
+        ):
             return None
         pairs = list(zip(found[::2], found[1::2], strict=True))
         ways = 2 if self.bidirectional else 1

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor, nn
 
-from dstbench.kernels import modules
+from dstbench.kernels import library, modules
 from dstbench.kernels.choice import NARROW, Choice
 from dstbench.kernels.connections import Connections
-from dstbench.kernels.library import NoKernelsError, load
 
 
 class KernelUse:
@@ -18,8 +16,6 @@ class KernelUse:
 
     def __init__(self, choice: Choice) -> None:
         self.choice = choice
-        self.unavailable: str | None = None
-        """Why there are no sparse kernels, where there are none."""
         self.layers: dict[str, Connections] = {}
         """The connections of each weight that kernels take, by parameter name."""
         self._replaced: list[tuple[nn.Module, type[nn.Module]]] = []
@@ -38,11 +34,6 @@ class KernelUse:
         """
         if self.choice.mode == "masked" or not masks:
             return
-        try:
-            library = load()
-        except NoKernelsError as error:
-            self.unavailable = str(error)
-            return
         for network in networks:
             names = {id(weight): name for name, weight in network.named_parameters()}
             for module in network.modules():
@@ -51,7 +42,7 @@ class KernelUse:
                 if not (weights and kind):
                     continue
                 made = {
-                    name: _connections(library, module, masks[name], self.choice, dense_gradient)
+                    name: _connections(module, masks[name], self.choice, dense_gradient)
                     for name in weights
                 }
                 if all(self._agree(name, each) for name, each in made.items()):
@@ -81,10 +72,11 @@ class KernelUse:
 
     def describe(self) -> str:
         """Which kernels the latest forward pass went through, in a few words."""
-        sparse = sum(bool(each.in_use) for each in self.layers.values())
+        sparse = sum(each.in_use for each in self.layers.values())
         if sparse:
             return f"sparse in {sparse} of {len(self.layers)} layers that they take"
-        return "masked dense" + (f" ({self.unavailable})" if self.unavailable else "")
+        missing = any(each.is_missing_kernels for each in self.layers.values())
+        return "masked dense" + (f" ({library.why_not()})" if missing else "")
 
     @property
     def bytes(self) -> int:
@@ -127,7 +119,6 @@ def _masked_weights(
 
 
 def _connections(
-    library: ctypes.CDLL,
     module: nn.Module,
     mask: Tensor,
     choice: Choice,
@@ -138,9 +129,9 @@ def _connections(
         narrow = min(module.in_channels, module.out_channels) < NARROW
         wide = "pointwise" if module.kernel_size == (1, 1) else "conv"
         return Connections(
-            library, "narrow" if narrow else wide, mask, choice, dense_gradient,
+            "narrow" if narrow else wide, mask, choice, dense_gradient,
             stride=module.stride[0], padding=(rows, columns),
         )  # fmt: skip
     if isinstance(module, nn.GRU):
-        return Connections(library, "gru", mask, choice, dense_gradient, gates=3)
-    return Connections(library, "linear", mask, choice, dense_gradient)
+        return Connections("gru", mask, choice, dense_gradient, gates=3)
+    return Connections("linear", mask, choice, dense_gradient)
