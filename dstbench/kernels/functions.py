@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dstbench.kernels.connections import Connections
+from dstbench.kernels.connections import CLayer, Connections
 from dstbench.kernels.library import Long, address
 
 
@@ -38,36 +39,16 @@ class _Convolution(torch.autograd.Function):
         n, _, height, width = images.shape
         rows = (height + 2 * layer.pad_rows - layer.kernel_rows) // layer.stride + 1
         columns = (width + 2 * layer.pad_columns - layer.kernel_columns) // layer.stride + 1
-        values = images.new_empty(connections.active)
         out = images.new_empty(n, layer.outputs, rows, columns)
-        ctx.sizes = _threads(), Long(n), Long(height), Long(width)
-        connections.library.convolve(
-            ctypes.byref(layer), *ctx.sizes, *map(address, (images, weight, bias, values, out))
-        )
-        ctx.save_for_backward(images, weight, values)
-        ctx.connections, ctx.dense = connections, connections.dense_gradient()
-        return out
+        kernel = connections.library.convolve
+        return _compute(ctx, kernel, (n, height, width), images, weight, bias, connections, out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        images, weight, values = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        layer = ctx.connections.index()
-        of_images, of_weight, of_bias = _results(ctx, images, weight, layer.outputs)
-        ctx.connections.library.convolve_backward(
-            ctypes.byref(layer),
-            *ctx.sizes,
-            *map(address, (images, values, gradient, of_images, of_weight, of_bias)),
+        return _gradients(
+            ctx, ctx.connections.library.convolve_backward, gradient, _dense_of_convolution
         )
-        if of_weight is not None:
-            ctx.connections.note_gradient(of_weight)
-        elif ctx.dense and ctx.needs_input_grad[1]:
-            of_weight = torch.ops.aten.convolution_backward(
-                gradient, images, weight, None, [layer.stride] * 2,
-                [layer.pad_rows, layer.pad_columns], [1, 1], False, [0, 0], 1, [False, True, False],
-            )[1]  # fmt: skip
-        return of_images, of_weight, of_bias, None
 
 
 class _Projection(torch.autograd.Function):
@@ -77,33 +58,76 @@ class _Projection(torch.autograd.Function):
     ) -> Tensor:
         layer, library = connections.index(), connections.library
         n = tokens.numel() // layer.inputs
-        values = tokens.new_empty(connections.active)
+        sizes = n, _columns(n, library)
         out = tokens.new_empty(*tokens.shape[:-1], layer.outputs)
-        ctx.sizes = _threads(), Long(n), Long(_columns(n, library))
-        library.project(
-            ctypes.byref(layer), *ctx.sizes, *map(address, (tokens, weight, bias, values, out))
-        )
-        ctx.save_for_backward(tokens, weight, values)
-        ctx.connections, ctx.dense = connections, connections.dense_gradient()
-        return out
+        return _compute(ctx, library.project, sizes, tokens, weight, bias, connections, out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        tokens, weight, values = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        layer = ctx.connections.index()
-        of_tokens, of_weight, of_bias = _results(ctx, tokens, weight, layer.outputs)
-        ctx.connections.library.project_backward(
-            ctypes.byref(layer),
-            *ctx.sizes,
-            *map(address, (tokens, values, gradient, of_tokens, of_weight, of_bias)),
+        return _gradients(
+            ctx, ctx.connections.library.project_backward, gradient, _dense_of_projection
         )
-        if of_weight is not None:
-            ctx.connections.note_gradient(of_weight)
-        elif ctx.dense and ctx.needs_input_grad[1]:
-            of_weight = gradient.view(-1, layer.outputs).mT @ tokens.view(-1, layer.inputs)
-        return of_tokens, of_weight, of_bias, None
+
+
+def _compute(
+    ctx: Any,
+    kernel: Callable[..., object],
+    sizes: Sequence[int],
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    connections: Connections,
+    out: Tensor,
+) -> Tensor:
+    """The forward pass of a layer into ``out``; ``sizes`` are those of the kernel's arguments."""
+    values = inputs.new_empty(connections.active)
+    ctx.sizes = _threads(), *map(Long, sizes)
+    kernel(
+        ctypes.byref(connections.index()),
+        *ctx.sizes,
+        *map(address, (inputs, weight, bias, values, out)),
+    )
+    ctx.save_for_backward(inputs, weight, values)
+    ctx.connections, ctx.dense = connections, connections.dense_gradient()
+    return out
+
+
+def _gradients(
+    ctx: Any,
+    kernel: Callable[..., object],
+    gradient: Tensor,
+    dense: Callable[[CLayer, Tensor, Tensor, Tensor], Tensor],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of a layer's input, weight and bias; ``dense`` makes that of the whole weight."""
+    inputs, weight, values = ctx.saved_tensors
+    gradient = gradient.contiguous()
+    layer = ctx.connections.index()
+    of_inputs, of_weight, of_bias = _results(ctx, inputs, weight, layer.outputs)
+    kernel(
+        ctypes.byref(layer),
+        *ctx.sizes,
+        *map(address, (inputs, values, gradient, of_inputs, of_weight, of_bias)),
+    )
+    if of_weight is not None:
+        ctx.connections.note_gradient(of_weight)
+    elif ctx.dense and ctx.needs_input_grad[1]:
+        of_weight = dense(layer, gradient, inputs, weight)
+    return of_inputs, of_weight, of_bias, None
+
+
+def _dense_of_convolution(
+    layer: CLayer, gradient: Tensor, images: Tensor, weight: Tensor
+) -> Tensor:
+    found: Tensor = torch.ops.aten.convolution_backward(
+        gradient, images, weight, None, [layer.stride] * 2,
+        [layer.pad_rows, layer.pad_columns], [1, 1], False, [0, 0], 1, [False, True, False],
+    )[1]  # fmt: skip
+    return found
+
+
+def _dense_of_projection(layer: CLayer, gradient: Tensor, tokens: Tensor, _: Tensor) -> Tensor:
+    return gradient.view(-1, layer.outputs).mT @ tokens.view(-1, layer.inputs)
 
 
 def image_places(n: int, library: ctypes.CDLL) -> int:
