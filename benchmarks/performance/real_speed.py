@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -149,18 +150,21 @@ def updates(
 
 
 def layers(seconds: float) -> Iterator[dict[str, str]]:
-    """Forward passes of single convolutions, beside torch's own sparse tensors (CSR, unfolded)."""
+    """Forward passes of single convolutions, beside torch's own sparse tensors (CSR, unfolded), and
+    SparseProp's layers (Nikdan et al., 2023) where they are installed."""
     shapes = ((16, 128, 16), (16, 256, 8), (64, 128, 16))
     for (count, channels, size), sparsity in product(shapes, SPARSITIES):
         inputs = torch.randn(count, channels, size, size)
         row = {"layer": f"N{count} C{channels} {size}×{size}, 3×3", "S": f"{sparsity:g}"}
+        measured: dict[str, Callable[[Tensor], Tensor]] = {
+            "ours, unstructured": sparse_layer(channels, sparsity, 1),
+            "ours, channels:4": sparse_layer(channels, sparsity, 4),
+            "torch CSR": csr_layer(channels, sparsity),
+        }
+        if find_spec("sparseprop"):
+            measured["SparseProp"] = sparseprop_layer(channels, sparsity, inputs)
         yield row | {
-            f"{name}": inverse(forward_ratio(layer, inputs, seconds))
-            for name, layer in {
-                "ours, unstructured": sparse_layer(channels, sparsity, 1),
-                "ours, channels:4": sparse_layer(channels, sparsity, 4),
-                "torch CSR": csr_layer(channels, sparsity),
-            }.items()
+            name: inverse(forward_ratio(layer, inputs, seconds)) for name, layer in measured.items()
         }
 
 
@@ -184,6 +188,17 @@ def csr_layer(channels: int, sparsity: float) -> Callable[[Tensor], Tensor]:
         return torch.stack([matrix @ each for each in columns])
 
     return forward
+
+
+def sparseprop_layer(channels: int, sparsity: float, inputs: Tensor) -> nn.Module:
+    """The faster of its two ways, by its own timing."""
+    from sparseprop.modules import sparsify_conv2d_auto
+
+    dense = nn.Conv2d(channels, channels, 3, padding=1)
+    with torch.no_grad():
+        dense.weight.mul_(torch.rand_like(dense.weight) >= sparsity)
+    layer: nn.Module = sparsify_conv2d_auto(dense, inputs.shape)
+    return layer
 
 
 def forward_ratio(layer: Callable[[Tensor], Tensor], inputs: Tensor, seconds: float) -> Ratio:

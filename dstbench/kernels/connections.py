@@ -68,7 +68,8 @@ class Connections:
         self._indices: list[Tensor] = []
         self._gradient: tuple[StorageWeakRef, int] | None = None
         self._active, self._group = 0, 1
-        self._counted = self._grouped = -1
+        self._two_of_four = False
+        self._counted = self._grouped = self._looked_at = -1
 
     @property
     def library(self) -> ctypes.CDLL:
@@ -113,6 +114,14 @@ class Connections:
                 group = min(group, self.library.shared_group(*sizes, address(self.mask)))
             self._group, self._grouped = group, self.mask._version
         return self._group
+
+    @property
+    def is_two_of_four(self) -> bool:
+        """Whether of any four neighbouring inputs of an output at most two are active."""
+        if self._looked_at != self.mask._version:
+            fours = self.mask.view(len(self.mask), -1, 4).sum(-1)
+            self._two_of_four, self._looked_at = bool((fours <= 2).all()), self.mask._version
+        return self._two_of_four
 
     def note_gradient(self, gradient: Tensor) -> None:
         """Remember a gradient that is zero at inactive weights."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor, nn
 
-from dstbench.kernels import library, modules
+from dstbench.kernels import library, modules, semi_structured
 from dstbench.kernels.choice import NARROW, Choice
 from dstbench.kernels.connections import Connections
 
@@ -38,7 +38,7 @@ class KernelUse:
             names = {id(weight): name for name, weight in network.named_parameters()}
             for module in network.modules():
                 weights = _masked_weights(module, names, masks)
-                kind = modules.replacement(module)
+                kind = self._replacement(module)
                 if not (weights and kind):
                     continue
                 made = {
@@ -50,6 +50,15 @@ class KernelUse:
                         modules.known[weight] = self.layers.setdefault(name, made[name])
                     self._replaced.append((module, type(module)))
                     module.__class__ = kind
+
+    def _replacement(self, module: nn.Module) -> type[nn.Module] | None:
+        """The class that takes a module's place, if kernels take modules like this one."""
+        weights = [w for n, w in module.named_parameters(recurse=False) if n.startswith("weight")]
+        if all(map(modules.stored_plainly, weights)):
+            return modules.replacement(module)
+        # No threshold says yet when these pay: they are used where they are asked for.
+        wanted = self.choice.mode == "sparse" and semi_structured.takes_layer(module)
+        return semi_structured.SemiStructuredLinear if wanted else None
 
     def _agree(self, name: str, made: Connections) -> bool:
         """Whether a weight that another module uses, too, is used in the same way."""
@@ -105,17 +114,14 @@ def left_masked(weight: Tensor, gradient: Tensor) -> bool:
 def _masked_weights(
     module: nn.Module, names: Mapping[int, str], masks: Mapping[str, Tensor]
 ) -> dict[str, nn.Parameter]:
-    """The masked weights of a module by parameter name; none where one is not stored plainly."""
+    """The masked weights of a module by parameter name; none where one is not masked."""
     own = {
         names[id(weight)]: weight
         for name, weight in module.named_parameters(recurse=False)
         if name.startswith("weight") and id(weight) in names
     }
-    plain = all(
-        name in masks and modules.stored_plainly(weight) and masks[name].is_contiguous()
-        for name, weight in own.items()
-    )
-    return own if plain else {}
+    masked = all(name in masks and masks[name].is_contiguous() for name in own)
+    return own if masked else {}
 
 
 def _connections(
