@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from dstbench.cell import Cell
+from dstbench.settings import INCEPTION_SCORE_SPLITS, EvaluationSettings
 
 __all__ = [
     "Counts",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION: Literal[1] = 1
+SCORING_LIBRARY = "torch-fidelity"
 
 
 class _Part(BaseModel):
@@ -53,6 +55,30 @@ class Protocol(_Part):
     reference_images: int
     features: int
     """Width of the features that FID compares."""
+    neighbours: int | None = None
+    """k of the k-NN manifolds of precision and recall."""
+    kid_subsets: int | None = None
+    kid_subset_size: int | None = None
+    """Images of each of KID's subsets, on either side."""
+    kid_scale: float | None = None
+    """Factor of the squared MMD that is given as KID: 1; some publish 1000 times that."""
+    inception_score_splits: int | None = None
+    library: str | None = None
+    """Name and version of what computes the scores: ``"torch-fidelity 0.4.0"``."""
+
+    def detailed(self, evaluation: EvaluationSettings, library: str | None) -> Protocol:
+        """The same protocol with what settings and numbers of images make of each score."""
+        fewer = min(self.samples, self.reference_images)
+        return self.model_copy(
+            update={
+                "neighbours": evaluation.neighbours,
+                "kid_subsets": evaluation.kid_subsets,
+                "kid_subset_size": min(evaluation.kid_subset_size, fewer),
+                "kid_scale": 1.0,
+                "inception_score_splits": min(INCEPTION_SCORE_SPLITS, self.samples),
+                "library": library,
+            }
+        )
 
 
 class Counts(_Part):
@@ -220,6 +246,17 @@ class Record(_Part):
     """Topology updates left out because a gradient was not finite."""
     metadata: dict[str, float | int | str] = {}
     """What the model says about the parts that cells share."""
+
+    @field_validator("protocol")
+    @classmethod
+    def _in_detail(cls, protocol: Protocol | None, info: ValidationInfo) -> Protocol | None:
+        """Complete the protocol of an earlier version, which left the rest to cell and machine."""
+        cell, environment = info.data.get("cell"), info.data.get("environment")
+        if protocol is None or protocol.kid_scale is not None or not (cell and environment):
+            return protocol
+        version = environment.packages.get(SCORING_LIBRARY)
+        library = f"{SCORING_LIBRARY} {version}" if version else None
+        return protocol.detailed(cell.evaluation_settings, library)
 
     @property
     def is_final(self) -> bool:

@@ -49,6 +49,10 @@ class TrainingSettings(PluginSettings):
     )
 
 
+INCEPTION_SCORE_SPLITS = 10
+"""Parts of the samples that Inception Score is averaged over, or one per sample if fewer."""
+
+
 class EvaluationSettings(PluginSettings):
     """How every cell is sampled from and scored."""
 

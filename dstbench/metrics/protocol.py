@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 from dstbench.contracts import FeatureExtractor, Features
-from dstbench.records import Protocol
+from dstbench.records import SCORING_LIBRARY, Protocol
 from dstbench.settings import EvaluationSettings
 
 
@@ -12,7 +14,8 @@ def protocol(
 ) -> Protocol:
     """The protocol of a cell's scores against ``real``, the features of the reference split."""
     reference_images, width = real.features.shape
-    return Protocol(
+    library = f"{SCORING_LIBRARY} {metadata.version(SCORING_LIBRARY)}"
+    counted = Protocol(
         extractor=extractor.name,
         weights_hash=extractor.weights_hash,
         resize=extractor.resize,
@@ -21,6 +24,24 @@ def protocol(
         reference_images=reference_images,
         features=width,
     )
+    return counted.detailed(settings, library)
+
+
+def in_words(protocol: Protocol) -> str:
+    """How each score is computed, in one sentence; what an old record does not tell is left out."""
+    parts = []
+    if protocol.kid_subsets is not None:
+        scale = "" if protocol.kid_scale == 1 else f" × {protocol.kid_scale:g}"
+        parts += [
+            f"KID: squared MMD{scale} with the kernel (x·y / {protocol.features} + 1)³, without a "
+            f"unit, over {protocol.kid_subsets:,} random subsets of {protocol.kid_subset_size:,} "
+            "images",
+            f"IS: over {protocol.inception_score_splits} parts of the samples",
+            f"precision, recall: k = {protocol.neighbours}",
+        ]
+    if protocol.library:
+        parts.append(f"computed by {protocol.library}")
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def caveats(protocol: Protocol) -> list[str]:

@@ -9,12 +9,11 @@ from dstbench.contracts import FeatureExtractor, Features
 from dstbench.errors import ScoreError
 from dstbench.metrics.features import extract, require_neighbours
 from dstbench.records import Scores
-from dstbench.settings import EvaluationSettings
+from dstbench.settings import INCEPTION_SCORE_SPLITS, EvaluationSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-INCEPTION_SCORE_SPLITS = 10
 DISTANCES_AT_A_TIME = 1000
 """Rows of the distance matrices of precision and recall that are in memory together."""
 

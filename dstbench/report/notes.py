@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import fmean
 from textwrap import shorten
 
-from dstbench.metrics import caveats
+from dstbench.metrics import caveats, in_words
 from dstbench.records import Record
 from dstbench.report.leaderboard import METRICS, Table, machines
 
@@ -53,6 +53,8 @@ def _notes(table: Table) -> Iterator[str]:
             f"samples against {protocol.reference_images:,} images of {protocol.reference}, "
             f"resize: {protocol.resize}."
         )
+        if details := in_words(protocol):
+            yield details
         yield _LEGEND if table.dense else "Best in bold."
     if untrained := _untrained(table):
         yield untrained

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,12 @@ def test_the_protocol_says_how_samples_are_scored(workspace: Workspace, data: Da
         "reference": "toy/train",
         "reference_images": 10,
         "features": 4,
+        "neighbours": 3,
+        "kid_subsets": 100,
+        "kid_subset_size": 10,
+        "kid_scale": 1.0,
+        "inception_score_splits": 10,
+        "library": f"torch-fidelity {version('torch-fidelity')}",
     }
 
 

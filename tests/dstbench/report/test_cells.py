@@ -83,5 +83,5 @@ def test_as_text(make_record: MakeRecord) -> None:
     markdown = render_cells(frame, "markdown").splitlines()
     assert markdown[0].startswith("| cell ")
     assert "| 0.333333 |" in markdown[3]
-    assert "kid" not in markdown[0]  # which no cell has
+    assert "| kid " not in markdown[0]  # which no cell has
     assert r"my\_idea" in render_cells(frame, "latex")

@@ -147,6 +147,11 @@ def test_failed_cells_are_not_averaged_in(make_record):
             {"protocol": {"weights_hash": "f" * 64}},
             ["weights_hash=0123456789ab", "weights_hash=ffffffffffff"],
         ),
+        (
+            {"environment": {"packages": {"torch-fidelity": "0.3.0"}}},
+            ["", "library=torch-fidelity 0.3.0"],
+        ),
+        ({"cell": {"evaluation": {"neighbours": 5}}}, ["neighbours=3", "neighbours=5"]),
         ({"cell": {"training": {"steps": 9}}}, ["", "steps=9"]),
         ({"cell": {"extractor_settings": {"weights": "x.pth"}}}, ["", "weights=x.pth"]),
     ],
