@@ -15,7 +15,7 @@ DENSE = "dense"
 
 _WITHOUT_INFLUENCE = {
     "training": {"log_every", "checkpoint_every", "checkpoint_minutes"},
-    "evaluation": {"batch_size"},
+    "evaluation": {"batch_size", "resamples"},
 }
 
 

@@ -1,4 +1,5 @@
-"""What a plugin provides: the base classes of models, datasets, feature extractors and executors.
+"""What a plugin provides: the base classes of models, datasets, feature extractors, metrics and
+executors.
 
 Sparsifiers have theirs in :mod:`dstbench.sparsity`, because they serve outside the harness too.
 A plugin's class carries its ``name`` and a pydantic ``Settings`` class; the harness checks a
@@ -18,7 +19,8 @@ from typing_extensions import TypeVar
 
 from dstbench.errors import PluginError
 from dstbench.images import hash_images, stack_images
-from dstbench.settings import PluginSettings
+from dstbench.records import Quantity
+from dstbench.settings import EvaluationSettings, PluginSettings
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +39,7 @@ __all__ = [
     "FeatureExtractor",
     "Features",
     "Items",
+    "Metric",
     "Model",
     "Outline",
     "Plugin",
@@ -77,7 +80,8 @@ READY = Availability("ready")
 
 
 class Plugin(ABC, Generic[S]):
-    """The base of models, datasets, feature extractors and executors: a name, and settings."""
+    """The base of models, datasets, feature extractors, metrics and executors: a name, and
+    settings."""
 
     name: ClassVar[str]
     """The name that benchmarks call it by."""
@@ -282,6 +286,14 @@ class Model(Plugin[S]):
         Raises :class:`~dstbench.errors.DivergedError` where the denoiser's output is not finite.
         """
 
+    def reconstructions(self, split: Split, indices: Tensor) -> Sequence[Any] | Tensor | None:
+        """The examples at ``indices`` (int64, on the CPU) as the first stage alone makes them, as
+        items of the dataset; ``None``, by default: there is no first stage.
+
+        No sample that is decoded by the first stage can be expected to score better than these.
+        """
+        return None
+
     def metadata(self) -> dict[str, float | int | str]:
         """What is worth recording about the shared parts (scaling factor, reconstruction error)."""
         return {}
@@ -289,10 +301,11 @@ class Model(Plugin[S]):
 
 @dataclass(frozen=True)
 class Features:
-    """What a feature extractor sees in N images: features (N, D) and class logits (N, K)."""
+    """What a feature extractor sees in N images: features (N, D) and class logits (N, K), which a
+    network without classes does not have."""
 
     features: Tensor
-    logits: Tensor
+    logits: Tensor | None = None
 
 
 class FeatureExtractor(Plugin[S]):
@@ -321,6 +334,34 @@ class FeatureExtractor(Plugin[S]):
     @abstractmethod
     def __call__(self, images: Tensor) -> Features:
         """Features of uint8 images (N, C, H, W), C = 1 or 3, as CPU tensors."""
+
+
+class Metric(Plugin[S]):
+    """A metric plugin: one or more numbers that say how generated images compare with real ones.
+
+    A benchmark names it in ``metrics`` of ``[evaluation]``. It has no settings of its own there;
+    what that table says is in ``self.evaluation``.
+    """
+
+    quantities: ClassVar[tuple[Quantity, ...]]
+    """The numbers that it gives."""
+    needs_logits: ClassVar[bool] = False
+    """Whether it is left out with a feature extractor that has none."""
+    library: ClassVar[str] = ""
+    """The distribution that computes it, whose version scores name; empty: its own code."""
+
+    def __init__(self, settings: S, evaluation: EvaluationSettings) -> None:
+        super().__init__(settings)
+        self.evaluation = evaluation
+
+    @abstractmethod
+    def __call__(self, samples: Features, real: Features) -> Mapping[str, float]:
+        """Its quantities, by name, of features (N, D) of samples and (M, D) of real images, as
+        float32 on the CPU; also ``NAME_std``, where a spread is known.
+
+        The same features have the same scores, whatever the global generators. Raises
+        :class:`~dstbench.errors.ScoreError` where there are too few images.
+        """
 
 
 class RunCell(Protocol):

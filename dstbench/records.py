@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -12,8 +14,12 @@ from dstbench.settings import INCEPTION_SCORE_SPLITS, EvaluationSettings
 __all__ = [
     "Counts",
     "Environment",
+    "Floor",
+    "Interval",
     "Measurement",
+    "Nearest",
     "Protocol",
+    "Quantity",
     "Ratio",
     "Record",
     "Scores",
@@ -30,6 +36,16 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Quantity(_Part):
+    """A number that a metric gives, as tables show it."""
+
+    name: str
+    """A word, under which records keep it: ``"fid"``."""
+    title: str
+    better: Literal["lower", "higher"]
+    decimals: int = 3
+
+
 class Scores(_Part):
     """Scores of one set of samples. A score that was not asked for is ``None``."""
 
@@ -41,6 +57,60 @@ class Scores(_Part):
     inception_score_std: float | None = None
     precision: float | None = None
     recall: float | None = None
+    others: dict[str, float] = {}
+    """Scores by further metrics, by the names of their quantities."""
+
+    def get(self, name: str) -> float | None:
+        """The score of this name, if there is one."""
+        found: float | None = self.others.get(name, getattr(self, name, None))
+        return found
+
+    @classmethod
+    def mean_of(cls, scores: Sequence[Scores]) -> Scores:
+        """The mean of several, score by score; what one of them lacks is ``None``."""
+
+        def mean(values: Sequence[float | None]) -> float | None:
+            known = [value for value in values if value is not None]
+            return fmean(known) if len(known) == len(values) else None
+
+        fields = [name for name in cls.model_fields if name != "others"]
+        others = {name: mean([each.get(name) for each in scores]) for name in scores[0].others}
+        return cls(
+            **{name: mean([each.get(name) for each in scores]) for name in fields},
+            others={name: value for name, value in others.items() if value is not None},
+        )
+
+
+class Interval(_Part):
+    """A 95% interval of FID, from bootstrap resamples of the samples."""
+
+    low: float
+    high: float
+    resamples: int
+
+
+class Floor(_Part):
+    """Scores of images that no model has generated, which say what a score means."""
+
+    name: str
+    """The images, in words."""
+    kind: Literal["real", "reconstructed", "distorted"]
+    images: int
+    reference_images: int
+    scores: Scores
+
+
+class Nearest(_Part):
+    """Distances to the nearest training image, in the extractor's features."""
+
+    samples: float
+    """Median over samples."""
+    training: float
+    """Median over training images, each to the nearest other one."""
+    closer: float
+    """Fraction of the samples that are closer to a training image than ``training``."""
+    count: int
+    """Number of samples, and of training images, at most, that the medians are over."""
 
 
 class Protocol(_Part):
@@ -64,7 +134,9 @@ class Protocol(_Part):
     """Factor of the squared MMD that is given as KID: 1; some publish 1000 times that."""
     inception_score_splits: int | None = None
     library: str | None = None
-    """Name and version of what computes the scores: ``"torch-fidelity 0.4.0"``."""
+    """Names and versions of what computes the scores: ``"torch-fidelity 0.4.0"``."""
+    others: tuple[Quantity, ...] = ()
+    """The quantities of further metrics."""
 
     def detailed(self, evaluation: EvaluationSettings, library: str | None) -> Protocol:
         """The same protocol with what settings and numbers of images make of each score."""
@@ -228,6 +300,12 @@ class Record(_Part):
     scores: Scores | None = None
     untrained_scores: Scores | None = None
     """Scores of the denoiser before its first step, where the benchmark asks for them."""
+    scores_by_noise: tuple[Scores, ...] = ()
+    """Scores of the samples from each noise, whose mean is ``scores``; empty where there is one."""
+    fid_interval: Interval | None = None
+    """How far the FID of the first noise's samples is down to which samples they are."""
+    floors: tuple[Floor, ...] = ()
+    nearest: Nearest | None = None
     protocol: Protocol | None = None
     counts: Counts | None = None
     times: Times | None = None

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 
 class PluginSettings(BaseModel):
@@ -49,6 +56,9 @@ class TrainingSettings(PluginSettings):
     )
 
 
+METRICS = ("fid", "kid", "inception-score", "precision-recall")
+"""What samples are scored by where a benchmark says nothing else."""
+
 INCEPTION_SCORE_SPLITS = 10
 """Parts of the samples that Inception Score is averaged over, or one per sample if fewer."""
 
@@ -70,6 +80,43 @@ class EvaluationSettings(PluginSettings):
     untrained: bool = Field(
         False, description="also score each dense cell's samples before its first step"
     )
+    sampling_seeds: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        1,
+        description="noises that each cell is sampled from, so many or these: scores are means "
+        "over them; 0 is the one that every cell has",
+    )
+    metrics: tuple[str, ...] = Field(
+        METRICS, min_length=1, description="scores to compute, by their plugins' names"
+    )
+    resamples: int = Field(
+        100,
+        ge=0,
+        description="bootstrap resamples of the samples, for FID's 95% interval, each of which "
+        "takes as long as an FID; 0: no interval",
+    )
+
+    @property
+    def noises(self) -> tuple[int, ...]:
+        """The seeds of the noises that a cell is sampled from."""
+        seeds = self.sampling_seeds
+        return tuple(range(seeds)) if isinstance(seeds, int) else seeds
+
+    @field_validator("sampling_seeds", "metrics")
+    @classmethod
+    def _are_listed_once(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
+            raise ValueError("should name at least one, and each once")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A cell that leaves the later settings at their defaults is the cell it always was."""
+        values: dict[str, Any] = handler(self)
+        later = ("sampling_seeds", "metrics", "resamples")
+        left = [
+            name for name in later if getattr(self, name) == type(self).model_fields[name].default
+        ]
+        return {name: value for name, value in values.items() if name not in left}
 
 
 class ExecutionSettings(PluginSettings):

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torchvision.transforms.functional import to_pil_image
-from torchvision.utils import make_grid
 
-from dstbench import metrics
 from dstbench.cache import digest
 from dstbench.cell import DENSE, Cell
-from dstbench.contracts import Data, Dataset, FeatureExtractor, Features, Model, Workspace
+from dstbench.contracts import Data, Dataset, FeatureExtractor, Model, Workspace
 from dstbench.counting.counts import check_claims, count, measure
 from dstbench.errors import PluginError, StoreError
+from dstbench.execution.kept import KEPT_SAMPLES, keep_samples
 from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
+from dstbench.execution.scoring import Scorer
 from dstbench.execution.training import Trainer
 from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
@@ -31,11 +30,7 @@ from dstbench.plugins.registry import Plugins
 from dstbench.records import Measurement, Record, Scores, Times
 from dstbench.seeds import derive
 from dstbench.sparsity import Sparsifier
-from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder
-
-KEPT_SAMPLES = 64
-"""Sample images kept of each cell, for its grid and the leaderboard's sheet."""
 
 
 @dataclass
@@ -80,18 +75,18 @@ class Pipeline:
         counts = count(network, sparsifier, training)
 
         start = time.perf_counter()
-        samples = self._sample(model, trainer.averaged.module, cell, evaluation.samples)
-        images = data.to_images(samples)
+        images = self._images(model, trainer.averaged.module, cell, evaluation.noises[0])
         seconds = time.perf_counter() - start
         keep_samples(folder, images[:KEPT_SAMPLES])
 
-        extractor = self.extractor(cell)
-        real = metrics.real_features(data, cell.dataset, extractor, evaluation, self.workspace)
-        scores = metrics.score(images, real, extractor, evaluation)
+        scorer = self.scorer(cell)
+        further = (
+            self._images(model, trainer.averaged.module, cell, noise)
+            for noise in evaluation.noises[1:]
+        )
         outcome: dict[str, Any] = {
-            "scores": scores,
-            "untrained_scores": self._untrained_scores(model, cell, extractor, real),
-            "protocol": metrics.protocol(cell.dataset, extractor, evaluation, real),
+            **scorer.score_all(chain([images], further)),
+            "untrained_scores": self._untrained_scores(model, cell, scorer),
             "counts": counts,
             "times": Times(
                 training_step=trainer.seconds_per_step(),
@@ -106,6 +101,7 @@ class Pipeline:
             "kernels": sparsifier.kernels.choice.to_json() if sparsifier else None,
             "peak_memory": peak_memory(self.workspace.device),
         }
+        outcome |= scorer.beside_real_images(model, self._first_stage(cell), images, folder)
         limit = min(measure_seconds, trainer.seconds)
         if sparsifier and limit:
             # It goes on to train: all that is kept of the cell is known by now.
@@ -145,7 +141,8 @@ class Pipeline:
                 f"{folder.path}: this cell is damaged, or of another version of dstbench or of "
                 f"'{cell.model}' than is installed: {error}"
             ) from error
-        return data, self._sample(model, denoiser, cell, count)
+        noise = cell.evaluation_settings.noises[0]
+        return data, self._sample(model, denoiser, cell, count, noise)
 
     def _use_kernels(
         self, model: Model, denoiser: nn.Module, record: Record, folder: CellFolder
@@ -178,6 +175,19 @@ class Pipeline:
             "feature extractor", name, cell.extractor_settings, self.workspace
         )
         return extractor
+
+    def scorer(self, cell: Cell) -> Scorer:
+        """What scores the cell's samples."""
+        evaluation = cell.evaluation_settings
+        classes = [self.plugins.find("metric", name) for name in evaluation.metrics]
+        return Scorer(
+            self.load(cell),
+            cell.dataset,
+            self.extractor(cell),
+            evaluation,
+            [cls(cls.Settings(), evaluation) for cls in classes],
+            self.workspace,
+        )
 
     def sparsifier(self, cell: Cell) -> Sparsifier | None:
         """The cell's sparsifier, attached to nothing; ``None`` for a dense cell."""
@@ -234,13 +244,24 @@ class Pipeline:
         folder.heartbeat(step, loss)
         self.plugins.manager.hook.dstbench_step(cell=cell, step=step, loss=loss)
 
+    def _images(self, model: Model, denoiser: nn.Module, cell: Cell, noise: int) -> Tensor:
+        """The samples that are scored, as images."""
+        count = cell.evaluation_settings.samples
+        return model.data.to_images(self._sample(model, denoiser, cell, count, noise))
+
     def _sample(
-        self, model: Model, denoiser: nn.Module, cell: Cell, count: int
+        self, model: Model, denoiser: nn.Module, cell: Cell, count: int, noise: int
     ) -> Sequence[Any] | Tensor:
-        rng = torch.Generator().manual_seed(derive(cell.seed, "samples"))
+        purpose = ("samples", noise) if noise else ("samples",)
+        rng = torch.Generator().manual_seed(derive(cell.seed, *purpose))
         denoiser.eval()
         with torch.no_grad():
             return model.sample(denoiser, count, cell.evaluation_settings.batch_size, rng)
+
+    def _first_stage(self, cell: Cell) -> dict[str, Any]:
+        """All that determines what the cell's model shares with others of its dataset."""
+        version = self.plugins.get("model", cell.model).origin
+        return {"model": cell.model, "settings": cell.model_settings, "version": version}
 
     def _measure(self, trainer: Trainer, **limits: Any) -> Measurement | None:
         """The cell against its dense twin; ``None`` where that fails, which costs it nothing."""
@@ -252,18 +273,9 @@ class Pipeline:
             self.workspace.report(f"its times were not measured: {type(error).__name__}: {error}")
             return None
 
-    def _untrained_scores(
-        self, model: Model, cell: Cell, extractor: FeatureExtractor, real: Features
-    ) -> Scores | None:
+    def _untrained_scores(self, model: Model, cell: Cell, scorer: Scorer) -> Scores | None:
         evaluation = cell.evaluation_settings
         if cell.sparsifier != DENSE or not evaluation.untrained:
             return None
-        samples = self._sample(model, self._build(model, cell), cell, evaluation.samples)
-        return metrics.score(model.data.to_images(samples), real, extractor, evaluation)
-
-
-def keep_samples(folder: CellFolder, images: Tensor) -> None:
-    """Keep sample images (N, C, H, W), and a picture of all of them."""
-    folder.write_samples(images.permute(0, 2, 3, 1).contiguous().numpy())
-    grid = to_pil_image(make_grid(images, nrow=math.ceil(math.sqrt(len(images))), padding=0))
-    write_atomically(folder.sheet, lambda path: grid.save(path, format="png"))
+        untrained = self._build(model, cell)
+        return scorer.score(self._images(model, untrained, cell, evaluation.noises[0]))

@@ -27,7 +27,7 @@ class Task:
     training: TrainingSettings
     evaluation: EvaluationSettings
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Distribution and version of model, dataset and feature extractor, by kind."""
+    """Distribution and version of model, dataset, extractor and further metrics, by kind."""
     sparsifier_versions: Mapping[str, str] = field(default_factory=dict)
     """Distribution and version of each sparsifier, by its name."""
 

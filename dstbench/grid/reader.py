@@ -53,6 +53,7 @@ from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.plugin import Kind, check_name
 from dstbench.plugins.registry import Plugins
 from dstbench.settings import (
+    METRICS,
     EvaluationSettings,
     ExecutionSettings,
     PluginSettings,
@@ -230,6 +231,12 @@ class _Reader:
             evaluation.extractor,
             self.problems.place(evaluation_table.locate(("extractor",))),
         )
+        metrics_at = self.problems.place(evaluation_table.locate(("metrics",)))
+        further = {
+            f"metric {name}": self._find("metric", name, metrics_at).origin
+            for name in evaluation.metrics
+            if name not in METRICS  # dstbench's own, which cells do not name
+        }
         self.problems.stop_if_any()
         kind, accepts = dataset.cls.kind, model.cls.accepts
         if kind != accepts and None not in (kind, accepts):
@@ -261,6 +268,7 @@ class _Reader:
                 "model": model.origin,
                 "dataset": dataset.origin,
                 "feature extractor": extractor.origin,
+                **further,
             },
             sparsifier_versions={name: each.origin for name, each in sparsifiers.items()},
         )

@@ -28,9 +28,10 @@ def extract(batches: Iterable[Tensor], extractor: FeatureExtractor) -> Features:
         parts.append(extractor(images))
     if not parts:
         raise ScoreError("there are no images to extract features from; at least two are needed")
+    logits = [part.logits for part in parts if part.logits is not None]
     features = Features(
         torch.cat([part.features for part in parts]).float().cpu(),
-        torch.cat([part.logits for part in parts]).float().cpu(),
+        torch.cat(logits).float().cpu() if logits else None,
     )
     _check_features(features, extractor.name)
     return features
@@ -56,7 +57,8 @@ def real_features(
     def make(folder: Path) -> None:
         workspace.report(f"{extractor.name} features of {count} images: {dataset}")
         features = extract(_real_batches(data, settings), extractor)
-        tensors = {"features": features.features, "logits": features.logits}
+        named = {"features": features.features, "logits": features.logits}
+        tensors = {name: values for name, values in named.items() if values is not None}
         save_file(tensors, folder / "features.safetensors")
 
     key = {
@@ -100,6 +102,8 @@ def _check_images(images: Tensor) -> None:
 
 def _check_features(features: Features, extractor: str) -> None:
     for what, values in (("features", features.features), ("logits", features.logits)):
+        if values is None:
+            continue
         if values.ndim != 2 or values.shape[1] < 2:
             raise ScoreError(
                 f"{what} of the extractor {extractor!r} have shape {tuple(values.shape)}; "

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 
-from dstbench.contracts import FeatureExtractor, Features
-from dstbench.records import SCORING_LIBRARY, Protocol
+from dstbench.contracts import FeatureExtractor, Features, Metric
+from dstbench.records import Protocol, Scores
 from dstbench.settings import EvaluationSettings
 
 
 def protocol(
-    dataset: str, extractor: FeatureExtractor, settings: EvaluationSettings, real: Features
+    dataset: str,
+    extractor: FeatureExtractor,
+    settings: EvaluationSettings,
+    real: Features,
+    metrics: Sequence[Metric],
 ) -> Protocol:
-    """The protocol of a cell's scores against ``real``, the features of the reference split."""
+    """The protocol of a cell's scores by ``metrics`` against ``real``, the features of the
+    reference split."""
     reference_images, width = real.features.shape
-    library = f"{SCORING_LIBRARY} {metadata.version(SCORING_LIBRARY)}"
+    libraries = dict.fromkeys(metric.library for metric in metrics if metric.library)
+    library = ", ".join(f"{name} {metadata.version(name)}" for name in libraries)
+    quantities = [quantity for metric in metrics for quantity in metric.quantities]
     counted = Protocol(
         extractor=extractor.name,
         weights_hash=extractor.weights_hash,
@@ -23,8 +31,9 @@ def protocol(
         reference=f"{dataset}/{settings.reference}",
         reference_images=reference_images,
         features=width,
+        others=tuple(each for each in quantities if each.name not in Scores.model_fields),
     )
-    return counted.detailed(settings, library)
+    return counted.detailed(settings, library or None)
 
 
 def in_words(protocol: Protocol) -> str:

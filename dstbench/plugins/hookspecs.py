@@ -16,7 +16,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from dstbench.cell import Cell
-    from dstbench.contracts import Dataset, Executor, FeatureExtractor, Model
+    from dstbench.contracts import Dataset, Executor, FeatureExtractor, Metric, Model
     from dstbench.records import Record
     from dstbench.sparsity import Sparsifier
 
@@ -41,6 +41,11 @@ def dstbench_sparsifiers() -> list[type[Sparsifier]]:  # type: ignore[empty-body
 @hookspec
 def dstbench_feature_extractors() -> list[type[FeatureExtractor]]:  # type: ignore[empty-body]
     """Feature-extractor classes."""
+
+
+@hookspec
+def dstbench_metrics() -> list[type[Metric]]:  # type: ignore[empty-body]
+    """Metric classes."""
 
 
 @hookspec

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from dstbench.cache import digest
 from dstbench.cell import DENSE
-from dstbench.contracts import Dataset, Executor, FeatureExtractor, Model
+from dstbench.contracts import Dataset, Executor, FeatureExtractor, Metric, Model
 from dstbench.errors import PluginError
 from dstbench.plugins.describe import summary
 from dstbench.settings import PluginSettings
 
-Kind = Literal["model", "dataset", "sparsifier", "feature extractor", "executor"]
+Kind = Literal["model", "dataset", "sparsifier", "feature extractor", "metric", "executor"]
 
 
 State = Literal["ok", "broken", "switched off"]
@@ -69,6 +69,8 @@ def check_class(kind: Kind, cls: Any) -> None:
             raise PluginError(f"{where} has no '{word}' (a string, in the body of the class)")
     if missing := _undefined(kind, cls):
         raise PluginError(f"{where} does not define {missing}")
+    if kind == "metric" and not getattr(cls, "quantities", ()):
+        raise PluginError(f"{where} has no 'quantities' (of Quantity, in the body of the class)")
     name: str = cls.name  # type: ignore[attr-defined]
     try:
         check_name(name)
@@ -108,6 +110,7 @@ def plugin_of(cls: type[Any]) -> Plugin:
         Dataset: "dataset",
         Sparsifier: "sparsifier",
         FeatureExtractor: "feature extractor",
+        Metric: "metric",
         Executor: "executor",
     }
     kinds = [

@@ -28,6 +28,7 @@ _HOOKS: dict[str, Kind] = {
     "dstbench_datasets": "dataset",
     "dstbench_sparsifiers": "sparsifier",
     "dstbench_feature_extractors": "feature extractor",
+    "dstbench_metrics": "metric",
     "dstbench_executors": "executor",
 }
 

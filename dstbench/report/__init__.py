@@ -22,18 +22,22 @@ def write_report(
     folder: Path,
     samples: Mapping[str, NDArray[np.uint8]],
     title: str = "Leaderboard",
+    neighbours: Mapping[str, NDArray[np.uint8]] | None = None,
 ) -> None:
     """Write ``leaderboard.md`` and ``leaderboard.csv`` into ``folder``, and what there is to see.
 
     ``fid_vs_sparsity.png`` is there if a sparse cell has an FID, ``fid_vs_step_time.png`` and
     ``fid_vs_sample_time.png`` if its times were measured too, ``samples.png`` if there are samples:
     uint8 images (n, H, W, C), C = 1 or 3, by the id of their cell, the i-th of every cell
-    of a task and seed from the same noise. Every file appears whole or not at all.
+    of a task and seed from the same noise. ``neighbours`` are the training images nearest to the
+    first of them, in the same form; ``neighbours.png`` has them side by side. Every file appears
+    whole or not at all.
 
     Raises:
         StoreError: there are no records, two of the same cell, or samples of another form.
     """
     # Drawing libraries take a second to import, and text alone does not need them.
+    from dstbench.report.neighbours import neighbour_sheet
     from dstbench.report.plot import fid_vs_sparsity
     from dstbench.report.sheet import sample_sheet
     from dstbench.report.trade_off import fid_vs_time
@@ -52,6 +56,9 @@ def write_report(
     if sheet := sample_sheet(found, samples):
         write_atomically(folder / "samples.png", lambda path: sheet.save(path, format="png"))
         markdown += "\n![Samples of every row, each column from the same noise](samples.png)\n"
+    if pairs := neighbour_sheet(found, samples, neighbours or {}):
+        write_atomically(folder / "neighbours.png", lambda path: pairs.save(path, format="png"))
+        markdown += "\n![Samples, each beside its nearest training image](neighbours.png)\n"
     csv = render(records, "csv")
     write_atomically(
         folder / "leaderboard.csv", lambda path: path.write_text(csv, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import stdev
 from typing import Any
 
 import pandas as pd
@@ -73,6 +74,7 @@ def _row(record: Record, settings: Mapping[str, Any]) -> dict[str, Any]:
         for field, schema in _PARTS.items()
         for part in [getattr(record, field)]
         for name in schema.model_fields
+        if name != "others"
     }
     return {
         "model": cell.model,
@@ -92,9 +94,24 @@ def _row(record: Record, settings: Mapping[str, Any]) -> dict[str, Any]:
         "validation_loss": record.validation_loss,
         "topology_updates": record.topology_updates,
         "skipped_topology_updates": record.skipped_topology_updates,
+        **_surroundings(record),
         "untrained_fid": record.untrained_scores and record.untrained_scores.fid,
         "machine": record.environment.machine,
         "started": record.started,
+    }
+
+
+def _surroundings(record: Record) -> dict[str, Any]:
+    """Scores by further metrics, the noise of the FID, and how near training images are."""
+    others = record.scores.others if record.scores else {}
+    fids = [each.fid for each in record.scores_by_noise if each.fid is not None]
+    interval, near = record.fid_interval, record.nearest
+    return others | {
+        "fid_low": interval and interval.low,
+        "fid_high": interval and interval.high,
+        "fid_sampling_std": stdev(fids) if len(fids) > 1 else None,
+        "nearest_training": near and near.samples,
+        "nearest_among_training": near and near.training,
     }
 
 

@@ -65,7 +65,7 @@ class Row:
 
     def scores(self, metric: Metric) -> dict[int, float]:
         """Finite scores of the finished cells, by seed."""
-        scores = {r.cell.seed: getattr(r.scores, metric.field) for r in self.done if r.scores}
+        scores = {r.cell.seed: r.scores.get(metric.field) for r in self.done if r.scores}
         return {s: float(v) for s, v in scores.items() if v is not None and np.isfinite(v)}
 
 
@@ -96,6 +96,12 @@ class Table:
         return next((record.protocol for record in self.records if record.protocol), None)
 
     @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The scores that it has columns for."""
+        others = self.protocol.others if self.protocol else ()
+        return (*METRICS, *(Metric(q.name, q.title, q.better, q.decimals) for q in others))
+
+    @property
     def dense(self) -> Row | None:
         return next((row for row in self.rows if row.sparsifier == DENSE), None)
 
@@ -115,11 +121,11 @@ class Table:
             "seeds": len(row.done),
             "failed": len(row.unfinished) - len(row.skipped),
             "skipped": len(row.skipped),
-            **{key: value for metric in METRICS for key, value in self._scores(row, metric)},
+            **{key: value for metric in self.metrics for key, value in self._scores(row, metric)},
             **counts(row.done),
             **times(row.done),
             **sizes(row.done),
-            **{field: protocol.get(field) for field in Protocol.model_fields},
+            **{field: protocol.get(field) for field in Protocol.model_fields if field != "others"},
             "machine": "; ".join(machines(row.done)),
         }
 

@@ -8,6 +8,7 @@ from textwrap import shorten
 
 from dstbench.metrics import caveats, in_words
 from dstbench.records import Record
+from dstbench.report.floors import floor_notes, noise_notes
 from dstbench.report.leaderboard import METRICS, Table, machines
 
 SIGNIFICANCE = 0.05
@@ -55,6 +56,8 @@ def _notes(table: Table) -> Iterator[str]:
         )
         if details := in_words(protocol):
             yield details
+        yield from floor_notes(table)
+        yield from noise_notes(table)
         yield _LEGEND if table.dense else "Best in bold."
     if untrained := _untrained(table):
         yield untrained

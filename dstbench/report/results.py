@@ -102,8 +102,9 @@ class Results:
         if not self.records:
             return
         samples = self._store.samples(self.records)
+        neighbours = self._store.neighbours(self.records)
         try:
-            write_report(self.records, self.folder, samples, self.name)
+            write_report(self.records, self.folder, samples, self.name, neighbours)
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
 

@@ -22,7 +22,9 @@ TEXT, HEADING = 15, 20
 
 
 def sample_sheet(
-    tables: Sequence[Table], samples: Mapping[str, NDArray[np.uint8]]
+    tables: Sequence[Table],
+    samples: Mapping[str, NDArray[np.uint8]],
+    caption: str = "every column starts from the same noise",
 ) -> Image.Image | None:
     """Samples of each table's first seed under its heading, or ``None`` if there are none.
 
@@ -31,7 +33,7 @@ def sample_sheet(
     Raises:
         StoreError: samples of another form.
     """
-    blocks = [block for table in tables if (block := _block(table, samples))]
+    blocks = [block for table in tables if (block := _block(table, samples, caption))]
     if not blocks:
         return None
     width = max(block.width for block in blocks) + 2 * MARGIN
@@ -43,7 +45,9 @@ def sample_sheet(
     return sheet
 
 
-def _block(table: Table, samples: Mapping[str, NDArray[np.uint8]]) -> Image.Image | None:
+def _block(
+    table: Table, samples: Mapping[str, NDArray[np.uint8]], caption: str
+) -> Image.Image | None:
     """A heading and, per row of the table, a label and a strip of samples."""
     seeds = [record.cell.seed for record in table.records if record.cell.id in samples]
     if not seeds:
@@ -54,7 +58,7 @@ def _block(table: Table, samples: Mapping[str, NDArray[np.uint8]]) -> Image.Imag
         for record in row.records
         if record.cell.seed == seeds[0] and record.cell.id in samples
     ]
-    heading = f"{table.heading}, seed {seeds[0]}: every column starts from the same noise"
+    heading = f"{table.heading}, seed {seeds[0]}: {caption}"
     left = max(_width(label, TEXT) for label, _ in strips) + 3 * GAP
     top = HEADING + 3 * GAP
     width = max(left + max(strip.width for _, strip in strips), _width(heading, HEADING))

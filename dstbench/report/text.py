@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from tabulate import tabulate
 
 from dstbench.records import Record
+from dstbench.report.floors import warnings
 from dstbench.report.formatting import (
     _decimals,
     _fixed,
@@ -18,7 +19,7 @@ from dstbench.report.formatting import (
     with_interval,
     with_ratio,
 )
-from dstbench.report.leaderboard import METRICS, Metric, Table, leaderboard, tables
+from dstbench.report.leaderboard import Metric, Table, leaderboard, tables
 from dstbench.report.notes import SIGNIFICANCE, _notes, _skipped, told_sparsities
 
 Format = Literal["markdown", "csv", "latex", "json"]
@@ -64,7 +65,7 @@ def _columns(table: Table) -> Iterator[_Column]:
         yield _Column(title, [_Entry(_fixed(v, 3)) for v in frame[name]])
     yield _Column("whole-model S", [_Entry(_fixed(v, 3)) for v in frame["whole_model_sparsity"]])
     yield _Column("seeds", [_Entry(str(seeds)) for seeds in frame["seeds"]])
-    for metric in METRICS:
+    for metric in table.metrics:
         if frame[f"{metric.field}_n"].any():
             yield _score_column(table, metric)
     for title, name, form in (
@@ -146,6 +147,7 @@ def _markdown(tables: Sequence[Table], title: str) -> str:
         alignment = ["left"] + ["right"] * (len(header) - 1)
         parts += [
             f"## {escape_markdown(table.heading)}",
+            *(f"**{escape_markdown(warning)}**" for warning in warnings(table)),
             tabulate(body, header, "pipe", disable_numparse=True, colalign=alignment),
             "\n".join(f"- {escape_markdown(note)}" for note in _notes(table)),
         ]
@@ -167,7 +169,7 @@ def _latex(tables: Sequence[Table], title: str) -> str:
             "\n".join(
                 [
                     r"\begin{table}",
-                    rf"\caption{{{_escape_latex(table.heading)}}}",
+                    rf"\caption{{{_escape_latex(' '.join([table.heading, *warnings(table)]))}}}",
                     rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
                     r"\toprule",
                     rows[0],

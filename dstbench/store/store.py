@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,9 +74,16 @@ class Store:
 
     def samples(self, records: list[Record]) -> dict[str, NDArray[np.uint8]]:
         """The sample images of these records' cells, where they have any, by cell id."""
-        import numpy as np
+        return _images({record.cell.id: self.cell(record.cell).samples for record in records})
 
-        paths = {record.cell.id: self.cell(record.cell).samples for record in records}
-        return {
-            name: np.load(path, allow_pickle=False) for name, path in paths.items() if path.exists()
-        }
+    def neighbours(self, records: list[Record]) -> dict[str, NDArray[np.uint8]]:
+        """The training images nearest to the first of :meth:`samples`, by cell id."""
+        return _images({record.cell.id: self.cell(record.cell).neighbours for record in records})
+
+
+def _images(paths: Mapping[str, Path]) -> dict[str, NDArray[np.uint8]]:
+    import numpy as np
+
+    return {
+        name: np.load(path, allow_pickle=False) for name, path in paths.items() if path.exists()
+    }

@@ -1,7 +1,7 @@
-"""Feature extractors that ship with dstbench: ``inception`` and ``lenet-digits``."""
+"""Feature extractors that ship with dstbench, and metrics that compare what they extract."""
 
 from dstbench import hookimpl
-from dstbench.contracts import FeatureExtractor
+from dstbench.contracts import FeatureExtractor, Metric
 
 
 @hookimpl
@@ -10,3 +10,10 @@ def dstbench_feature_extractors() -> list[type[FeatureExtractor]]:
     from dstbench_features.lenet_digits import LeNetDigits
 
     return [Inception, LeNetDigits]
+
+
+@hookimpl
+def dstbench_metrics() -> list[type[Metric]]:
+    from dstbench_features.fidelity import FID, KID, InceptionScore, PrecisionRecall
+
+    return [FID, KID, InceptionScore, PrecisionRecall]

@@ -112,6 +112,11 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
             denoiser.train(was_training)
         return torch.cat([part.cpu() for part in images])
 
+    @torch.no_grad()
+    def reconstructions(self, split: Split, indices: Tensor) -> Tensor:
+        """The images at ``indices`` (int64), encoded and decoded by the autoencoder."""
+        return self.first_stage.decode(self.batch(split, indices)).cpu()
+
     def metadata(self) -> dict[str, float | int | str]:
         return self.first_stage.metadata
 

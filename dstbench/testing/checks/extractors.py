@@ -51,8 +51,8 @@ def availability_is_told(subject: FeatureExtractorSubject) -> None:
 
 
 def features_are_matrices(subject: FeatureExtractorSubject) -> None:
-    """Features (N, D) and logits (N, K), D and K at least 2, are finite floats on the CPU, of grey
-    and RGB images of any size, and carry no graph of gradients."""
+    """Features (N, D), and logits (N, K) if there are any, D and K at least 2, are finite floats on
+    the CPU, of grey and RGB images of any size, and carry no graph of gradients."""
     sizes = set()
     for shape in SHAPES:
         images = pictures(4, shape)
@@ -60,10 +60,10 @@ def features_are_matrices(subject: FeatureExtractorSubject) -> None:
         found = subject.extractor(images)
         if not isinstance(found, Features):
             raise Broken(f"of images {shape} it made a {type(found).__name__}, no Features")
-        for name, values in (("features", found.features), ("logits", found.logits)):
+        for name, values in _parts(found):
             if problem := _problem(values, len(images)):
                 raise Broken(f"{name} of 4 images {shape} {problem}")
-        sizes.add((found.features.shape[1], found.logits.shape[1]))
+        sizes.add(tuple(values.shape[1] for _, values in _parts(found)))
         if not torch.equal(images, before):
             raise Broken(f"images {shape} were changed")
     if len(sizes) > 1:
@@ -85,8 +85,7 @@ def features_do_not_depend_on_batch_size(subject: FeatureExtractorSubject) -> No
         together = subject.extractor(images)
         for size in (1, 4):
             parts = [subject.extractor(part) for part in torch.split(images, size)]
-            for name in ("features", "logits"):
-                whole = getattr(together, name)
+            for name, whole in _parts(together):
                 apart = torch.cat([getattr(part, name) for part in parts])
                 difference = float((whole - apart).abs().max())
                 if not difference <= 1e-3 * float(whole.abs().max()) + 1e-6:
@@ -104,8 +103,8 @@ def extracting_is_deterministic(subject: FeatureExtractorSubject) -> None:
     with seeded(1):
         other = subject.make()
         for who, second in (("it", subject.extractor(images)), ("another instance", other(images))):
-            for name in ("features", "logits"):
-                if not torch.equal(getattr(first, name), getattr(second, name)):
+            for name, values in _parts(first):
+                if not torch.equal(values, getattr(second, name)):
                     raise Broken(f"asked again, {who} makes other {name} of the same images")
 
 
@@ -137,6 +136,12 @@ def pictures(count: int, shape: tuple[int, int, int]) -> Tensor:
     """uint8 images (count, *shape) of random shades."""
     rng = torch.Generator().manual_seed(0)
     return torch.randint(256, (count, *shape), generator=rng).to(torch.uint8)
+
+
+def _parts(found: Features) -> list[tuple[str, Tensor]]:
+    """Features, and logits where there are any, by name."""
+    named = (("features", found.features), ("logits", found.logits))
+    return [(name, values) for name, values in named if values is not None]
 
 
 def _problem(values: Any, count: int) -> str | None:

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dstbench.contracts import Workspace
-from dstbench.execution.pipeline import Pipeline, keep_samples
+from dstbench.execution.kept import keep_samples
+from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.worker import Worker
 from dstbench.plugins.registry import load_plugins
 from dstbench.sparsity import DynamicSparsifier, Layer, random_scores

@@ -128,7 +128,22 @@ def test_a_cell_leaves_a_whole_record(scheduler: Scheduler, make_cell: MakeCell)
         "reference": "toy-images/train",
         "reference_images": 26,
         "features": 8,
+        "neighbours": 3,
+        "kid_subsets": 2,
+        "kid_subset_size": 9,
+        "kid_scale": 1.0,
+        "inception_score_splits": 9,
+        "library": f"torch-fidelity {record.environment.packages['torch-fidelity']}",
+        "others": (),
     }
+    assert record.scores_by_noise == ()
+    assert record.fid_interval is not None
+    assert record.fid_interval.low < record.fid_interval.high
+    assert [floor.name for floor in record.floors] == [
+        "real (validation)", "real, blurred", "real, upside down", "real, patches shuffled"
+    ]  # fmt: skip
+    assert record.nearest is not None
+    assert record.nearest.samples > 0
     assert record.times is not None
     assert 0 < record.times.training_step < record.times.training
     assert record.times.sample > 0
@@ -148,6 +163,7 @@ def test_a_cell_leaves_a_whole_record(scheduler: Scheduler, make_cell: MakeCell)
     assert record.metadata == {"size": 4}
     assert {path.name for path in folder.path.iterdir()} - {"lock"} == {
         "cell.json", "record.json", "history.csv", "denoiser.safetensors", "samples.npy",
+        "neighbours.npy",
         "samples.png",
     }  # fmt: skip
     assert np.load(folder.samples, allow_pickle=False).shape == (9, 4, 4, 1)
@@ -156,6 +172,35 @@ def test_a_cell_leaves_a_whole_record(scheduler: Scheduler, make_cell: MakeCell)
 
 
 # What is run, and what is not
+
+
+def test_the_same_weights_are_sampled_from_several_noises(
+    scheduler: Scheduler, make_cell: MakeCell
+) -> None:
+    one, several, others = (
+        make_cell(evaluation={"sampling_seeds": seeds}) for seeds in (1, 2, (1, 5))
+    )
+    records = {record.cell.id: record for record in scheduler.run([one, several, others])}
+    assert len(records) == 3
+    first, both, last = (records[cell.id] for cell in (one, several, others))
+    assert both.scores_by_noise[0] == first.scores
+    assert both.scores_by_noise[1] == last.scores_by_noise[0] != last.scores_by_noise[1]
+    assert both.scores == Scores.mean_of(both.scores_by_noise)
+    assert both.fid_interval == first.fid_interval != last.fid_interval
+    kept = {cell.id: np.load(scheduler.store.cell(cell).samples) for cell in (one, several, others)}
+    np.testing.assert_array_equal(kept[one.id], kept[several.id])
+    assert (kept[one.id] != kept[others.id]).any()
+
+
+def test_what_sets_samples_beside_real_images_costs_no_cell_its_result(
+    scheduler: Scheduler, make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no stairs")
+
+    monkeypatch.setattr("dstbench.execution.scoring.Scorer.floors", fail)
+    (record,) = scheduler.run([make_cell()])
+    assert (record.status, record.floors, record.nearest) == ("done", (), None)
 
 
 def test_a_finished_cell_is_not_run_again(

@@ -197,3 +197,16 @@ def test_variants_name_the_settings_that_vary_within_a_task_and_sparsifier() -> 
         ("rigl", "prune_rate=0.5"),
     ]
     assert two == [("dense", "learning_rate=0.0001"), ("dense", "learning_rate=1e-05")]
+
+
+def test_a_cell_that_says_nothing_of_later_settings_is_the_one_it_was() -> None:
+    plain = EvaluationSettings()
+    said = plain.model_dump(mode="json")
+    assert said.keys().isdisjoint({"sampling_seeds", "metrics", "resamples"})
+    assert EvaluationSettings(**said) == plain
+    other = EvaluationSettings(sampling_seeds=(0, 3), metrics=("fid",), resamples=0)
+    assert EvaluationSettings(**other.model_dump(mode="json")) == other
+    assert (plain.noises, EvaluationSettings(sampling_seeds=3).noises) == ((0,), (0, 1, 2))
+    for wrong in ({"sampling_seeds": ()}, {"sampling_seeds": (1, 1)}, {"metrics": ("fid", "fid")}):
+        with pytest.raises(ValueError, match="at least one, and each once|at least 1 item"):
+            EvaluationSettings(**wrong)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dstbench_features.fidelity import FID
 from torch import Tensor
 
 from dstbench.cache import Cache
@@ -110,7 +111,9 @@ def test_the_protocol_says_how_samples_are_scored(workspace: Workspace, data: Da
     extractor = Counting(workspace)
     settings = EvaluationSettings(samples=100)
     real = real_features(data, "toy", extractor, settings, workspace)
-    assert protocol("toy", extractor, settings, real).model_dump() == {
+    assert protocol(
+        "toy", extractor, settings, real, [FID(PluginSettings(), settings)]
+    ).model_dump() == {
         "extractor": "counting",
         "weights_hash": "0" * 64,
         "resize": "none",
@@ -124,6 +127,7 @@ def test_the_protocol_says_how_samples_are_scored(workspace: Workspace, data: Da
         "kid_scale": 1.0,
         "inception_score_splits": 10,
         "library": f"torch-fidelity {version('torch-fidelity')}",
+        "others": (),
     }
 
 
@@ -136,7 +140,7 @@ def test_a_singular_covariance_is_warned_of(
 ) -> None:
     real = Features(torch.zeros(reference_images, 64), torch.zeros(reference_images, 10))
     settings = EvaluationSettings(samples=samples)
-    sentences = caveats(protocol("toy", Counting(workspace), settings, real))
+    sentences = caveats(protocol("toy", Counting(workspace), settings, real, []))
     assert len(sentences) == len(warned_of)
     for sentence, what in zip(sentences, warned_of, strict=True):
         assert f"64 features of only {what}" in sentence

@@ -6,6 +6,7 @@ with known means, covariances and distances can be written down as images.
 
 import math
 
+import dstbench_features
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dstbench.cache import Cache
-from dstbench.contracts import FeatureExtractor, Features, PluginSettings, Workspace
+from dstbench.contracts import FeatureExtractor, Features, Metric, PluginSettings, Workspace
 from dstbench.errors import ScoreError
-from dstbench.metrics import extract, score
+from dstbench.metrics import extract, sample_features
+from dstbench.metrics import score as score_features
+from dstbench.records import Quantity, Scores
 from dstbench.settings import EvaluationSettings
 
 
@@ -54,6 +57,18 @@ def images(*pixels: tuple[int, ...]) -> Tensor:
 
 def features_of(pictures: Tensor) -> Features:
     return extract([pictures], make())
+
+
+def metrics_of(settings: EvaluationSettings) -> list[Metric]:
+    """Those that every benchmark has."""
+    return [cls(PluginSettings(), settings) for cls in dstbench_features.dstbench_metrics()[:4]]
+
+
+def score(
+    samples: Tensor, real: Features, extractor: FeatureExtractor, settings: EvaluationSettings
+) -> Scores:
+    fake = sample_features(samples, extractor, settings)
+    return score_features(fake, real, settings, metrics_of(settings))
 
 
 def evaluation(**values: int) -> EvaluationSettings:
@@ -145,7 +160,7 @@ def test_any_samples_have_finite_scores_within_their_bounds(
         make(),
         evaluation(),
     )
-    assert all(math.isfinite(value) for _, value in scores)
+    assert all(math.isfinite(value) for value in scores.model_dump(exclude={"others"}).values())
     assert 1 - 1e-9 <= scores.inception_score <= 4 + 1e-9
     assert 0 <= scores.precision <= 1
     assert 0 <= scores.recall <= 1
@@ -156,7 +171,7 @@ def test_any_samples_have_finite_scores_within_their_bounds(
 def test_samples_that_are_all_equal_have_finite_scores(grey: int) -> None:
     real = features_of(random_images(50, seed=0))
     scores = score(images(*[(grey,) * 4] * 20), real, make(), evaluation())
-    assert all(math.isfinite(value) for _, value in scores)
+    assert all(math.isfinite(value) for value in scores.model_dump(exclude={"others"}).values())
     assert scores.inception_score == pytest.approx(1)
 
 
@@ -212,3 +227,59 @@ def test_a_score_that_is_no_number_is_an_error() -> None:
     real = features_of(random_images(9, seed=0))
     with pytest.raises(ScoreError, match="inception_score"):
         score(random_images(9, seed=1), real, make(Extreme), evaluation())
+
+
+class Width(Metric):
+    """The number of features, which is as large as can be."""
+
+    name = "width"
+    quantities = (Quantity(name="width", title="width", better="higher", decimals=0),)
+    value = 1.0
+
+    def __call__(self, samples: Features, real: Features) -> dict[str, float]:
+        return {"width": self.value * samples.features.shape[1]}
+
+
+def test_a_further_metric_is_kept_by_its_name() -> None:
+    pictures = features_of(random_images(9, seed=0))
+    scores = score_features(
+        pictures, pictures, evaluation(), [Width(PluginSettings(), evaluation())]
+    )
+    assert scores.others == {"width": 4}
+    assert scores.get("width") == 4
+    assert scores.get("fid") is scores.get("unheard-of") is None
+
+
+def test_what_needs_logits_is_left_out_where_there_are_none() -> None:
+    bare = Features(features_of(random_images(9, seed=0)).features)
+    scores = score_features(bare, bare, evaluation(), metrics_of(evaluation()))
+    assert scores.inception_score is None
+    assert scores.fid == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value": math.nan}, "width: not a finite number"),
+        (
+            {"quantities": (*Width.quantities, Quantity(name="b", title="b", better="lower"))},
+            "no b",
+        ),
+    ],
+)
+def test_a_metric_that_goes_wrong_is_named(change: dict[str, object], message: str) -> None:
+    wrong = type("Wrong", (Width,), change)(PluginSettings(), evaluation())
+    pictures = features_of(random_images(9, seed=0))
+    with pytest.raises(ScoreError, match=message):
+        score_features(pictures, pictures, evaluation(), [wrong])
+
+
+def test_two_metrics_cannot_give_the_same_number() -> None:
+    pictures, metric = features_of(random_images(9, seed=0)), Width(PluginSettings(), evaluation())
+    with pytest.raises(ScoreError, match="two metrics give width"):
+        score_features(pictures, pictures, evaluation(), [metric, metric])
+
+
+def test_the_mean_of_scores_is_that_of_each() -> None:
+    one, two = Scores(fid=1, kid=3, others={"a": 2}), Scores(fid=2, others={"a": 4})
+    assert Scores.mean_of([one, two]) == Scores(fid=1.5, others={"a": 3})

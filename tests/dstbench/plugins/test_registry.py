@@ -180,8 +180,8 @@ def test_a_plugin_that_fails_to_import_is_listed_with_its_traceback(install: Ins
          "sparsifiers; it should return classes"),
         (sparsifier("moon").replace("@hookimpl", ""), "no hook found: mark the plugin's functions "
          "with @dstbench.hookimpl and name them after a hook (dstbench_models, dstbench_datasets, "
-         "dstbench_sparsifiers, dstbench_feature_extractors, dstbench_executors, "
-         "dstbench_cell_started, dstbench_step, dstbench_topology_updated, "
+         "dstbench_sparsifiers, dstbench_feature_extractors, dstbench_metrics, "
+         "dstbench_executors, dstbench_cell_started, dstbench_step, dstbench_topology_updated, "
          "dstbench_cell_finished)"),
     ],
 )  # fmt: skip
@@ -434,6 +434,10 @@ def test_dstbench_sparsifiers(install: Install) -> None:
 
 def test_dstbench_feature_extractors(install: Install) -> None:
     check_class_hook(install, "feature extractor", "dstbench_feature_extractors")
+
+
+def test_dstbench_metrics(install: Install) -> None:
+    check_class_hook(install, "metric", "dstbench_metrics", "quantities = (1,)")
 
 
 def test_dstbench_executors(install: Install) -> None:

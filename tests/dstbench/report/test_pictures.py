@@ -7,6 +7,7 @@ from PIL import Image
 from dstbench.errors import StoreError
 from dstbench.report import write_report
 from dstbench.report.leaderboard import tables
+from dstbench.report.neighbours import neighbour_sheet
 from dstbench.report.plot import fid_vs_sparsity
 from dstbench.report.sheet import GAP, MARGIN, sample_sheet
 from dstbench.report.trade_off import fid_vs_time, pareto_front
@@ -175,3 +176,21 @@ def test_samples_of_another_form_are_refused(make_record, bad):
     record = make_record()
     with pytest.raises(StoreError, match=r"uint8 of shape \(n, height, width, 1 or 3\)"):
         sample_sheet(tables([record]), {record.cell.id: bad})
+
+
+def test_each_sample_stands_beside_its_nearest_training_image(records, samples, tmp_path):
+    cell = records[0].cell.id
+    near = {cell: 255 - samples[cell][:3]}
+    sheet = np.asarray(neighbour_sheet(tables(records), samples, near))
+    plain = sample_sheet(tables(records), {cell: np.repeat(samples[cell][:3], 2, axis=0)})
+    pairs = sample_sheet(
+        tables(records),
+        {cell: np.stack([samples[cell][:3], near[cell]], axis=1).reshape(6, 8, 8, 3)},
+    )
+    assert sheet.shape[0] == np.asarray(plain).shape[0]
+    below = slice(MARGIN + 30, None)  # below the heading, which says something else
+    np.testing.assert_array_equal(sheet[below, : plain.width], np.asarray(pairs)[below])
+    write_report(records, tmp_path, samples, neighbours=near)
+    assert "(neighbours.png)" in (tmp_path / "leaderboard.md").read_text()
+    assert (tmp_path / "neighbours.png").exists()
+    assert neighbour_sheet(tables(records), samples, {}) is None

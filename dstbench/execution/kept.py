@@ -1,0 +1,30 @@
+"""The images that are kept of a cell."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from dstbench.store.files import write_atomically
+from dstbench.store.folder import CellFolder
+
+KEPT_SAMPLES = 64
+"""Sample images kept of each cell, for its grid and the leaderboard's sheet."""
+
+
+def keep_samples(folder: CellFolder, images: Tensor) -> None:
+    """Keep sample images (N, C, H, W), and a picture of all of them."""
+    folder.write_samples(last_channel(images))
+    grid = to_pil_image(make_grid(images, nrow=math.ceil(math.sqrt(len(images))), padding=0))
+    write_atomically(folder.sheet, lambda path: grid.save(path, format="png"))
+
+
+def last_channel(images: Tensor) -> NDArray[np.uint8]:
+    """Images (N, C, H, W) as (N, H, W, C)."""
+    array: NDArray[np.uint8] = images.permute(0, 2, 3, 1).contiguous().numpy()
+    return array
