@@ -7,18 +7,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Model
+from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Metric, Model
 from dstbench.errors import ConfigError
 from dstbench.grid.problems import explain
 from dstbench.sparsity import Sparsifier
 from dstbench.testing.checking import Check, Subject, make_check
-from dstbench.testing.checks import datasets, executors, extractors, models, sparsifiers
+from dstbench.testing.checks import datasets, executors, extractors, metrics, models, sparsifiers
 
 _KINDS: dict[type[Any], tuple[type[Any], tuple[Callable[[Any], None], ...]]] = {
     Sparsifier: (sparsifiers.SparsifierSubject, sparsifiers.CHECKS),
     Dataset: (datasets.DatasetSubject, datasets.CHECKS),
     Model: (models.ModelSubject, models.CHECKS),
     FeatureExtractor: (extractors.FeatureExtractorSubject, extractors.CHECKS),
+    Metric: (metrics.MetricSubject, metrics.CHECKS),
     Executor: (executors.ExecutorSubject, executors.CHECKS),
 }
 """The subject and the check functions of each kind of plugin, by its base class."""

@@ -124,7 +124,7 @@ def page_plugins(plugins: Plugins) -> list[str]:
 
 def test_the_code_of_every_kind_is_a_plugin(plugins: Plugins) -> None:
     assert sorted(page_plugins(plugins)) == [
-        "averages", "by-gradient", "fresh", "gradual", "in-fours", "pixels", "sensitivity",
+        "averages", "by-gradient", "fresh", "gradual", "in-fours", "means", "pixels", "sensitivity",
         "sparsest-first", "stripes",
     ]  # fmt: skip
 

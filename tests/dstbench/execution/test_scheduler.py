@@ -22,7 +22,7 @@ from dstbench.execution.scheduler import Scheduler
 from dstbench.grid import Cell
 from dstbench.plugins.plugin import Kind, Plugin
 from dstbench.plugins.registry import Plugins
-from dstbench.records import Record
+from dstbench.records import Record, Scores
 from dstbench.store import Store
 
 MakeCell = Callable[..., Cell]

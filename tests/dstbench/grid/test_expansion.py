@@ -208,5 +208,5 @@ def test_a_cell_that_says_nothing_of_later_settings_is_the_one_it_was() -> None:
     assert EvaluationSettings(**other.model_dump(mode="json")) == other
     assert (plain.noises, EvaluationSettings(sampling_seeds=3).noises) == ((0,), (0, 1, 2))
     for wrong in ({"sampling_seeds": ()}, {"sampling_seeds": (1, 1)}, {"metrics": ("fid", "fid")}):
-        with pytest.raises(ValueError, match="at least one, and each once|at least 1 item"):
+        with pytest.raises(ValueError, match=r"at least one, and each once"):
             EvaluationSettings(**wrong)

@@ -9,11 +9,12 @@ from toys import ToyImages, ToyModel
 from wrong_datasets import RightImages, RightSketches
 from wrong_executors import InThreads, RightExecutor
 from wrong_extractors import RightFeatures
+from wrong_metrics import RightMetric
 from wrong_models import RightModel, RightSketchModel, RightTransformer
 from wrong_plugins import all_wrong
 from wrong_sparsifiers import ByFirstGradient, Growing, Thinning, Uneven
 
-from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Model
+from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Metric, Model
 from dstbench.sparsity import Sparsifier
 from dstbench.testing import Check, CheckFailed, availability, checks
 from dstbench.testing.checking import empty_workspace
@@ -24,6 +25,7 @@ RIGHT: dict[type[Any], list[type[Any]]] = {
     Dataset: [RightImages, RightSketches, ToyImages],
     Model: [RightModel, RightTransformer, RightSketchModel, ToyModel],
     FeatureExtractor: [RightFeatures],
+    Metric: [RightMetric],
     Executor: [RightExecutor, InThreads],
 }
 """By kind: plugins that keep all promises."""

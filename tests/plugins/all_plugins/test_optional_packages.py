@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 QUICKSTART = Path(__file__).parents[3] / "benchmarks" / "quickstart.toml"
-OPTIONAL = ["lmdb", "ray", "submitit", "svgpathtools"]
+OPTIONAL = ["efficientnet_lite_pytorch", "lmdb", "prdc", "ray", "submitit", "svgpathtools"]
 
 WITHOUT = f"""
 import sys

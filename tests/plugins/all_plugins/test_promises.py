@@ -1,6 +1,7 @@
 """Every plugin that ships with dstbench keeps the promises of its kind."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from dstbench.testing.running import run
 
 SHIPPED = [plugin for plugin in load_plugins().listing if plugin.distribution == "dstbench"]
 
-QUICK = {"chirodiff", "digits", "image-folder", "lenet-digits"}
+QUICK = {"chirodiff", "density-coverage", "digits", "fid", "image-folder", "inception-score", "kid",
+         "lenet-digits", "precision-recall"}  # fmt: skip
 
 NO_DRAWINGS = {"drawings-are-svg": "its items are no drawings"}
 
@@ -61,6 +63,7 @@ SKIPPED: dict[str, dict[str, str]] = {
     "celeba-hq": WITHOUT_DATA,
     "digits": {**NO_DRAWINGS, **NO_LABELS},
     "digits-strokes": NO_LABELS,
+    "efficientnet-lite0": {} if find_spec("efficientnet_lite_pytorch") else WITHOUT_WEIGHTS,
     "gmp": {"blocks-stay-whole": 'refused: structure = "2:4" leaves no room'},
     "granet": {"blocks-stay-whole": 'refused: structure = "2:4" leaves no room'},
     "image-folder": NO_DRAWINGS,
@@ -103,6 +106,8 @@ def test_a_shipped_plugin_keeps_its_promises(
     monkeypatch.delenv("DSTBENCH_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     assert plugin.cls is not None
+    if plugin.name == "density-coverage":
+        pytest.importorskip("prdc")
     settings = {"path": str(pictures)} if plugin.name == "image-folder" else None
     outcomes = list(run(checks(plugin.cls, settings)))
     assert [str(each.failure) for each in outcomes if each.state == "broken"] == []
