@@ -125,7 +125,9 @@ def load_results(folder: str | Path) -> Results:
     Raises :class:`~dstbench.errors.StoreError` where there are none.
     """
     store = Store(Path(folder))
-    return Results(store, store.records(), store.folder.resolve().name)
+    records = store.records()
+    name = store.folder.resolve().name
+    return Results(store, [*records, *store.rescored(records)], name)
 
 
 @dataclass(frozen=True)
@@ -241,5 +243,6 @@ class PreparedRun:
         chosen = {cell.id for cell in self.grid.selected}
         others = [cell for cell in self.grid.cells if cell.id not in chosen]
         records = {each.cell.id: each for each in (*ran, *self.store.readable(others, self.report))}
-        order = [cell.id for cell in self.grid.cells if cell.id in records]
-        return Results(self.store, [records[name] for name in order], self.grid.benchmark.name)
+        ordered = [records[cell.id] for cell in self.grid.cells if cell.id in records]
+        found = [*ordered, *self.store.rescored(ordered)]
+        return Results(self.store, found, self.grid.benchmark.name)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import fmean
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from dstbench.cell import Cell
-from dstbench.settings import INCEPTION_SCORE_SPLITS, EvaluationSettings
+from dstbench.quality import Floor, Interval, Nearest, Part, Protocol, Quantity, Scores
 
 __all__ = [
     "Counts",
@@ -32,128 +30,7 @@ SCHEMA_VERSION: Literal[1] = 1
 SCORING_LIBRARY = "torch-fidelity"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Quantity(_Part):
-    """A number that a metric gives, as tables show it."""
-
-    name: str
-    """A word, under which records keep it: ``"fid"``."""
-    title: str
-    better: Literal["lower", "higher"]
-    decimals: int = 3
-
-
-class Scores(_Part):
-    """Scores of one set of samples. A score that was not asked for is ``None``."""
-
-    fid: float | None = None
-    kid: float | None = None
-    kid_std: float | None = None
-    """Standard deviation over the subsets of one evaluation, not over seeds."""
-    inception_score: float | None = None
-    inception_score_std: float | None = None
-    precision: float | None = None
-    recall: float | None = None
-    others: dict[str, float] = {}
-    """Scores by further metrics, by the names of their quantities."""
-
-    def get(self, name: str) -> float | None:
-        """The score of this name, if there is one."""
-        found: float | None = self.others.get(name, getattr(self, name, None))
-        return found
-
-    @classmethod
-    def mean_of(cls, scores: Sequence[Scores]) -> Scores:
-        """The mean of several, score by score; what one of them lacks is ``None``."""
-
-        def mean(values: Sequence[float | None]) -> float | None:
-            known = [value for value in values if value is not None]
-            return fmean(known) if len(known) == len(values) else None
-
-        fields = [name for name in cls.model_fields if name != "others"]
-        others = {name: mean([each.get(name) for each in scores]) for name in scores[0].others}
-        return cls(
-            **{name: mean([each.get(name) for each in scores]) for name in fields},
-            others={name: value for name, value in others.items() if value is not None},
-        )
-
-
-class Interval(_Part):
-    """A 95% interval of FID, from bootstrap resamples of the samples."""
-
-    low: float
-    high: float
-    resamples: int
-
-
-class Floor(_Part):
-    """Scores of images that no model has generated, which say what a score means."""
-
-    name: str
-    """The images, in words."""
-    kind: Literal["real", "reconstructed", "distorted"]
-    images: int
-    reference_images: int
-    scores: Scores
-
-
-class Nearest(_Part):
-    """Distances to the nearest training image, in the extractor's features."""
-
-    samples: float
-    """Median over samples."""
-    training: float
-    """Median over training images, each to the nearest other one."""
-    closer: float
-    """Fraction of the samples that are closer to a training image than ``training``."""
-    count: int
-    """Number of samples, and of training images, at most, that the medians are over."""
-
-
-class Protocol(_Part):
-    """How samples were scored. Scores of different protocols never share a column."""
-
-    extractor: str
-    weights_hash: str
-    resize: str
-    samples: int
-    reference: str
-    """The real images, e.g. ``"digits/train"``."""
-    reference_images: int
-    features: int
-    """Width of the features that FID compares."""
-    neighbours: int | None = None
-    """k of the k-NN manifolds of precision and recall."""
-    kid_subsets: int | None = None
-    kid_subset_size: int | None = None
-    """Images of each of KID's subsets, on either side."""
-    kid_scale: float | None = None
-    """Factor of the squared MMD that is given as KID: 1; some publish 1000 times that."""
-    inception_score_splits: int | None = None
-    library: str | None = None
-    """Names and versions of what computes the scores: ``"torch-fidelity 0.4.0"``."""
-    others: tuple[Quantity, ...] = ()
-    """The quantities of further metrics."""
-
-    def detailed(self, evaluation: EvaluationSettings, library: str | None) -> Protocol:
-        """The same protocol with what settings and numbers of images make of each score."""
-        fewer = min(self.samples, self.reference_images)
-        return self.model_copy(
-            update={
-                "neighbours": evaluation.neighbours,
-                "kid_subsets": evaluation.kid_subsets,
-                "kid_subset_size": min(evaluation.kid_subset_size, fewer),
-                "kid_scale": 1.0,
-                "inception_score_splits": min(INCEPTION_SCORE_SPLITS, self.samples),
-                "library": library,
-            }
-        )
-
-
-class Counts(_Part):
+class Counts(Part):
     """Parameters and theoretical FLOPs (fvcore's; one multiply-add is one FLOP).
 
     ``dense_*`` is the same network without masks.
@@ -191,7 +68,7 @@ class Counts(_Part):
         return 1 - self.active_parameters / self.parameters
 
 
-class Times(_Part):
+class Times(Part):
     """Seconds of wall clock that the cell's run took: those of cells that ran apart make no ratio
     (see :class:`Measurement`)."""
 
@@ -203,7 +80,7 @@ class Times(_Part):
     """Seconds per sample, decoding included."""
 
 
-class Ratio(_Part):
+class Ratio(Part):
     """The time of something of a cell ÷ the same of its dense twin, in rounds of both."""
 
     ratio: float
@@ -219,7 +96,7 @@ class Ratio(_Part):
     rounds: int
 
 
-class UpdateCost(_Part):
+class UpdateCost(Part):
     """What topology updates add to the time of training."""
 
     dense_steps: float
@@ -233,7 +110,7 @@ class UpdateCost(_Part):
         return self.dense_steps / self.interval
 
 
-class Measurement(_Part):
+class Measurement(Part):
     """The cell's times relative to those of its dense twin: the same network without masks,
     trained as a dense cell is, taking turns with it in one process."""
 
@@ -254,7 +131,7 @@ class Measurement(_Part):
     measurement itself is a load of its number of threads."""
 
 
-class Sizes(_Part):
+class Sizes(Part):
     """Exact sizes in bytes; ``dense_*`` is the same without masks."""
 
     state_bytes: int
@@ -266,7 +143,7 @@ class Sizes(_Part):
     dense_model_bytes: int
 
 
-class Environment(_Part):
+class Environment(Part):
     """The machine and the software that ran the cell."""
 
     python: str
@@ -285,7 +162,7 @@ class Environment(_Part):
         return f"{self.gpu or self.cpu} ({self.device}, {threads})"
 
 
-class Record(_Part):
+class Record(Part):
     """One cell's result."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -322,7 +199,7 @@ class Record(_Part):
     topology_updates: int = 0
     skipped_topology_updates: int = 0
     """Topology updates left out because a gradient was not finite."""
-    metadata: dict[str, float | int | str] = {}
+    metadata: dict[str, float | int | str] = Field(default_factory=dict)
     """What the model says about the parts that cells share."""
 
     @field_validator("protocol")

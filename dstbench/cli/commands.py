@@ -197,3 +197,43 @@ def sample(
     except OSError as error:
         raise StoreError(f"{to}: cannot be written to: {error.strerror}") from None
     notes.print(f"written: {count} files in {to}", highlight=False)
+
+
+def score(
+    folder: Annotated[
+        Path, typer.Argument(help="A benchmark's results, or the folder of one of its cells.")
+    ],
+    extractor: Annotated[
+        str | None, typer.Option(help="Another feature extractor, by its plugin's name.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="A score to compute beside the cells' own; may be repeated."),
+    ] = None,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Another number of sampling steps; may be repeated."),
+    ] = None,
+    eta: Annotated[
+        list[float] | None,
+        typer.Option(help="Another η, of a model that has it; may be repeated."),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Download weights that are not there.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Score trained cells in other ways, without training: samples are drawn anew from their
+    weights, from the same noise. The leaderboard shows these scores in tables of their own.
+    """
+    from dstbench.cache import Cache
+    from dstbench.contracts import Workspace
+    from dstbench.execution.machine import choose_device
+    from dstbench.execution.pipeline import Pipeline
+    from dstbench.execution.rescoring import evaluations, rescore, trained_cells
+    from dstbench.plugins.registry import load_plugins
+
+    pipeline = Pipeline(load_plugins(), Workspace(choose_device(device), Cache(), note))
+    for asked in evaluations(extractor, metric or (), steps or (), eta or ()):
+        for cell in trained_cells(folder):
+            rescore(pipeline, cell, asked, download=yes)

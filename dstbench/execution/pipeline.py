@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -75,13 +75,13 @@ class Pipeline:
         counts = count(network, sparsifier, training)
 
         start = time.perf_counter()
-        images = self._images(model, trainer.averaged.module, cell, evaluation.noises[0])
+        images = self.images(model, trainer.averaged.module, cell, evaluation.noises[0])
         seconds = time.perf_counter() - start
         keep_samples(folder, images[:KEPT_SAMPLES])
 
         scorer = self.scorer(cell)
         further = (
-            self._images(model, trainer.averaged.module, cell, noise)
+            self.images(model, trainer.averaged.module, cell, noise)
             for noise in evaluation.noises[1:]
         )
         outcome: dict[str, Any] = {
@@ -101,7 +101,7 @@ class Pipeline:
             "kernels": sparsifier.kernels.choice.to_json() if sparsifier else None,
             "peak_memory": peak_memory(self.workspace.device),
         }
-        outcome |= scorer.beside_real_images(model, self._first_stage(cell), images, folder)
+        outcome |= scorer.beside_real_images(model, self.first_stage(cell), images, folder)
         limit = min(measure_seconds, trainer.seconds)
         if sparsifier and limit:
             # It goes on to train: all that is kept of the cell is known by now.
@@ -121,6 +121,19 @@ class Pipeline:
         Raises:
             StoreError: for a folder without a trained cell, or one of another version.
         """
+        record, model, denoiser = self.trained(folder)
+        noise = record.cell.evaluation_settings.noises[0]
+        return model.data, self._sample(model, denoiser, record.cell, count, noise)
+
+    def trained(
+        self, folder: CellFolder, changed: Mapping[str, Any] | None = None
+    ) -> tuple[Record, Model, nn.Module]:
+        """The record of a trained cell, its model, with other settings if need be, and its
+        network.
+
+        Raises:
+            StoreError: for a folder without a trained cell, or one of another version.
+        """
         record = folder.record()
         if record is None or not folder.denoiser.exists():
             raise StoreError(
@@ -132,7 +145,8 @@ class Pipeline:
             self.workspace.report(f"the cell was trained with {difference}")
         try:
             data = self.load(cell)
-            model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
+            settings = cell.model_settings | dict(changed or {})
+            model: Model = self._plugin("model", cell.model, settings, data, self.workspace)
             denoiser = self._build(model, cell)
             denoiser.load_state_dict(folder.denoiser_state())
             self._use_kernels(model, denoiser, record, folder)
@@ -141,8 +155,7 @@ class Pipeline:
                 f"{folder.path}: this cell is damaged, or of another version of dstbench or of "
                 f"'{cell.model}' than is installed: {error}"
             ) from error
-        noise = cell.evaluation_settings.noises[0]
-        return data, self._sample(model, denoiser, cell, count, noise)
+        return record, model, denoiser
 
     def _use_kernels(
         self, model: Model, denoiser: nn.Module, record: Record, folder: CellFolder
@@ -244,7 +257,7 @@ class Pipeline:
         folder.heartbeat(step, loss)
         self.plugins.manager.hook.dstbench_step(cell=cell, step=step, loss=loss)
 
-    def _images(self, model: Model, denoiser: nn.Module, cell: Cell, noise: int) -> Tensor:
+    def images(self, model: Model, denoiser: nn.Module, cell: Cell, noise: int) -> Tensor:
         """The samples that are scored, as images."""
         count = cell.evaluation_settings.samples
         return model.data.to_images(self._sample(model, denoiser, cell, count, noise))
@@ -258,7 +271,7 @@ class Pipeline:
         with torch.no_grad():
             return model.sample(denoiser, count, cell.evaluation_settings.batch_size, rng)
 
-    def _first_stage(self, cell: Cell) -> dict[str, Any]:
+    def first_stage(self, cell: Cell) -> dict[str, Any]:
         """All that determines what the cell's model shares with others of its dataset."""
         version = self.plugins.get("model", cell.model).origin
         return {"model": cell.model, "settings": cell.model_settings, "version": version}
@@ -278,4 +291,4 @@ class Pipeline:
         if cell.sparsifier != DENSE or not evaluation.untrained:
             return None
         untrained = self._build(model, cell)
-        return scorer.score(self._images(model, untrained, cell, evaluation.noises[0]))
+        return scorer.score(self.images(model, untrained, cell, evaluation.noises[0]))

@@ -90,17 +90,18 @@ class Scorer:
         return self.data.to_images(shown), found
 
     def beside_real_images(
-        self, model: Model, key: Mapping[str, Any], images: Tensor, folder: CellFolder
+        self, model: Model, key: Mapping[str, Any], images: Tensor, folder: CellFolder | None
     ) -> dict[str, Any]:
         """The parts of a record that set samples beside real images; none where that fails, which
-        costs the cell nothing."""
+        costs the cell nothing. The nearest training images are kept in ``folder``."""
         try:
             floors = self.floors(model, key)
             neighbours, nearest = self.nearest(images)
         except FAILURES as error:
             self.workspace.report(f"no floors of its scores: {type(error).__name__}: {error}")
             return {}
-        folder.write_neighbours(last_channel(neighbours))
+        if folder:
+            folder.write_neighbours(last_channel(neighbours))
         return {"floors": floors, "nearest": nearest}
 
     def _score(self, fake: Features) -> Scores:

@@ -131,6 +131,29 @@ class CellFolder:
         text = record.model_dump_json(indent=2) + "\n"
         write_atomically(self._record, lambda path: path.write_text(text, encoding="utf-8"))
 
+    def write_rescored(self, record: Record) -> None:
+        """Keep what the trained cell scores under another evaluation: a record of the cell that
+        would have been evaluated so."""
+        text = record.model_dump_json(indent=2) + "\n"
+        write_atomically(
+            self._rescored(record.cell), lambda path: path.write_text(text, encoding="utf-8")
+        )
+
+    def is_rescored(self, cell: Cell) -> bool:
+        """Whether there is such a record of ``cell``."""
+        return self._rescored(cell).exists()
+
+    def rescored(self) -> list[Record]:
+        """The records of :meth:`write_rescored`, less those that cannot be read."""
+        found = []
+        for path in sorted(self.path.glob("scores-*.json")):
+            with suppress(ValidationError):
+                found.append(Record.model_validate_json(path.read_bytes()))
+        return found
+
+    def _rescored(self, cell: Cell) -> Path:
+        return self.path / f"scores-{cell.id.rpartition('-')[2]}.json"
+
     def write_denoiser(self, denoiser: nn.Module, masks: Mapping[str, Tensor]) -> int:
         """Keep the trained network, of masked weights the active values alone; the bytes of its
         tensors.

@@ -72,6 +72,15 @@ class Store:
             )
         return sorted(found, key=lambda record: record.started)
 
+    def rescored(self, records: Sequence[Record]) -> list[Record]:
+        """What these records' cells score under other evaluations than their own."""
+        return [
+            again
+            for record in records
+            if record.status == "done"
+            for again in self.cell(record.cell).rescored()
+        ]
+
     def samples(self, records: list[Record]) -> dict[str, NDArray[np.uint8]]:
         """The sample images of these records' cells, where they have any, by cell id."""
         return _images({record.cell.id: self.cell(record.cell).samples for record in records})

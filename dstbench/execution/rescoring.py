@@ -1,0 +1,178 @@
+"""Trained cells, scored in other ways than their benchmark asked for."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dstbench.cell import Cell
+from dstbench.errors import ConfigError, ScoreError, StoreError
+from dstbench.execution.pipeline import Pipeline
+from dstbench.records import Counts, Record, Times
+from dstbench.settings import METRICS, EvaluationSettings
+from dstbench.store.folder import CellFolder
+from dstbench.store.store import Store
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """What is to be other than in the cells' own evaluation."""
+
+    extractor: str | None = None
+    metrics: tuple[str, ...] = ()
+    """Scores beside the cells' own."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the model that change how it is sampled from, not how it is trained."""
+
+    def applied(self, cell: Cell, pipeline: Pipeline) -> Cell:
+        """The cell that would have been evaluated so: what its scores are kept under.
+
+        Raises :class:`ConfigError` for an unknown plugin and settings that a plugin refuses.
+        """
+        evaluation = cell.evaluation_settings
+        update = {
+            "extractor": self.extractor or evaluation.extractor,
+            "metrics": tuple(dict.fromkeys((*evaluation.metrics, *self.metrics))),
+        }
+        changed = EvaluationSettings(**evaluation.model_dump() | update)
+        versions = dict(cell.versions)
+        for name in changed.metrics:
+            metric = pipeline.plugins.get("metric", name)
+            if name not in METRICS:
+                versions[f"metric {name}"] = metric.origin
+        settings = cell.extractor_settings
+        if changed.extractor != evaluation.extractor:
+            plugin = pipeline.plugins.get("feature extractor", changed.extractor)
+            versions["feature extractor"] = plugin.origin
+            settings = self._defaults(pipeline, changed.extractor)
+        return cell.model_copy(
+            update={
+                "evaluation": changed.model_dump(mode="json"),
+                "extractor_settings": settings,
+                "model_settings": self._model_settings(cell, pipeline),
+                "versions": versions if cell.versions else {},
+            }
+        )
+
+    def _defaults(self, pipeline: Pipeline, extractor: str) -> dict[str, Any]:
+        cls = pipeline.plugins.find("feature extractor", extractor)
+        try:
+            defaults: dict[str, Any] = cls.Settings().model_dump(mode="json")
+        except ValidationError as error:
+            raise ConfigError(
+                f"feature extractor '{extractor}' has settings without a default, which only a "
+                f"benchmark file can give: {error}"
+            ) from None
+        return defaults
+
+    def _model_settings(self, cell: Cell, pipeline: Pipeline) -> dict[str, Any]:
+        schema = pipeline.plugins.find("model", cell.model).Settings
+        if unknown := self.sampling.keys() - schema.model_fields.keys():
+            raise ConfigError(f"model '{cell.model}' has no setting {', '.join(sorted(unknown))}")
+        try:
+            settings: dict[str, Any] = schema(
+                **cell.model_settings | dict(self.sampling)
+            ).model_dump(mode="json")
+        except ValidationError as error:
+            raise ConfigError(f"model '{cell.model}': {error}") from None
+        return settings if self.sampling else cell.model_settings
+
+
+def evaluations(
+    extractor: str | None, metrics: Sequence[str], steps: Sequence[int], etas: Sequence[float]
+) -> list[Rescoring]:
+    """One for each combination of sampling steps and η.
+
+    Raises :class:`ConfigError` where nothing is asked for.
+    """
+    if not (extractor or metrics or steps or etas):
+        raise ConfigError(
+            "nothing would be other than it was: ask for --extractor, --metric, --steps or --eta"
+        )
+    axes = (("sampling_steps", steps), ("eta", etas))
+    named = [[(name, value) for value in values] for name, values in axes if values]
+    return [
+        Rescoring(extractor, tuple(metrics), dict(values)) for values in itertools.product(*named)
+    ]
+
+
+def trained_cells(folder: Path) -> list[CellFolder]:
+    """The trained cells of a benchmark's results, or the one whose folder it is.
+
+    Raises :class:`StoreError` if there are none.
+    """
+    found = Store(folder).cells() or [CellFolder(folder)]
+    trained = [each for each in found if each.denoiser.exists()]
+    if not trained:
+        raise StoreError(
+            f"{folder}: no trained cells are here; name the folder of a benchmark that was run, "
+            "such as results/quickstart, or one under its cells"
+        )
+    return trained
+
+
+def rescore(pipeline: Pipeline, folder: CellFolder, asked: Rescoring, *, download: bool) -> None:
+    """Score a trained cell so, and keep that beside its record, unless it is there already.
+
+    Raises:
+        ConfigError: for an unknown plugin, and settings that a plugin refuses.
+        ScoreError: where the feature extractor's weights are not there.
+        StoreError: for a folder whose cell cannot be sampled from.
+    """
+    record = folder.record()
+    if record is None or record.status != "done":
+        return
+    cell = asked.applied(record.cell, pipeline)
+    if cell.id == record.cell.id or folder.is_rescored(cell):
+        return
+    _require_weights(pipeline, cell, download)
+    pipeline.workspace.report(f"{record.cell.id}: scored again")
+    with folder.locked():
+        folder.write_rescored(_rescored(pipeline, folder, cell, asked))
+
+
+def _rescored(pipeline: Pipeline, folder: CellFolder, cell: Cell, asked: Rescoring) -> Record:
+    record, model, denoiser = pipeline.trained(folder, asked.sampling)
+    noises, start = cell.evaluation_settings.noises, time.perf_counter()
+    images = pipeline.images(model, denoiser, cell, noises[0])
+    seconds = (time.perf_counter() - start) / len(images)
+    scorer = pipeline.scorer(cell)
+    further = (pipeline.images(model, denoiser, cell, noise) for noise in noises[1:])
+    changed = {
+        "cell": cell,
+        "untrained_scores": None,
+        "floors": (),
+        "nearest": None,
+        **scorer.score_all(chain([images], further)),
+        **scorer.beside_real_images(model, pipeline.first_stage(cell), images, None),
+    }
+    if asked.sampling:
+        assert isinstance(record.counts, Counts)
+        assert isinstance(record.times, Times)
+        flops = record.counts.inference_flops * model.calls_per_sample
+        changed |= {
+            "counts": record.counts.model_copy(update={"sample_flops": flops}),
+            "times": record.times.model_copy(update={"sample": seconds}),
+            "measurement": None,
+        }
+    return record.model_copy(update=changed)
+
+
+def _require_weights(pipeline: Pipeline, cell: Cell, download: bool) -> None:
+    """Raise :class:`ScoreError` where the extractor's weights are not there and not to be got."""
+    name = cell.evaluation_settings.extractor
+    cls = pipeline.plugins.find("feature extractor", name)
+    found = cls.availability(cls.Settings(**cell.extractor_settings), pipeline.workspace)
+    if found.state == "missing":
+        raise ScoreError(f"feature extractor '{name}' is not there: {found.detail}")
+    if found.state == "download" and not download:
+        raise ScoreError(
+            f"feature extractor '{name}' is not downloaded yet ({found.detail}); --yes gets it"
+        )

@@ -1,0 +1,133 @@
+"""Trained cells scored again: other extractors, metrics and sampling, no training."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dstbench.api import load_results
+from dstbench.contracts import Workspace
+from dstbench.errors import ConfigError, ScoreError, StoreError
+from dstbench.execution.pipeline import Pipeline
+from dstbench.execution.rescoring import Rescoring, evaluations, rescore, trained_cells
+from dstbench.execution.scheduler import Scheduler
+from dstbench.grid import Cell
+from dstbench.plugins.registry import Plugins
+from dstbench.records import Record
+from dstbench.store import CellFolder, Store
+
+STEPS = """
+from pydantic import Field
+from dstbench import hookimpl
+from toys import ToyModel, SIZE
+import torch
+
+class Stepping(ToyModel):
+    '''Takes as many sampling steps as it is told.'''
+
+    name = "stepping"
+
+    class Settings(ToyModel.Settings):
+        sampling_steps: int = Field(3, ge=1, description="steps")
+
+    def sample(self, denoiser, count, batch_size, rng):
+        images = torch.randn(count, 1, SIZE, SIZE, generator=rng)
+        for _ in range(self.settings.sampling_steps):
+            images = images - denoiser(images) / self.settings.sampling_steps
+        return (images.clamp(-1, 1) * 127.5 + 127.5).to(torch.uint8)
+
+    @property
+    def calls_per_sample(self):
+        return self.settings.sampling_steps
+
+@hookimpl
+def dstbench_models():
+    return [Stepping]
+"""
+
+
+@pytest.fixture
+def pipeline(
+    plug_in: Callable[[str, str], None], workspace: Workspace, request: pytest.FixtureRequest
+) -> Pipeline:
+    plug_in("stepping", STEPS)
+    plugins: Plugins = request.getfixturevalue("plugins")
+    return Pipeline(plugins, workspace)
+
+
+@pytest.fixture
+def trained(
+    pipeline: Pipeline, tmp_path: Path, make_cell: Callable[..., Cell]
+) -> tuple[Record, CellFolder]:
+    store = Store(tmp_path / "results" / "mine")
+    cell = make_cell().model_copy(update={"model": "stepping"})
+    (record,) = Scheduler(store, pipeline).run([cell])
+    assert record.status == "done", record.error
+    return record, store.cell(cell)
+
+
+def again(pipeline: Pipeline, folder: CellFolder, **asked: object) -> Record:
+    rescore(pipeline, folder, Rescoring(**asked), download=False)  # type: ignore[arg-type]
+    return folder.rescored()[-1]
+
+
+def test_another_extractor_scores_the_same_samples(
+    pipeline: Pipeline, trained: tuple[Record, CellFolder]
+) -> None:
+    record, folder = trained
+    before = folder.version()
+    scored = again(pipeline, folder, extractor="lenet-digits")
+    assert folder.version() == before  # the record is as it was
+    assert folder.record() == record
+    assert scored.protocol is not None
+    assert (scored.protocol.extractor, scored.protocol.features) == ("lenet-digits", 64)
+    assert scored.scores != record.scores
+    assert scored.cell.id != record.cell.id
+    assert (scored.counts, scored.times) == (record.counts, record.times)
+
+
+def test_what_is_kept_of_the_same_evaluation_has_the_same_scores(
+    pipeline: Pipeline, trained: tuple[Record, CellFolder]
+) -> None:
+    record, folder = trained
+    scored = again(pipeline, folder, sampling={"sampling_steps": 7})
+    assert scored.scores != record.scores
+    assert scored.counts is not None
+    assert record.counts is not None
+    assert scored.counts.sample_flops == pytest.approx(record.counts.sample_flops * 7 / 3)
+    same = {"sampling_steps": 3}  # which the cell, of a benchmark without this key, does not name
+    assert again(pipeline, folder, sampling=same).scores == record.scores
+
+
+def test_a_way_of_scoring_is_a_table_of_its_own_and_done_once(
+    pipeline: Pipeline, trained: tuple[Record, CellFolder]
+) -> None:
+    _, folder = trained
+    for asked in evaluations(None, (), (5, 7), ()):
+        rescore(pipeline, folder, asked, download=False)
+    results = load_results(folder.path.parent.parent)
+    assert len(results.records) == 3
+    assert "sampling_steps=5" in results.text()
+    assert len(results.table) == 3
+    times = [path.stat().st_mtime_ns for path in folder.path.glob("scores-*.json")]
+    rescore(pipeline, folder, Rescoring(sampling={"sampling_steps": 5}), download=False)
+    assert [path.stat().st_mtime_ns for path in folder.path.glob("scores-*.json")] == times
+
+
+def test_what_cannot_be_is_refused(
+    pipeline: Pipeline, trained: tuple[Record, CellFolder], tmp_path: Path
+) -> None:
+    _, folder = trained
+    for asked, error, message in (
+        ({"sampling": {"eta": 1.0}}, ConfigError, "model 'stepping' has no setting eta"),
+        ({"sampling": {"sampling_steps": 0}}, ConfigError, "greater than or equal to 1"),
+        ({"extractor": "inception"}, ScoreError, "not downloaded yet .* --yes gets it"),
+    ):
+        with pytest.raises(error, match=message):
+            again(pipeline, folder, **asked)
+    with pytest.raises(ConfigError, match="ask for --extractor"):
+        evaluations(None, (), (), ())
+    with pytest.raises(StoreError, match="no trained cells"):
+        trained_cells(tmp_path / "nowhere")
+    assert [each.path for each in trained_cells(folder.path)] == [folder.path]
+    assert [each.path for each in trained_cells(folder.path.parent.parent)] == [folder.path]
