@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from dstbench.settings import INCEPTION_SCORE_SPLITS, EvaluationSettings
+from dstbench.settings import EvaluationSettings
 
 
 class Part(BaseModel):
@@ -128,7 +128,7 @@ class Protocol(Part):
                 "kid_subsets": evaluation.kid_subsets,
                 "kid_subset_size": min(evaluation.kid_subset_size, fewer),
                 "kid_scale": 1.0,
-                "inception_score_splits": min(INCEPTION_SCORE_SPLITS, self.samples),
+                "inception_score_splits": min(evaluation.inception_score_splits, self.samples),
                 "library": library,
             }
         )

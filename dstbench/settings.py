@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -59,9 +59,6 @@ class TrainingSettings(PluginSettings):
 METRICS = ("fid", "kid", "inception-score", "precision-recall")
 """What samples are scored by where a benchmark says nothing else."""
 
-INCEPTION_SCORE_SPLITS = 10
-"""Parts of the samples that Inception Score is averaged over, or one per sample if fewer."""
-
 
 class EvaluationSettings(PluginSettings):
     """How every cell is sampled from and scored."""
@@ -94,6 +91,9 @@ class EvaluationSettings(PluginSettings):
         description="bootstrap resamples of the samples, for FID's 95% interval, each of which "
         "takes as long as an FID; 0: no interval",
     )
+
+    inception_score_splits: ClassVar[int] = 10
+    """Parts of the samples that Inception Score is averaged over, or one per sample if fewer."""
 
     @property
     def noises(self) -> tuple[int, ...]:

@@ -252,11 +252,7 @@ def _circumstances(group: Sequence[Record]) -> dict[str, Any]:
     protocol = next((record.protocol.model_dump() for record in group if record.protocol), {})
     if protocol:
         protocol["weights_hash"] = protocol["weights_hash"][:12]
-        for follows in (
-            "kid_subset_size",
-            "inception_score_splits",
-            "others",
-        ):  # from what is there anyway
+        for follows in ("kid_subset_size", "inception_score_splits", "others"):  # from the rest
             del protocol[follows]
     told = {name: value for name, value in protocol.items() if value is not None}
     return _conditions(group[0].cell) | {"protocol": told}

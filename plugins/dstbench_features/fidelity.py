@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from dstbench.contracts import Features, Metric
 from dstbench.records import Quantity
-from dstbench.settings import INCEPTION_SCORE_SPLITS
 
 DISTANCES_AT_A_TIME = 1000
 """Rows of the distance matrices of precision and recall that are in memory together."""
@@ -74,7 +73,7 @@ class InceptionScore(Metric):
         from torch_fidelity import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD
         from torch_fidelity.metric_isc import isc_features_to_metric
 
-        parts = min(INCEPTION_SCORE_SPLITS, len(samples.features))
+        parts = min(self.evaluation.inception_score_splits, len(samples.features))
         metric = isc_features_to_metric(samples.logits, splits=parts)
         return {
             "inception_score": metric[KEY_METRIC_ISC_MEAN],
