@@ -128,6 +128,9 @@ class CellFolder:
             ) from None
 
     def write_record(self, record: Record) -> None:
+        """Keep the cell's record; what was made of an earlier one's weights is removed."""
+        for path in self.path.glob("scores-*.json"):
+            path.unlink()
         text = record.model_dump_json(indent=2) + "\n"
         write_atomically(self._record, lambda path: path.write_text(text, encoding="utf-8"))
 

@@ -435,6 +435,16 @@ def test_samples_of_a_cell_are_those_that_were_scored(dstbench: Dstbench, folder
     assert not Path("drawn/here/0003.png").exists()
 
 
+def test_trained_cells_are_scored_in_another_way(dstbench: Dstbench, folder: Path) -> None:
+    dstbench("run", "toys.toml")
+    outcome = dstbench("score", "results/toys", "--extractor", "lenet-digits")
+    assert outcome.code == 0
+    assert outcome.err.count("scored again") == len(list(folder.glob("results/toys/cells/*")))
+    assert dstbench("leaderboard", "results/toys").out.count("\n## ") == 2
+    assert dstbench("score", "results/toys").err.startswith("error: nothing would be other")
+    assert dstbench("score", "results").err.startswith("error: results: no trained cells are here")
+
+
 def test_samples_that_cannot_be_had(dstbench: Dstbench, folder: Path) -> None:
     outcome = dstbench("sample", "results/toys")
     assert outcome.code == 2

@@ -116,6 +116,15 @@ def test_a_way_of_scoring_is_a_table_of_its_own_and_done_once(
     assert [path.stat().st_mtime_ns for path in folder.path.glob("scores-*.json")] == times
 
 
+def test_a_new_record_makes_scores_of_old_weights_void(
+    pipeline: Pipeline, trained: tuple[Record, CellFolder]
+) -> None:
+    record, folder = trained
+    again(pipeline, folder, sampling={"sampling_steps": 7})
+    folder.write_record(record)
+    assert folder.rescored() == []
+
+
 def test_what_cannot_be_is_refused(
     pipeline: Pipeline, trained: tuple[Record, CellFolder], tmp_path: Path
 ) -> None:
