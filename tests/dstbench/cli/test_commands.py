@@ -252,7 +252,7 @@ def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:
     assert "# toys" in first.out
     results = folder / "results" / "toys"
     assert {path.name for path in results.iterdir()} == {
-        "cells", "leaderboard.csv", "leaderboard.md", "samples.png",
+        "cells", "leaderboard.csv", "leaderboard.md", "samples.png", "neighbours.png",
         "fid_vs_sparsity.png", "fid_vs_step_time.png", "fid_vs_sample_time.png",
     }  # fmt: skip
     record = json.loads(next(results.glob("cells/*dense*/record.json")).read_text())
@@ -442,7 +442,8 @@ def test_trained_cells_are_scored_in_another_way(dstbench: Dstbench, folder: Pat
     assert outcome.err.count("scored again") == len(list(folder.glob("results/toys/cells/*")))
     assert dstbench("leaderboard", "results/toys").out.count("\n## ") == 2
     assert dstbench("score", "results/toys").err.startswith("error: nothing would be other")
-    assert dstbench("score", "results").err.startswith("error: results: no trained cells are here")
+    nowhere = dstbench("score", "results", "--eta", "1")
+    assert nowhere.err.startswith("error: results: no trained cells are here")
 
 
 def test_samples_that_cannot_be_had(dstbench: Dstbench, folder: Path) -> None:
