@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dstbench.cache import digest
 from dstbench.cell import DENSE, Cell
-from dstbench.contracts import Data, Dataset, FeatureExtractor, Model, Workspace
+from dstbench.contracts import Data, Dataset, FeatureExtractor, Metric, Model, Workspace
 from dstbench.counting.counts import check_claims, count, measure
 from dstbench.errors import PluginError, StoreError
 from dstbench.execution.kept import KEPT_SAMPLES, keep_samples
@@ -191,16 +191,19 @@ class Pipeline:
 
     def scorer(self, cell: Cell) -> Scorer:
         """What scores the cell's samples."""
-        evaluation = cell.evaluation_settings
-        classes = [self.plugins.find("metric", name) for name in evaluation.metrics]
         return Scorer(
             self.load(cell),
             cell.dataset,
             self.extractor(cell),
-            evaluation,
-            [cls(cls.Settings(), evaluation) for cls in classes],
+            cell.evaluation_settings,
+            self.metrics(cell),
             self.workspace,
         )
+
+    def metrics(self, cell: Cell) -> list[Metric]:
+        """The metrics that the cell is scored by."""
+        evaluation = cell.evaluation_settings
+        return [self._plugin("metric", name, {}, evaluation) for name in evaluation.metrics]
 
     def sparsifier(self, cell: Cell) -> Sparsifier | None:
         """The cell's sparsifier, attached to nothing; ``None`` for a dense cell."""

@@ -85,8 +85,7 @@ class Preflight:
         )
         for kind, name, settings in plugins:
             self.pipeline.plugins.find(kind, name).Settings(**settings)
-        for name in cell.evaluation_settings.metrics:
-            self.pipeline.plugins.find("metric", name)
+        self.pipeline.metrics(cell)
         self.pipeline.sparsifier(cell)
 
     def _availability(self, requirement: Requirement) -> Availability:

@@ -139,11 +139,11 @@ def rescore(pipeline: Pipeline, folder: CellFolder, asked: Rescoring, *, downloa
 
 
 def _rescored(pipeline: Pipeline, folder: CellFolder, cell: Cell, asked: Rescoring) -> Record:
+    scorer = pipeline.scorer(cell)
     record, model, denoiser = pipeline.trained(folder, asked.sampling)
     noises, start = cell.evaluation_settings.noises, time.perf_counter()
     images = pipeline.images(model, denoiser, cell, noises[0])
     seconds = (time.perf_counter() - start) / len(images)
-    scorer = pipeline.scorer(cell)
     further = (pipeline.images(model, denoiser, cell, noise) for noise in noises[1:])
     changed = {
         "cell": cell,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
+from typing import Any
 
-from dstbench.contracts import Features, Metric
+from dstbench.contracts import Features, Metric, PluginSettings
 from dstbench.plugins import require
 from dstbench.records import Quantity
 
@@ -27,10 +28,13 @@ class DensityCoverage(Metric):
     )
     library = "prdc"
 
+    def __init__(self, settings: PluginSettings, evaluation: Any) -> None:
+        super().__init__(settings, evaluation)
+        self._prdc = require("prdc", f"metric '{self.name}'", "dstbench[prdc]")
+
     def __call__(self, samples: Features, real: Features) -> Mapping[str, float]:
-        prdc = require("prdc", f"metric '{self.name}'", "dstbench[prdc]")
         with contextlib.redirect_stdout(io.StringIO()):  # it prints numbers of images
-            found = prdc.compute_prdc(
+            found = self._prdc.compute_prdc(
                 real_features=real.features.numpy(),
                 fake_features=samples.features.numpy(),
                 nearest_k=self.evaluation.neighbours,

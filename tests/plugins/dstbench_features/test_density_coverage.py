@@ -1,10 +1,13 @@
 """Density and coverage against values worked by hand."""
 
+import sys
+
 import pytest
 import torch
 from dstbench_features.manifolds import DensityCoverage
 
 from dstbench.contracts import Features, PluginSettings
+from dstbench.errors import PluginError
 from dstbench.settings import EvaluationSettings
 
 
@@ -24,3 +27,11 @@ def test_by_hand() -> None:
     }
     alone = metric(on_a_line(5, 6, 7), on_a_line(0, 10, 30))
     assert alone["coverage"] == pytest.approx(2 / 3)
+
+
+def test_without_the_package_it_says_what_to_install_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "prdc", None)
+    with pytest.raises(PluginError, match=r"pip install 'dstbench\[prdc\]'"):
+        DensityCoverage(PluginSettings(), EvaluationSettings())
