@@ -39,14 +39,12 @@ def fid_vs_cost(tables: Sequence[Table], what: What) -> Figure | None:
     markers = {DENSE: "*", **markers_of(sparse)}
     figure, every = panels(len(found))
     for axes, (table, points) in zip(every, found, strict=True):
-        if what == "flops":
-            aside = dodges(points["cost"], points["method"], sparse)
-            for name in ("cost", "low", "high"):
-                points[name] += aside
+        aside = dodges(points["cost"], points["method"], sparse) if what == "flops" else 0.0
+        points["at"] = points["cost"] + aside
         _add_front(axes, points)
         for method, of_method in points.groupby("method", sort=False):
             axes.errorbar(
-                of_method["cost"],
+                of_method["at"],
                 of_method["fid"],
                 xerr=(of_method["cost"] - of_method["low"], of_method["high"] - of_method["cost"]),
                 yerr=of_method["spread"],
@@ -59,7 +57,7 @@ def fid_vs_cost(tables: Sequence[Table], what: What) -> Figure | None:
             )
         for point in points[points["method"] != DENSE].itertuples():
             axes.annotate(
-                f"{point.sparsity:g}", (point.cost, point.fid), (5, 4), fontsize=8,
+                f"{point.sparsity:g}", (point.at, point.fid), (5, 4), fontsize=8,
                 textcoords="offset points",
             )  # fmt: skip
         finish(axes, table, _LABELS[what])
@@ -104,5 +102,5 @@ def _add_front(axes: Axes, points: pd.DataFrame) -> None:
         zorder=1, label="Pareto front",
     )  # fmt: skip
     axes.plot(
-        front["cost"], front["fid"], "o", color="0.6", markersize=14, fillstyle="none", zorder=1
+        front["at"], front["fid"], "o", color="0.6", markersize=14, fillstyle="none", zorder=1
     )

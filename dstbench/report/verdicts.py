@@ -23,14 +23,14 @@ def marks(table: Table) -> str:
     tested = [each for each in compared if each.decides and not math.isnan(each.tests.p)]
     if not tested:
         return f"{_why_no_marks(table, compared)} {bold}"
-    reference, margin = _reference(table), f"{table.reference.margin:.3g}"
+    reference, margin = _reference(table), _margin(table)
     return (
         f"Marks, against {reference}: ▲ better, ▼ worse, by two-sided paired t-tests over the "
         f"{_seeds(tested)} that both rows have, Holm-corrected at {LEVEL:.0%} over all comparisons "
         f"of a score in this table ({_number(table, tested[0])} of {tested[0].metric.title}: rows "
         f"with {reference}, methods with each other at the same S); ≈ as good as {reference}: "
         f"within ± {margin} of its mean score, by two one-sided t-tests (TOST), Holm-corrected "
-        f"at {LEVEL:.0%} over the rows; no mark: no difference detected, or fewer than "
+        f"at {LEVEL:.0%} over the rows (▼≈: worse, but by less than that); no mark: no difference detected, or fewer than "
         f"{SEEDS_OF_A_TEST} seeds. {bold}"
     )
 
@@ -48,7 +48,7 @@ def recommendation(table: Table) -> str | None:
     p = max(each.tests.not_worse_holm_p for each in best)
     rows = "row" if len(best) == 1 else "rows"
     return (
-        f"Sparsest {rows} not worse than dense by more than {table.reference.margin:.3g} of its "
+        f"Sparsest {rows} not worse than dense by more than {_margin(table)} of its "
         f"{FID.title}: {'; '.join(_with_time(table, each) for each in best)} (one-sided paired "
         f"t-test over {_seeds(best)}, Holm-corrected at {LEVEL:.0%} over {_rows(tests)}: "
         f"p {_p(p, '= ')})."
@@ -97,6 +97,10 @@ def _why_no_marks(table: Table, compared: Sequence[Comparison]) -> str:
 def _reference(table: Table) -> str:
     method = table.reference.method
     return method if method == DENSE else f"{method} at the same S"
+
+
+def _margin(table: Table) -> str:
+    return f"{100 * table.reference.margin:.3g}%"
 
 
 def _number(table: Table, of: Comparison) -> int:

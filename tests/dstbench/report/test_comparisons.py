@@ -205,7 +205,7 @@ def test_the_sparsest_row_that_is_not_worse(of: Of, make_record: MakeRecord) -> 
     # b at 0.75: differences 0.1, 0, 0.2 to a margin of 0.05 · 22 = 1.1.
     assert recommendation(table) is not None
     assert (recommendation(table) or "").startswith(
-        "Sparsest rows not worse than dense by more than 0.05 of its FID: "
+        "Sparsest rows not worse than dense by more than 5% of its FID: "
     )
     timed = [
         make_record("b", 0.75, seed, fid, timed=(0.6, 0.5)) if fid else None
@@ -217,7 +217,7 @@ def test_the_sparsest_row_that_is_not_worse(of: Of, make_record: MakeRecord) -> 
     # (0.1 − 1.1) / (0.1 / √3) = −17.3; of three rows, the least p-value.
     p = 3 * (0.5 - 17.3205 / (2 * math.sqrt(2 + 17.3205**2)))
     assert recommendation(table) == (
-        "Sparsest row not worse than dense by more than 0.05 of its FID: b, S = 0.75, measured "
+        "Sparsest row not worse than dense by more than 5% of its FID: b, S = 0.75, measured "
         "step time × 0.60 ± 0.02 (one-sided paired t-test over 3 seeds, Holm-corrected at 5% over "
         f"3 rows: p = {p:.3f})."
     )
@@ -252,7 +252,7 @@ def test_the_note_names_its_tests(of: Of) -> None:
     for part in (
         "two-sided paired t-tests over the 3 seeds",
         "Holm-corrected at 5% over all comparisons of a score in this table (4 of FID",
-        "within ± 0.05 of its mean score, by two one-sided t-tests (TOST)",
+        "within ± 5% of its mean score, by two one-sided t-tests (TOST)",
         "no mark: no difference detected",
     ):
         assert part in text

@@ -135,6 +135,8 @@ def test_plot_of_fid_against_flops(make_record):
     assert [[0.5 - DODGE / 4, 9.0]] in lines
     rigl = [[0.5 + DODGE / 4, 8.0], [pytest.approx(0.1 + DODGE / 4), 30.0]]
     assert any(line == rigl for line in lines)
+    # The front knows of no dodging: static is not cheaper than RigL at the same sparsity.
+    assert [[pytest.approx(0.1), 30.0], [0.5, 8.0]] in lines
 
 
 @given(
