@@ -14,9 +14,9 @@ import sys
 from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
-from scipy.stats import t as student
+from scipy.stats import ttest_1samp, ttest_rel
 
 LOWER_IS_BETTER = {
     "fid": True, "kid": True, "inception_score": False, "precision": False, "recall": False
@@ -89,19 +89,17 @@ def tested(ours: list[float], theirs: list[float], bound: float, lower: bool) ->
     """Mean difference, its interval, and p-values: of a difference, of one within ± bound, and of
     being worse by less than it."""
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
-    n, mean = len(differences), fmean(differences)
     low = high = p = equivalence = not_worse = math.nan
     rounding = 1e-9 * max(map(abs, ours + theirs))
-    if n > 1 and max(differences) - min(differences) > rounding:
-        error, freedom = stdev(differences) / math.sqrt(n), n - 1
-        half = student.ppf(1 - LEVEL / 2, freedom) * error
-        low, high = mean - half, mean + half
-        p = 2 * student.sf(abs(mean) / error, freedom)
-        above = student.sf((mean + bound) / error, freedom)
-        below = student.cdf((mean - bound) / error, freedom)
-        equivalence, not_worse = max(above, below), below if lower else above
+    if len(differences) > 1 and max(differences) - min(differences) > rounding:
+        test = ttest_rel(ours, theirs)
+        p, (low, high) = test.pvalue, test.confidence_interval(1 - LEVEL)
+        if not math.isnan(bound):
+            above = ttest_1samp(differences, -bound, alternative="greater").pvalue
+            below = ttest_1samp(differences, bound, alternative="less").pvalue
+            equivalence, not_worse = max(above, below), below if lower else above
     return {
-        "difference": mean, "low": low, "high": high, "margin": bound,
+        "difference": fmean(differences), "low": low, "high": high, "margin": bound,
         "p": p, "equivalence_p": equivalence, "not_worse_p": not_worse,
     }  # fmt: skip
 

@@ -128,7 +128,8 @@ def load_results(
 
     Args:
         against: the method that rows are compared with, by its name in the leaderboard: dense, or
-            another, at the same sparsity.
+            another, at the same sparsity. An unknown one raises
+            :class:`~dstbench.errors.ConfigError` once rows are compared.
         margin: the difference that would not matter, as a fraction of that method's mean score; by
             default as the benchmark said when it was last run.
 

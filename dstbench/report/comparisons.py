@@ -78,24 +78,27 @@ class Comparison:
 
     @property
     def better(self) -> bool:
+        """Whether the row is shown to be better than the other."""
         return self.decides and self.tests.holm_p < LEVEL and self._gain > 0
 
     @property
     def worse(self) -> bool:
+        """Whether the row is shown to be worse than the other."""
         return self.decides and self.tests.holm_p < LEVEL and self._gain < 0
 
     @property
     def equivalent(self) -> bool:
+        """Whether the two are shown to differ by less than the margin."""
         return self.decides and self.tests.equivalence_holm_p < LEVEL
 
     @property
     def not_worse(self) -> bool:
-        """Whether it is shown not to be worse by more than the margin."""
+        """Whether the row is shown not to be worse than the other by more than the margin."""
         return self.decides and self.tests.not_worse_holm_p < LEVEL
 
     @property
     def mark(self) -> str:
-        """▲ better, ▼ worse, ≈ within the margin (beside one of the others, perhaps)."""
+        """The verdicts on the row in signs: ▲ better, ▼ worse, ≈ equivalent, perhaps besides."""
         return "▲" * self.better + "▼" * self.worse + "≈" * self.equivalent
 
     @property

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, stdev
 from typing import Literal
 
-import numpy as np
-from scipy.stats import ttest_1samp
+from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.05
 """Probability of a wrong verdict that is accepted, over a whole family of tests."""
@@ -34,28 +35,32 @@ class PairedDifferences:
     @property
     def mean(self) -> float:
         """Mean difference; NaN without a shared seed."""
-        return float(np.mean(self.values)) if self.values else math.nan
+        return fmean(self.values) if self.values else math.nan
 
     @property
     def spread(self) -> bool:
         """Whether there is a spread, which is what tests measure noise by: there is none with
         fewer than two seeds, and where all differences are equal."""
-        return self.seeds > 1 and float(np.ptp(self.values)) > self.rounding
+        return self.seeds > 1 and max(self.values) - min(self.values) > self.rounding
 
     @property
     def interval(self) -> tuple[float, float]:
         """Ends of the mean's 95 % interval; NaN without a spread."""
-        if not self.spread:
-            return math.nan, math.nan
-        low, high = ttest_1samp(self.values, 0).confidence_interval(1 - LEVEL)
-        return float(low), float(high)
+        half = float(stdtrit(self.seeds - 1, 1 - LEVEL / 2)) * self._error
+        return self.mean - half, self.mean + half
 
     def p(self, than: float = 0, direction: Direction = "two-sided") -> float:
         """The p-value of the t-test whose null hypothesis is that the true mean is ``than`` (or
         lies beyond it, where a ``direction`` is asked for); NaN without a spread, or ``than``."""
-        if not self.spread or math.isnan(than):
-            return math.nan
-        return float(ttest_1samp(self.values, than, alternative=direction).pvalue)
+        t, freedom = (self.mean - than) / self._error, self.seeds - 1
+        if direction == "two-sided":
+            return 2 * float(stdtr(freedom, -abs(t)))
+        return float(stdtr(freedom, t if direction == "less" else -t))
+
+    @cached_property
+    def _error(self) -> float:
+        """Standard error of the mean; NaN without a spread."""
+        return stdev(self.values) / math.sqrt(self.seeds) if self.spread else math.nan
 
     def p_equivalent(self, bound: float) -> float:
         """The p-value of two one-sided tests (TOST; Schuirmann 1987) of whether the true mean lies

@@ -30,8 +30,8 @@ def marks(table: Table) -> str:
         f"of a score in this table ({_number(table, tested[0])} of {tested[0].metric.title}: rows "
         f"with {reference}, methods with each other at the same S); ≈ as good as {reference}: "
         f"within ± {margin} of its mean score, by two one-sided t-tests (TOST), Holm-corrected "
-        f"at {LEVEL:.0%} over the rows (▼≈: worse, but by less than that); no mark: no difference detected, or fewer than "
-        f"{SEEDS_OF_A_TEST} seeds. {bold}"
+        f"at {LEVEL:.0%} over the rows (▼≈: worse, but by less than that); no mark: "
+        f"no difference detected, or fewer than {SEEDS_OF_A_TEST} seeds. {bold}"
     )
 
 
@@ -46,12 +46,12 @@ def recommendation(table: Table) -> str | None:
     sparsest = max(each.row.sparsity for each in found)
     best = [each for each in found if each.row.sparsity == sparsest]
     p = max(each.tests.not_worse_holm_p for each in best)
-    rows = "row" if len(best) == 1 else "rows"
+    rows = "; ".join(_with_time(table, each) for each in best)
     return (
-        f"Sparsest {rows} not worse than dense by more than {_margin(table)} of its "
-        f"{FID.title}: {'; '.join(_with_time(table, each) for each in best)} (one-sided paired "
-        f"t-test over {_seeds(best)}, Holm-corrected at {LEVEL:.0%} over {_rows(tests)}: "
-        f"p {_p(p, '= ')})."
+        f"Sparsest {'row' if len(best) == 1 else 'rows'} not worse than dense by more than "
+        f"{_margin(table)} of dense's {FID.title}: {rows} (one-sided paired t-test over "
+        f"{_seeds(best)}, Holm-corrected at {LEVEL:.0%} over {tests} "
+        f"{'row' if tests == 1 else 'rows'}: p {_p(p, '= ')})."
     )
 
 
@@ -84,7 +84,7 @@ def _line(compared: Comparison) -> list[str]:
 
 def _why_no_marks(table: Table, compared: Sequence[Comparison]) -> str:
     if not compared:
-        return f"No marks: there are no two rows to compare, of which one is {_reference(table)}."
+        return f"No marks: no row shares a seed with {_reference(table)}."
     most = max(each.differences.seeds for each in compared)
     if most < SEEDS_OF_A_TEST:
         return (
@@ -122,10 +122,6 @@ def _seeds(compared: Sequence[Comparison]) -> str:
     numbers = {each.differences.seeds for each in compared}
     least, most = min(numbers), max(numbers)
     return f"{most} seeds" if least == most else f"{least} to {most} seeds"
-
-
-def _rows(number: int) -> str:
-    return "1 row" if number == 1 else f"{number} rows"
 
 
 def _p(p: float, equals: str = "") -> str:

@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp, ttest_rel
 
 from dstbench.report.statistics import holm, paired
 
@@ -103,6 +104,19 @@ def test_the_interval_and_the_test_agree(pairs: dict[int, tuple[int, int]]) -> N
     low, high = found.interval
     if found.spread and abs(found.p() - 0.05) > 1e-9:
         assert (low <= 0 <= high) == (found.p() > 0.05)
+
+
+@given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=2, max_size=9))
+def test_scipy_has_the_same_tests(pairs: list[tuple[int, int]]) -> None:
+    ours, theirs = ({seed: float(pair[i]) for seed, pair in enumerate(pairs)} for i in (0, 1))
+    found = paired(ours, theirs)
+    if found.spread:
+        expected = ttest_rel(list(ours.values()), list(theirs.values()))
+        assert found.p() == pytest.approx(expected.pvalue)
+        assert found.interval == pytest.approx(tuple(expected.confidence_interval()), abs=1e-9)
+        for direction in ("less", "greater"):
+            one_sided = ttest_1samp(found.values, 2, alternative=direction)
+            assert found.p(2, direction) == pytest.approx(one_sided.pvalue)
 
 
 P_VALUES = st.lists(st.floats(0, 1) | st.just(NAN), max_size=8)

@@ -44,9 +44,9 @@ MARKDOWN = """\
 | 3.00e+12 (×0.500) | 0.00238 (×1.042) | 0.000229 (×0.500) | 0.51 ± 0.03 | 0.25 ± 0.02 |
 | magran | 0.9 | — | 0 | — | — | — | — | — | — | — | — |
 
-- Sparsest rows not worse than dense by more than 5% of its FID: static, S = 0.5; rigl, S = 0.5, \
-measured step time × 0.51 ± 0.03 (one-sided paired t-test over 3 seeds, Holm-corrected at 5% over \
-2 rows: p = 0.014).
+- Sparsest rows not worse than dense by more than 5% of dense's FID: static, S = 0.5; rigl, S = \
+0.5, measured step time × 0.51 ± 0.03 (one-sided paired t-test over 3 seeds, Holm-corrected at 5% \
+over 2 rows: p = 0.014).
 - 1 cell did not finish, and no number above includes them: magran, S = 0.9, seed 0: failed, \
 MemoryError: no room.
 - Scores: mean ± sample standard deviation over seeds; feature extractor lenet (weights \
@@ -54,9 +54,9 @@ MemoryError: no room.
 - Marks, against dense: ▲ better, ▼ worse, by two-sided paired t-tests over the 3 seeds that both \
 rows have, Holm-corrected at 5% over all comparisons of a score in this table (3 of FID: rows with \
 dense, methods with each other at the same S); ≈ as good as dense: within ± 5% of its mean \
-score, by two one-sided t-tests (TOST), Holm-corrected at 5% over the rows (▼≈: worse, but by less than \
-that); no mark: no difference detected, or fewer than 3 seeds. Bold: the best mean, of at least two \
-seeds and not tied; it is no test.
+score, by two one-sided t-tests (TOST), Holm-corrected at 5% over the rows (▼≈: worse, but by \
+less than that); no mark: no difference detected, or fewer than 3 seeds. Bold: the best mean, of \
+at least two seeds and not tied; it is no test.
 - S is the fraction of the sparsifiable weights that are zero, whole-model S that of all \
 parameters; (×): relative to dense.
 - Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are \
