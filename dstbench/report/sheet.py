@@ -64,7 +64,7 @@ def _block(
         for record in row.records
         if record.cell.seed == seeds[0] and record.cell.id in samples
     ]
-    heading = f"{table.heading}, seed {seeds[0]}: every column starts from the same noise"
+    heading = f"{table.heading}, seed {seeds[0]}: samples of a column start from the same noise"
     left = max(_width(label, TEXT) for label, _ in strips) + 3 * GAP
     top = HEADING + 3 * GAP
     width = max(left + max(strip.width for _, strip in strips), _width(heading, HEADING))
