@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.cache import Cache
-from dstbench.cell import Cell
+from dstbench.cell import DENSE, Cell
 from dstbench.contracts import Availability, Executor, Workspace
 from dstbench.errors import ConfigError, DstbenchError, PluginError
 from dstbench.grid.benchmark import Benchmark
@@ -22,7 +22,9 @@ from dstbench.grid.reader import load_benchmark
 from dstbench.grid.selection import select, sparsifiers_named
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.registry import Plugins, load_plugins
+from dstbench.report.comparisons import Reference
 from dstbench.report.results import Results
+from dstbench.store.layout import Layout
 from dstbench.store.store import Store
 
 if TYPE_CHECKING:
@@ -119,13 +121,24 @@ def plan(
     return plan_frame(grid.plan(device if calibrate else None))
 
 
-def load_results(folder: str | Path) -> Results:
+def load_results(
+    folder: str | Path, *, against: str = DENSE, margin: float | None = None
+) -> Results:
     """The results of a benchmark that was run, such as ``results/quickstart``.
+
+    Args:
+        against: the method that rows are compared with, by its name in the leaderboard: dense, or
+            another, at the same sparsity. An unknown one raises
+            :class:`~dstbench.errors.ConfigError` once rows are compared.
+        margin: the difference that would not matter, as a fraction of that method's mean score; by
+            default as the benchmark said when it was last run.
 
     Raises :class:`~dstbench.errors.StoreError` where there are none.
     """
     store = Store(Path(folder))
-    return Results(store, store.records(), store.folder.resolve().name)
+    records, layout = store.records(), store.layout()
+    reference = Reference(against, layout.report.margin if margin is None else margin)
+    return Results(store, records, store.folder.resolve().name, layout, reference)
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,16 @@ class Grid:
     plugins: Plugins
     cells: Sequence[Cell]
     selected: Sequence[Cell]
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the benchmark's leaderboard."""
+        benchmark = self.benchmark
+        return Layout(
+            tasks=tuple(f"{task.model} on {task.dataset}" for task in benchmark.tasks),
+            sparsifiers=tuple(s for s in benchmark.sparsifiers if s not in benchmark.added),
+            report=benchmark.report,
+        )
 
     def plan(self, device: str | None) -> list[Plan]:
         """What each of the selected cells would cost; with times, if there is a device."""
@@ -235,11 +258,16 @@ class PreparedRun:
         return self.scheduler.availability(self.grid.selected)
 
     def run(self, *, download: bool = False) -> Results:
-        """The results of the grid, once each of the selected cells has a record."""
-        self.store.remove_pending_others(self.grid.cells)
+        """The results of the benchmark, once each of the selected cells has a record.
+
+        They are those of all its cells, and of whatever else was run under the same conditions: of
+        sparsifiers that a command line added, or a dense reference that a preset leaves out.
+        """
+        cells = self.grid.cells
+        self.store.remove_pending_others(cells)
         ran = self.scheduler.run(self.grid.selected, download=download, executor=self.executor)
         chosen = {cell.id for cell in self.grid.selected}
-        others = [cell for cell in self.grid.cells if cell.id not in chosen]
-        records = {each.cell.id: each for each in (*ran, *self.store.readable(others, self.report))}
-        order = [cell.id for cell in self.grid.cells if cell.id in records]
-        return Results(self.store, [records[name] for name in order], self.grid.benchmark.name)
+        rest = [cell for cell in cells if cell.id not in chosen]
+        others = self.store.of_conditions(cells)
+        records = [*ran, *self.store.readable(rest, self.report), *others]
+        return Results(self.store, records, self.grid.benchmark.name, self.grid.layout)

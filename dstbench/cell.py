@@ -63,6 +63,15 @@ class Cell(BaseModel):
         return identity
 
     @property
+    def conditions(self) -> dict[str, Any]:
+        """What is in :attr:`identity` but for what a table of the leaderboard compares: cells of
+        equal conditions differ in sparsifier, sparsity and seed alone."""
+        compared = {"sparsifier", "sparsity", "seed", "sparsifier_settings"}
+        conditions = {key: value for key, value in self.identity.items() if key not in compared}
+        others = {kind: version for kind, version in self.versions.items() if kind != "sparsifier"}
+        return conditions | {"versions": others}
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What is in :attr:`identity` beside model, dataset, sparsifier, sparsity and seed."""
         return {key: value for key, value in self.identity.items() if isinstance(value, dict)}

@@ -1,4 +1,4 @@
-"""The base of all settings, and those of a benchmark: training, evaluation and execution."""
+"""The base of all settings, and those of a benchmark: training, evaluation, execution, report."""
 
 from __future__ import annotations
 
@@ -80,4 +80,15 @@ class ExecutionSettings(PluginSettings):
         ge=0,
         description="seconds that each sparse cell is timed against its dense twin at most, and no "
         "longer than it was trained; 0: not timed",
+    )
+
+
+class ReportSettings(PluginSettings):
+    """How results are compared in the leaderboard; no score depends on it."""
+
+    margin: float = Field(
+        0.05,
+        ge=0,
+        description="difference from dense that would not matter, as a fraction of dense's mean "
+        "score: what 'as good as dense' and 'not worse than dense' are tested by",
     )

@@ -163,13 +163,32 @@ def leaderboard(
         bool,
         typer.Option("--per-seed", help="One row per cell: settings, scores, counts and times."),
     ] = False,
+    against: Annotated[
+        str,
+        typer.Option(metavar="METHOD", help="Compare rows with this method, at the same sparsity."),
+    ] = "dense",
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Difference that would not matter, as a fraction of that method's mean score; by "
+            "default as the benchmark file says.",
+        ),
+    ] = None,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="Also write leaderboard.md, its data and pictures anew."),
+    ] = False,
 ) -> None:
     """Print the leaderboard of results that are there."""
     from dstbench.api import load_results
     from dstbench.report.cells import render_cells
 
-    found = load_results(folder)
+    found = load_results(folder, against=against, margin=margin)
     print(render_cells(found.cells, format) if per_seed else found.text(format))
+    if write:
+        found.write_report()
+        notes.print(f"written: {found.folder / 'leaderboard.md'}", highlight=False)
 
 
 def sample(

@@ -18,7 +18,15 @@ from torchvision.utils import make_grid
 from dstbench import metrics
 from dstbench.cache import digest
 from dstbench.cell import DENSE, Cell
-from dstbench.contracts import Data, Dataset, FeatureExtractor, Features, Model, Workspace
+from dstbench.contracts import (
+    Data,
+    Dataset,
+    FeatureExtractor,
+    Features,
+    Model,
+    Split,
+    Workspace,
+)
 from dstbench.counting.counts import check_claims, count, measure
 from dstbench.errors import PluginError, StoreError
 from dstbench.execution.machine import peak_memory, reset_peak_memory
@@ -36,6 +44,8 @@ from dstbench.store.folder import CellFolder
 
 KEPT_SAMPLES = 64
 """Sample images kept of each cell, for its grid and the leaderboard's sheet."""
+KEPT_REALS = 12
+"""Real images kept beside them, for the sheet: as many as it has columns."""
 
 
 @dataclass
@@ -84,6 +94,7 @@ class Pipeline:
         images = data.to_images(samples)
         seconds = time.perf_counter() - start
         keep_samples(folder, images[:KEPT_SAMPLES])
+        keep_reals(folder, data, evaluation.reference)
 
         extractor = self.extractor(cell)
         real = metrics.real_features(data, cell.dataset, extractor, evaluation, self.workspace)
@@ -267,3 +278,11 @@ def keep_samples(folder: CellFolder, images: Tensor) -> None:
     folder.write_samples(images.permute(0, 2, 3, 1).contiguous().numpy())
     grid = to_pil_image(make_grid(images, nrow=math.ceil(math.sqrt(len(images))), padding=0))
     write_atomically(folder.sheet, lambda path: grid.save(path, format="png"))
+
+
+def keep_reals(folder: CellFolder, data: Data, split: Split) -> None:
+    """Keep a few real images of a split, evenly spaced: its beginning may be all of one class."""
+    items = data.split(split)
+    count = min(KEPT_REALS, len(items))
+    images = data.to_images([items[i * len(items) // count] for i in range(count)])
+    folder.write_reals(images.permute(0, 2, 3, 1).contiguous().numpy())

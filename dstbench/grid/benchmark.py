@@ -9,6 +9,7 @@ from dstbench.settings import (
     EvaluationSettings,
     ExecutionSettings,
     PluginSettings,
+    ReportSettings,
     TrainingSettings,
 )
 
@@ -41,8 +42,11 @@ class Benchmark:
     seeds: tuple[int, ...]
     sparsities: tuple[float, ...]
     sparsifiers: tuple[str, ...]
-    """As named in the file; ``dense`` is the reference."""
+    """As named in the file, then those that were added; ``dense`` is the reference."""
     tasks: tuple[Task, ...]
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
+    added: tuple[str, ...] = ()
+    """Those of the sparsifiers that only a command line names."""
     executors: Mapping[str, PluginSettings] = field(default_factory=dict)
     """Settings of executors, by name: of the one to be used, and of those with a table."""

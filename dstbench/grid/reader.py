@@ -20,7 +20,8 @@ Every error names the file, the line, the key, what is wrong and what would be r
     steps = 2000
 
 Where cells are run is said by ``[execution]`` (see
-:class:`~dstbench.settings.ExecutionSettings`) and, by an executor's name, ``[executors.NAME]``.
+:class:`~dstbench.settings.ExecutionSettings`) and, by an executor's name, ``[executors.NAME]``; how
+results are compared by ``[report]`` (:class:`~dstbench.settings.ReportSettings`).
 
 A task may repeat any of the tables ``models``, ``datasets``, ``sparsifiers``, ``extractors``
 (each by a plugin's name), ``training`` and ``evaluation``; its keys win over the file's.
@@ -56,6 +57,7 @@ from dstbench.settings import (
     EvaluationSettings,
     ExecutionSettings,
     PluginSettings,
+    ReportSettings,
     TrainingSettings,
 )
 
@@ -167,6 +169,7 @@ class _Reader:
                 table.locate(("sparsities",)), f"is empty, but {names} would need at least one"
             )
         execution, executors = self._execution(presets)
+        report = self.problems.validate(ReportSettings, self._table(((), *presets), "report"))
         return Benchmark(
             name=file.name if preset is None else f"{file.name}-{preset}",
             seeds=grid.seeds,
@@ -177,6 +180,8 @@ class _Reader:
                 for index, task in enumerate(file.tasks)
             ),
             execution=execution,
+            report=report,
+            added=tuple(name for name in mentioned if name not in grid.sparsifiers),
             executors=executors,
         )
 

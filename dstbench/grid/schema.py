@@ -85,6 +85,7 @@ class RunTables(Tables):
     executors: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="settings of executors, such as [executors.slurm]"
     )
+    report: dict[str, Any] = Field(default_factory=dict, description="how results are compared")
 
 
 class PresetTables(RunTables):

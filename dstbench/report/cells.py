@@ -21,6 +21,7 @@ from dstbench.records import (
     Times,
 )
 from dstbench.report.formatting import MISSING, escape_markdown
+from dstbench.report.leaderboard import tables
 from dstbench.report.text import Format
 
 _PARTS: dict[str, type[BaseModel]] = {
@@ -37,7 +38,8 @@ _SECONDS = {"training_step": "training_step_seconds", "training": "training_seco
 def cell_frame(records: Sequence[Record]) -> pd.DataFrame:
     """One row per cell, by its id, in the order of the records.
 
-    Columns: ``model``, ``dataset``, ``sparsifier``, ``sparsity``, ``seed``; every setting that
+    Columns: ``table`` and ``method``, as the leaderboard calls the cell's table and row;
+    ``model``, ``dataset``, ``sparsifier``, ``sparsity``, ``seed``; every setting that
     differs among the cells that have it, by its path (``training.steps``); ``status`` and
     ``reason``; every score; counts of parameters and FLOPs, and the sparsities that follow from
     them; times (seconds) and sizes (bytes); times relative to the dense twin, with their intervals
@@ -45,7 +47,17 @@ def cell_frame(records: Sequence[Record]) -> pd.DataFrame:
     cell does not have is missing (NaN).
     """
     varied = _varied_settings(records)
-    rows = [_row(record, settings) for record, settings in zip(records, varied, strict=True)]
+    found = tables(records) if records else []
+    names = {
+        record.cell.id: {"table": table.heading, "method": row.method}
+        for table in found
+        for row in table.rows
+        for record in row.records
+    }
+    rows = [
+        names[record.cell.id] | _row(record, settings)
+        for record, settings in zip(records, varied, strict=True)
+    ]
     return pd.DataFrame(rows, index=pd.Index([r.cell.id for r in records], name="cell"))
 
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from dstbench.cell import Cell
 from dstbench.errors import StoreError, did_you_mean
 from dstbench.records import Record
+from dstbench.report.comparisons import Reference
 from dstbench.store.folder import CellFolder
+from dstbench.store.layout import Layout
 from dstbench.store.store import Store
 
 if TYPE_CHECKING:
@@ -25,12 +27,21 @@ if TYPE_CHECKING:
 class Results:
     """What the cells of a benchmark have left behind."""
 
-    def __init__(self, store: Store, records: Sequence[Record], name: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        records: Sequence[Record],
+        name: str,
+        layout: Layout,
+        reference: Reference | None = None,
+    ) -> None:
         self._store = store
+        self._layout = layout
+        self._reference = reference or Reference(margin=layout.report.margin)
         self.name = name
         """The benchmark's name."""
-        self.records = list(records)
-        """The record of each cell that has ended, well or not."""
+        self.records = layout.arranged(list(records))
+        """The record of each cell that has ended, well or not, in the order of the leaderboard."""
 
     def __repr__(self) -> str:
         states = Counter(record.status for record in self.records)
@@ -48,7 +59,16 @@ class Results:
         deviations over seeds (see :func:`dstbench.report.leaderboard.leaderboard`)."""
         from dstbench.report.leaderboard import leaderboard
 
-        return leaderboard(self.records)
+        return leaderboard(self.records, self._reference)
+
+    @cached_property
+    def comparisons(self) -> pd.DataFrame:
+        """One row per score and two rows of the leaderboard that are compared: paired differences
+        over seeds, with intervals and tests (see
+        :func:`dstbench.report.leaderboard.comparison_frame`)."""
+        from dstbench.report.leaderboard import comparison_frame
+
+        return comparison_frame(self.records, self._reference)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -90,10 +110,11 @@ class Results:
         """The leaderboard, with notes on how its numbers came about."""
         from dstbench.report import render
 
-        return render(self.records, format, self.name)
+        return render(self.records, format, self.name, self._reference)
 
     def write_report(self) -> None:
-        """Write the leaderboard and its pictures into the results folder, if there are records.
+        """Write the leaderboard, its data and its pictures into the results folder, if there are
+        records.
 
         Raises :class:`~dstbench.errors.StoreError` where nothing can be written there.
         """
@@ -101,9 +122,10 @@ class Results:
 
         if not self.records:
             return
-        samples = self._store.samples(self.records)
+        samples, reals = self._store.samples(self.records), self._store.reals(self.records)
         try:
-            write_report(self.records, self.folder, samples, self.name)
+            write_report(self.records, self.folder, samples, reals, self.name, self._reference)
+            self._store.write_layout(self._layout)
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
 

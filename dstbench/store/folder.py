@@ -32,6 +32,7 @@ class CellFolder:
         self.history = path / "history.csv"
         self.denoiser = path / "denoiser.safetensors"
         self.samples = path / "samples.npy"
+        self.reals = path / "reals.npy"
         self.sheet = path / "samples.png"
         self.checkpoint = path / "checkpoint.pt"
         self.timeout = path / "timeout.txt"
@@ -172,10 +173,18 @@ class CellFolder:
 
     def write_samples(self, images: NDArray[np.uint8]) -> None:
         """Keep sample images, uint8 (n, H, W, C)."""
-        import numpy as np
+        _write_array(self.samples, images)
 
-        def save(path: Path) -> None:
-            with path.open("wb") as file:
-                np.save(file, images, allow_pickle=False)
+    def write_reals(self, images: NDArray[np.uint8]) -> None:
+        """Keep real images to show beside the samples, uint8 (n, H, W, C)."""
+        _write_array(self.reals, images)
 
-        write_atomically(self.samples, save)
+
+def _write_array(path: Path, images: NDArray[np.uint8]) -> None:
+    import numpy as np
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, images, allow_pickle=False)
+
+    write_atomically(path, save)

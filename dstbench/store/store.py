@@ -7,14 +7,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from dstbench.cache import canonical
 from dstbench.cell import Cell
 from dstbench.errors import StoreError
 from dstbench.records import Record
+from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder
+from dstbench.store.layout import Layout
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+LAYOUT = "layout.json"
 
 
 class Store:
@@ -49,6 +56,31 @@ class Store:
                 if record:
                     yield record
 
+    def of_conditions(self, cells: Sequence[Cell]) -> Iterator[Record]:
+        """The final records of other cells that one table can hold beside these: those that differ
+        from one of them in sparsifier, its settings, sparsity and seed alone. Records that cannot
+        be read are left out."""
+        ids = {cell.id for cell in cells}
+        conditions = {canonical(cell.conditions) for cell in cells}
+        for folder in self.cells():
+            if folder.path.name in ids:
+                continue
+            with suppress(StoreError):
+                record = folder.record()
+                if record and record.is_final and canonical(record.cell.conditions) in conditions:
+                    yield record
+
+    def layout(self) -> Layout:
+        """The layout of the leaderboard as the latest run had it; the default where none is known,
+        or readable."""
+        with suppress(OSError, ValidationError):
+            return Layout.model_validate_json((self.folder / LAYOUT).read_bytes())
+        return Layout()
+
+    def write_layout(self, layout: Layout) -> None:
+        text = layout.model_dump_json(indent=2) + "\n"
+        write_atomically(self.folder / LAYOUT, lambda path: path.write_text(text, encoding="utf-8"))
+
     def remove_pending_others(self, cells: Sequence[Cell]) -> None:
         """Remove the requests for cells beside these that were never begun, of an earlier
         benchmark file perhaps."""
@@ -72,11 +104,19 @@ class Store:
             )
         return sorted(found, key=lambda record: record.started)
 
-    def samples(self, records: list[Record]) -> dict[str, NDArray[np.uint8]]:
+    def samples(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
         """The sample images of these records' cells, where they have any, by cell id."""
-        import numpy as np
+        return _arrays({record.cell.id: self.cell(record.cell).samples for record in records})
 
-        paths = {record.cell.id: self.cell(record.cell).samples for record in records}
-        return {
-            name: np.load(path, allow_pickle=False) for name, path in paths.items() if path.exists()
-        }
+    def reals(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
+        """The real images beside which these records' cells were scored, where any are kept, by
+        cell id."""
+        return _arrays({record.cell.id: self.cell(record.cell).reals for record in records})
+
+
+def _arrays(paths: dict[str, Path]) -> dict[str, NDArray[np.uint8]]:
+    import numpy as np
+
+    return {
+        name: np.load(path, allow_pickle=False) for name, path in paths.items() if path.exists()
+    }

@@ -85,9 +85,13 @@ def in_a_process(*arguments: str) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def lines(csv: Path) -> list[dict[str, str]]:
+    return list(DictReader(csv.read_text(encoding="utf-8").splitlines()))
+
+
 def methods(leaderboard: Path) -> list[str]:
     """Those of a leaderboard's CSV, row by row."""
-    return [row["method"] for row in DictReader(leaderboard.read_text().splitlines())]
+    return [row["method"] for row in lines(leaderboard)]
 
 
 # What was asked wrongly
@@ -252,8 +256,9 @@ def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:
     assert "# toys" in first.out
     results = folder / "results" / "toys"
     assert {path.name for path in results.iterdir()} == {
-        "cells", "leaderboard.csv", "leaderboard.md", "samples.png",
-        "fid_vs_sparsity.png", "fid_vs_step_time.png", "fid_vs_sample_time.png",
+        "cells", "leaderboard.csv", "leaderboard.md", "cells.csv", "comparisons.csv",
+        "layout.json", "samples.png", "fid_vs_sparsity.png", "fid_vs_flops.png",
+        "fid_vs_step_time.png", "fid_vs_sample_time.png",
     }  # fmt: skip
     record = json.loads(next(results.glob("cells/*dense*/record.json")).read_text())
     assert (record["status"], record["environment"]["threads"]) == ("done", 1)
@@ -318,6 +323,15 @@ def test_a_sparsifier_that_only_the_command_line_names_joins_the_grid(
     assert "[2/2] toy-net on toy-images, magran S=0.5, seed 0\n" in joined.err
     table = folder / "results" / "toys" / "leaderboard.csv"
     assert methods(table) == ["dense", "leftmost", "magran"]
+    # Both stay, though neither is in the file, until its tasks are trained in another way.
+    again = dstbench("run", "toys.toml")
+    assert methods(table) == ["dense", "leftmost", "magran"]
+    assert again.out == dstbench("leaderboard", "results/toys").out
+    (folder / "toys.toml").write_text(
+        (folder / "toys.toml").read_text().replace("steps = 12", "steps = 10")
+    )
+    dstbench("run", "toys.toml")
+    assert methods(table) == ["leftmost"]
 
 
 def test_a_sparsifier_that_nobody_knows_joins_no_grid(dstbench: Dstbench) -> None:
@@ -381,6 +395,16 @@ def test_a_preset_has_a_folder_of_its_own(dstbench: Dstbench, folder: Path) -> N
     )
 
 
+def test_a_preset_without_dense_keeps_the_reference_that_was_run(
+    dstbench: Dstbench, folder: Path
+) -> None:
+    preset = '\n[presets.tiny.grid]\nsparsifiers = ["leftmost"]\n'
+    (folder / "toys.toml").write_text(BENCHMARK + preset)
+    dstbench("run", "toys.toml", "--preset", "tiny", "--only", "sparsifier=dense")
+    dstbench("run", "toys.toml", "--preset", "tiny")
+    assert methods(folder / "results" / "toys-tiny" / "leaderboard.csv") == ["dense", "leftmost"]
+
+
 def test_results_elsewhere(dstbench: Dstbench, folder: Path) -> None:
     assert dstbench("run", "toys.toml", "--results", "else/where").code == 0
     assert (folder / "else" / "where" / "toys" / "leaderboard.md").exists()
@@ -420,6 +444,38 @@ def test_a_leaderboard_in_every_format(dstbench: Dstbench) -> None:
         ("leftmost", "0", "done"),
     ]
     assert leaderboard("--per-seed").startswith("| cell ")
+
+
+def test_a_leaderboard_against_another_method(dstbench: Dstbench, folder: Path) -> None:
+    text = BENCHMARK.replace('"leftmost"]', '"leftmost", "magran"]') + "[report]\nmargin = 0.5\n"
+    (folder / "toys.toml").write_text(text)
+    dstbench("run", "toys.toml")
+    data = folder / "results" / "toys" / "comparisons.csv"
+
+    def pairs() -> list[tuple[str, str, str]]:
+        rows = [row for row in lines(data) if row["score"] == "fid"]
+        return [(row["method"], row["against"], row["with_reference"]) for row in rows]
+
+    dense = [("leftmost", "dense", "True"), ("magran", "dense", "True")]
+    assert pairs() == [*dense, ("leftmost", "magran", "False")]
+    against = dstbench("leaderboard", "results/toys", "--against", "magran")
+    assert (against.code, against.err) == (0, "")
+    assert pairs()[:2] == dense  # nothing is written that nobody asked for
+    outcome = dstbench("leaderboard", "results/toys", "--against", "magran", "--write")
+    assert outcome == Outcome(0, against.out, "written: results/toys/leaderboard.md\n")
+    assert pairs() == [("leftmost", "magran", "True")]
+
+    def margin(*options: str) -> float:
+        dstbench("leaderboard", "results/toys", "--write", *options)
+        return float(lines(data)[0]["margin"])
+
+    fid = float(lines(data.with_name("leaderboard.csv"))[0]["fid_mean"])
+    assert margin() == pytest.approx(0.5 * fid)  # as the file said
+    assert margin("--margin", "0.25") == pytest.approx(0.25 * fid)
+    assert dstbench("leaderboard", "results/toys", "--against", "magram") == Outcome(
+        2, "", "error: nothing can be compared with 'magram': no method of the leaderboard; did "
+        "you mean 'magran'? (known: dense, leftmost, magran)\n"
+    )  # fmt: skip
 
 
 def test_samples_of_a_cell_are_those_that_were_scored(dstbench: Dstbench, folder: Path) -> None:

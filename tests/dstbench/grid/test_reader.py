@@ -251,8 +251,21 @@ def test_a_sparsifier_from_outside_the_file_joins_its_grid(load: Load) -> None:
         "static": (PluginSettings(),),
         "rigl": (Rigl.Settings(),),
     }
+    assert joined.added == ("dense", "rigl")
     with_dense = load(STATIC_ALONE, also=("dense",))
-    assert with_dense == replace(load(STATIC_ALONE), sparsifiers=("static", "dense"))
+    alone = load(STATIC_ALONE)
+    assert with_dense == replace(alone, sparsifiers=("static", "dense"), added=("dense",))
+
+
+def test_a_preset_may_compare_otherwise(load: Load) -> None:
+    text = STATIC_ALONE + "[report]\nmargin = 0.1\n[presets.strict.report]\nmargin = 0.01\n"
+    assert load(STATIC_ALONE).report.margin == 0.05
+    assert load(text).report.margin == 0.1
+    assert load(text, preset="strict").report.margin == 0.01
+    with pytest.raises(ConfigError, match=r"report\.margin: should be greater than or equal to 0"):
+        load(text, ("0.01", "-1"))
+    same = [[cell.id for cell in cells(load(each))] for each in (text, STATIC_ALONE)]
+    assert same[0] == same[1]
 
 
 def test_a_sparsifier_that_joins_has_the_settings_that_the_file_has_for_it(load: Load) -> None:
@@ -307,8 +320,7 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
         ('name = "small"', 'nam = "small"', "x.toml: name: is missing; results are kept in a "
          "folder of this name\nx.toml:1: nam: unknown key; did you mean 'name'? "
          "(known: datasets, evaluation, execution, executors, extractors, grid, models, name, "
-         "presets, sparsifiers, "
-         "tasks, training)"),
+         "presets, report, sparsifiers, tasks, training)"),
         ("seeds = [0, 1]", "seedz = [0, 1]", "x.toml:3: grid.seeds: is missing; at least one "
          "integer, such as [0, 1, 2]\n"
          "x.toml:4: grid.seedz: unknown key; did you mean "
@@ -559,8 +571,7 @@ def test_an_unknown_preset(load: Load) -> None:
          "micro_batches, precision, steps, weight_decay)"),
         ("[presets.cpu.trainin]\nsteps = 1", "x.toml:14: presets.cpu.trainin: unknown key; did you "
          "mean 'training'? (known: datasets, evaluation, execution, executors, extractors, grid, "
-         "models, sparsifiers, "
-         "training)"),
+         "models, report, sparsifiers, training)"),
         ("[presets.cpu.grid]\nseedz = [1]", "x.toml:15: presets.cpu.grid.seedz: unknown key; did "
          "you mean 'seeds'? (known: seeds, sparsifiers, sparsities)"),
         ("[presets.cpu.grid]\nsparsities = []", "x.toml:15: presets.cpu.grid.sparsities: is empty, "

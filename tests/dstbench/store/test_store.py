@@ -151,6 +151,26 @@ def test_all_records_and_samples(tmp_path: Path, make_record: MakeRecord) -> Non
     assert samples[records[0].cell.id].shape == (1, 2, 2, 1)
 
 
+def test_records_of_the_same_conditions(tmp_path: Path, make_record: MakeRecord) -> None:
+    store = Store(tmp_path / "small")
+    own = make_record("static", 0.5)
+    others = {
+        "dense": make_record("dense", 0.0, 3),
+        "added": make_record("magran", 0.9, cell={"sparsifier_settings": {"prune_rate": 0.1}}),
+        "diverged": make_record("rigl", 0.5, status="diverged"),
+        "failed": make_record("rigl", 0.9, status="failed"),
+        "longer": make_record("dense", cell={"training": {"steps": 9}}),
+        "elsewhere": make_record("dense", cell={"dataset": "faces"}),
+    }
+    for record in (own, *others.values()):
+        with store.cell(record.cell).locked():
+            store.cell(record.cell).write_record(record)
+    found = {record.cell.id for record in store.of_conditions([own.cell])}
+    assert found == {others[name].cell.id for name in ("dense", "added", "diverged")}
+    (store.cell(others["dense"].cell).path / "record.json").write_text("{}")
+    assert len(list(store.of_conditions([own.cell]))) == 2
+
+
 @pytest.mark.parametrize("name", ["", "cells", "missing"])
 def test_a_folder_without_records(tmp_path: Path, name: str) -> None:
     (tmp_path / "cells" / "unfinished").mkdir(parents=True)
