@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dstbench_sketches import kanjivg
-from dstbench_sketches.kanjivg import KanjiVG, read_svg
+from dstbench_sketches.kanjivg import KanjiVG
 from dstbench_sketches.sketch import to_strokes
+from dstbench_sketches.svg import CURVE_POINTS, read_svg
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,8 +54,8 @@ def characters(count: int) -> dict[str, bytes]:
     }
 
 
-def load(told, path: Path | None = None):
-    return KanjiVG(KanjiVG.Settings(path=path)).load(told.workspace)
+def load(told, path: Path | None = None, **settings):
+    return KanjiVG(KanjiVG.Settings(path=path, **settings)).load(told.workspace)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +74,7 @@ def data_folder() -> Path:
 def test_lines_and_curves_by_hand() -> None:
     """A Bézier curve is (1-t)³P0 + 3(1-t)²t P1 + 3(1-t)t² P2 + t³P3; s mirrors the last handle."""
     curve, line = read_svg(svg('d="M0,0c0,10,10,10,10,0s10-10,10,0"', 'd="M1,2L4,6"'))
-    t = np.linspace(0, 1, kanjivg.CURVE_POINTS)[:, None]
+    t = np.linspace(0, 1, CURVE_POINTS)[:, None]
     first, second, third, last = np.array([(0, 0), (0, 10), (10, 10), (10, 0)])
     expected = (1 - t) ** 3 * first + 3 * (1 - t) ** 2 * t * second
     expected = expected + 3 * (1 - t) * t**2 * third + t**3 * last
@@ -185,13 +186,12 @@ def test_a_damaged_archive_is_an_error_that_says_what_would_be_right(
         load(told, archive)
 
 
-def test_an_archive_that_would_fill_the_memory_is_an_error(told, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(kanjivg, "LARGEST", 100_000)
+def test_an_archive_that_would_fill_the_memory_is_an_error(told, tmp_path) -> None:
     archive = tmp_path / "kanjivg.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
         zipped.writestr("kanji/04e00.svg", b" " * 100_001)
-    with pytest.raises(DataError, match=r"no release of KanjiVG.* 100,001 bytes"):
-        load(told, archive)
+    with pytest.raises(DataError, match=r"no release of KanjiVG.* 100,001 bytes.*max_megabytes"):
+        load(told, archive, max_megabytes=0.1)
 
 
 def test_an_archive_of_other_things_is_an_error(told, tmp_path) -> None:
