@@ -35,8 +35,8 @@ LINES = "quickdraw-lines"
 TIMEOUT = 30
 """Seconds without an answer after which a download is given up."""
 
-LONGEST = 64 << 20
-"""Bytes, or characters, of a line at most; those of drawings have some thousands."""
+LONGEST = 64_000_000
+"""Characters of a line at most; those of drawings have some thousands."""
 
 SEPARATORS = "\x85\u2028\u2029\ufeff"
 """Characters that some programs leave between lines, or before the first; no drawing has them."""
@@ -180,13 +180,11 @@ def _lines(file: io.BufferedReader) -> Iterator[bytes]:
     Raises :class:`OSError` for a line that is too long to be a drawing.
     """
     encoding = json.detect_encoding(file.peek(4)[:4])
-    lines: io.BufferedReader | io.TextIOWrapper = file
-    if not encoding.startswith("utf-8"):
-        lines = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
-    while line := lines.readline(LONGEST + 1):
-        if len(line) > LONGEST:
-            raise OSError(f"a line of more than {LONGEST:,} bytes")
-        yield line if isinstance(line, bytes) else line.encode()
+    with io.TextIOWrapper(file, encoding, errors="replace", newline="\n") as lines:
+        while line := lines.readline(LONGEST + 1):
+            if len(line) > LONGEST:
+                raise OSError(f"a line of more than {LONGEST:,} characters")
+            yield line.encode()
 
 
 def _is_true(value: Any) -> bool:

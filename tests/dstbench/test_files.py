@@ -20,8 +20,12 @@ def special(folder: Path) -> dict[str, Path]:
     listening.bind(str(folder / "socket"))
     listening.close()
     (folder / "link").symlink_to("pipe")
-    names = {"a pipe": folder / "pipe", "a socket": folder / "socket", "a device": Path("/dev/zero")}
-    return names | {"a pipe, no": folder / "link"}
+    return {
+        "a pipe": folder / "pipe",
+        "a pipe, no": folder / "link",
+        "a socket": folder / "socket",
+        "a device": Path("/dev/zero"),
+    }
 
 
 def test_only_regular_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
