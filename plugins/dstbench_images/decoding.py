@@ -67,15 +67,16 @@ def decode(content: bytes, size: int, background: str, most_pixels: float) -> Pi
                 )
             greys = _greys(file)
             _match_transparency(file)
-            upright = ImageOps.exif_transpose(file)
+            ImageOps.exif_transpose(file, in_place=True)
+            picture = _of_bytes(file, greys) if greys else file
+            side = min(picture.size)
+            left, top = (picture.width - side) // 2, (picture.height - side) // 2
+            square = picture.crop((left, top, left + side, top + side))
     except UnidentifiedImageError as error:
         known = ", ".join(FORMATS)
         raise DataError(f"cannot identify image file; what is read is {known}") from error
-    picture = _of_bytes(upright, greys) if greys else upright
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = _in_colour(picture.crop((left, top, left + side, top + side)), background)
-    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    coloured = _in_colour(square, background)
+    return np.asarray(coloured.resize((size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
 
 
 @contextmanager
@@ -151,5 +152,5 @@ def _in_colour(picture: Image.Image, background: str) -> Image.Image:
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     opaque = Image.new("RGBA", picture.size, background)
-    opaque.alpha_composite(picture.convert("RGBA"))
+    opaque.alpha_composite(picture if picture.mode == "RGBA" else picture.convert("RGBA"))
     return opaque.convert("RGB")

@@ -87,7 +87,7 @@ def test_a_pipe_in_place_of_weights(workspace: Workspace, published: Path) -> No
     weights = published / "vqvae" / "diffusion_pytorch_model.safetensors"
     weights.unlink()
     os.mkfifo(weights)
-    with pytest.raises(DataError, match="cannot be loaded: .*a pipe, no regular file"):
+    with pytest.raises(DataError, match=r"cannot be loaded: .*a pipe, no regular file"):
         prepare_first_stage(published_at(published), images(8, 16), workspace)
 
 
