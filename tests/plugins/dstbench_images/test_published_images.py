@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import struct
 import sys
 import tarfile
 import threading
@@ -137,6 +138,21 @@ def test_a_database_that_is_cut_off(workspace: Workspace, bedrooms: Path, size: 
     file = bedrooms / "bedroom_train_lmdb" / "data.mdb"
     os.truncate(file, size if size >= 0 else file.stat().st_size + size)
     with pytest.raises(DataError, match=r"data\.mdb is damaged"):
+        all_of(bedrooms).load(workspace)
+
+
+def test_a_database_whose_reading_kills_the_process(workspace: Workspace, bedrooms: Path) -> None:
+    """An entry says that it is larger than all of the file: reading it ends in a signal."""
+    environment = lmdb.open(str(bedrooms / "bedroom_train_lmdb"))
+    with environment, environment.begin(write=True) as transaction:
+        transaction.put(b"the one", bytes(10_000))
+    file = bedrooms / "bedroom_train_lmdb" / "data.mdb"
+    content = file.read_bytes()
+    length, where = struct.pack("<IHH", 10_000, 1, 7) + b"the one", content.rindex(b"the one") - 8
+    assert content[where : where + len(length)] == length
+    claimed = struct.pack("<I", 200_000_000)
+    file.write_bytes(content.replace(length, claimed + length[4:]))
+    with pytest.raises(DataError, match="reading it ended the process that tried"):
         all_of(bedrooms).load(workspace)
 
 
