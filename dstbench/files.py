@@ -41,8 +41,7 @@ def open_regular(path: Path) -> io.BufferedReader:
     end, and reading a device may never end.
     """
     _check_regular(os.stat(path).st_mode, path)
-    # Should it have become a pipe since, opening it does not wait.
-    file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
     try:
         _check_regular(os.fstat(file.fileno()).st_mode, path)
     except OSError:
@@ -60,6 +59,11 @@ def read_regular(path: Path, most: int) -> bytes:
     if max(size, len(content)) > most:
         raise OSError(errno.EFBIG, f"more than the {most:,} bytes allowed", str(path))
     return content
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """As :func:`os.open`; should a file have become a pipe since it was looked at, that is seen."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check_regular(mode: int, path: Path) -> None:

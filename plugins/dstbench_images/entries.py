@@ -72,7 +72,11 @@ def of_zip(root: Path, most: int) -> Listing:
 
 def state(root: Path) -> str:
     """A hash of paths, sizes and times of change: that of all pixels would take too long."""
-    entries = {found.name: _stat(found) for found in walk(root)}
+    entries = {
+        found.name: _stat(found)
+        for found in walk(root)
+        if found.problem or is_image(PurePosixPath(found.name))
+    }
     return digest({"root": readable(root.absolute()), "entries": entries})
 
 
@@ -82,11 +86,9 @@ def is_image(path: PurePosixPath) -> bool:
 
 
 def _stat(found: Found) -> list[int] | str:
-    if found.problem or not is_image(PurePosixPath(found.name)):
-        return found.problem
     try:
         stat = found.path.stat()
-    except OSError as error:  # gone, since it was found
+    except OSError as error:
         return str(error)
     return [stat.st_size, stat.st_mtime_ns]
 

@@ -120,7 +120,8 @@ def prepare(
                         labels[split].append(file.label)
                         _report(name, split, len(labels[split]), len(files), workspace)
             if not labels[split]:
-                raise DataError(f"{name}: there is no image for {split}")
+                why = f": {_listed(bad)} cannot be read" if bad else ""
+                raise DataError(f"{name}: there is no image for {split}{why}")
             content.update(split.encode())
         if bad:
             workspace.report(f"{name}: left out {_listed(bad)}")

@@ -1,5 +1,6 @@
 """Files that somebody else made: what is opened, how much is read, what is found."""
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -88,6 +89,21 @@ def test_links_are_followed_and_end(tmp_path: Path) -> None:
         "self": "Too many levels of symbolic links",
         "gone": "No such file or directory",
     }
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in "open", "closed":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "file").touch()
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if path.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert found(tmp_path) == {"open/file": "", "closed": "Permission denied"}
 
 
 def test_links_that_make_endlessly_many_folders(

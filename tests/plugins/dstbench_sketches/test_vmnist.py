@@ -122,6 +122,12 @@ def test_what_unpacks_to_too_much_is_an_error(told, tmp_path) -> None:
         load(told, path=folder, max_megabytes=0.005)
 
 
+def test_the_limit_is_written_down_where_it_is_changed() -> None:
+    """Ids of cells are made of settings: those of before stay."""
+    assert "max_megabytes" not in VMNIST.Settings().model_dump()
+    assert VMNIST.Settings(max_megabytes=9).model_dump()["max_megabytes"] == 9
+
+
 def test_lengths_that_only_sum_up_by_overflow_are_refused(told, tmp_path) -> None:
     lengths = np.array([2**64 - 4, 8], "u8")
     np.savez(tmp_path / "vmnist.npz", points=np.zeros((4, 3)), lengths=lengths)
