@@ -14,6 +14,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from dstbench.errors import StoreError
+from dstbench.files import open_regular
 
 __all__ = ["Cache", "digest", "file_digest"]
 
@@ -29,8 +30,8 @@ def digest(key: Mapping[str, Any]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
+    """SHA-256 (hex) of a regular file's bytes. Raises :class:`OSError` where it is no such file."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

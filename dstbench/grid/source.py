@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from dstbench.errors import ConfigError, did_you_mean
+from dstbench.files import read_regular
+
+MOST = 64 << 20
+"""Bytes of a benchmark file at most; what is larger is something else."""
 
 
 def read_text(path: Path) -> str:
     """The file's text. Raises :class:`ConfigError` where it cannot be read."""
     try:
-        return path.read_bytes().decode()
+        return read_regular(path, MOST).decode()
     except FileNotFoundError:
         near = (file.name for file in path.parent.glob("*.toml"))
         hint = did_you_mean(path.name, near)

@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dstbench.errors import HeldError, StoreError
-from dstbench.store.files import now, write_atomically
+from dstbench.files import read_regular
+from dstbench.store.files import MOST, now, write_atomically
 
 SECONDS_BETWEEN_HEARTBEATS = 2
 """How often a process says at which step it is, at most."""
@@ -97,7 +98,7 @@ class CellLock:
     def claim(self) -> Claim | None:
         """What the process that holds the cell, or held it when it was killed, last said."""
         with suppress(OSError, ValidationError):
-            return Claim.model_validate_json(self._running.read_bytes())
+            return Claim.model_validate_json(read_regular(self._running, MOST))
         return None
 
     def _write(self, claim: Claim) -> None:

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from dstbench.cell import Cell
 from dstbench.errors import StoreError
+from dstbench.files import read_regular
 from dstbench.records import Record
 from dstbench.store.claim import CellLock, Claim
-from dstbench.store.files import write_atomically
+from dstbench.store.files import MOST, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +87,7 @@ class CellFolder:
     def requested_cell(self) -> Cell | None:
         """The cell that is to be run here, or was, if this version of dstbench can read it."""
         with suppress(OSError, ValidationError):
-            return Cell.model_validate_json(self._request.read_bytes())
+            return Cell.model_validate_json(read_regular(self._request, MOST))
         return None
 
     def remove_if_pending(self) -> None:
@@ -106,7 +107,7 @@ class CellFolder:
     def timeout_traceback(self) -> str:
         """The traceback of the process that a time limit ended here; empty if none was."""
         with suppress(OSError):
-            return self.timeout.read_text(errors="replace")
+            return read_regular(self.timeout, MOST).decode(errors="replace")
         return ""
 
     def record(self) -> Record | None:
@@ -116,9 +117,11 @@ class CellFolder:
         """
         path = self._record
         try:
-            return Record.model_validate_json(path.read_bytes())
+            return Record.model_validate_json(read_regular(path, MOST))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"]))

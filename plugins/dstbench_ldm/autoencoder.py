@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from dstbench.contracts import Data, Workspace
 from dstbench.errors import ConfigError, DataError
+from dstbench.files import open_regular
 from dstbench_ldm.settings import AutoencoderSettings
 
 BATCH = 16
@@ -53,6 +54,8 @@ def load_autoencoder(name: str, settings: AutoencoderSettings) -> Any:
     folder = Path(name).expanduser()
     whole = folder.is_dir() and not (folder / PART).is_dir()
     try:
+        if folder.is_dir():
+            _check_files(folder if whole else folder / PART)
         autoencoder = VQModel.from_pretrained(
             folder if folder.is_dir() else name, subfolder=None if whole else PART
         )
@@ -64,6 +67,13 @@ def load_autoencoder(name: str, settings: AutoencoderSettings) -> Any:
         ) from error
     _check_sizes(name, autoencoder.config, settings)
     return autoencoder
+
+
+def _check_files(folder: Path) -> None:
+    """Raise :class:`OSError` for what is neither a folder nor a regular file, such as a pipe."""
+    for file in folder.iterdir():
+        if not file.is_dir():
+            open_regular(file).close()
 
 
 def _check_sizes(name: str, config: Any, settings: AutoencoderSettings) -> None:

@@ -15,6 +15,7 @@ from diffusers import VQModel
 from torch import Tensor
 
 from dstbench.contracts import Data, Split, Workspace
+from dstbench.files import mapped
 from dstbench_ldm.autoencoder import (
     BATCH,
     decode,
@@ -107,7 +108,10 @@ def _encoded(
             workspace.report(f"first stage: {error:.4f} RMSE on validation images")
 
     def latents(folder: Path) -> dict[Split, Tensor]:
-        return {split: _mapped(folder / split, shape, len(data.split(split))) for split in SPLITS}
+        return {
+            split: mapped(folder / split, (len(data.split(split)), *shape), torch.float32)
+            for split in SPLITS
+        }
 
     key = {"format": FORMAT, "data": data.fingerprint, "autoencoder": weights_hash(autoencoder)}
     folder = workspace.cache.folder("ldm-latents", key, make, resumable=True)
@@ -138,14 +142,6 @@ def _write_latents(
             file.write(encode(autoencoder, data, items[start : start + BATCH]).numpy().tobytes())
             if start and start % REPORT_EVERY == 0:
                 report(f"first stage: {start:,} of {len(items):,} images for {split} encoded")
-
-
-def _mapped(path: Path, shape: Sequence[int], count: int) -> Tensor:
-    """Latents (count, C, h, w) as they lie on disk."""
-    size = (count, *shape)
-    if count == 0:
-        return torch.empty(size)
-    return torch.from_file(str(path), size=math.prod(size), dtype=torch.float32).view(size)
 
 
 def _metadata(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +22,7 @@ from dstbench_sketches.sketch import Item, Stroke, to_item
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is cached; a new one for every change of what it holds."""
 
 REPORT_EVERY = 1000
@@ -52,6 +52,17 @@ class SketchSettings(PluginSettings):
         le=0.5,
         description="width of lines in a scored picture, as a fraction of its side",
     )
+    max_megabytes: float = Field(
+        1024,
+        gt=0,
+        exclude_if=lambda most: most == 1024,
+        description="size of all drawings as they are read, unpacked, at most",
+    )
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that all drawings may have."""
+        return int(self.max_megabytes * 1_000_000)
 
 
 class Typical(NamedTuple):
@@ -115,6 +126,22 @@ def split(drawings: Sequence[Drawing], source: object) -> Splits:
             f"{source} has {len(drawings)} drawing(s); two are needed, to train and to validate on"
         )
     return Splits(*train_test_split(drawings, test_size=HELD_OUT, random_state=0))
+
+
+def within(drawings: Iterable[Drawing], most: int) -> Iterator[Drawing]:
+    """The drawings, whose content is bytes.
+
+    Raises :class:`~dstbench.errors.DataError` as soon as those are more than ``most``.
+    """
+    size = 0
+    for drawing in drawings:
+        size += len(drawing.content)
+        if size > most:
+            raise DataError(
+                f"up to {drawing.where}, drawings have more than the {most:,} bytes that the "
+                "setting 'max_megabytes' allows"
+            )
+        yield drawing
 
 
 def content_key(drawings: Sequence[Drawing]) -> dict[str, str]:

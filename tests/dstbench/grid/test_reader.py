@@ -1,5 +1,6 @@
 """Benchmark files: what they mean, and the message for every way to get one wrong."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -772,6 +773,24 @@ def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_benchmark(tmp_path, PLUGINS)
     assert str(caught.value) == f"{tmp_path}: this is a folder; a benchmark is a TOML file"
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_or_a_device(tmp_path: Path) -> None:
+    """Opening the one would wait, reading the other would not end."""
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "link.toml").symlink_to("/dev/zero")
+    for name, kind in {"pipe.toml": "a pipe", "link.toml": "a device"}.items():
+        with pytest.raises(ConfigError) as caught:
+            load_benchmark(tmp_path / name, PLUGINS)
+        assert str(caught.value) == f"{tmp_path / name}: cannot be read: {kind}, no regular file"
+
+
+def test_a_huge_file(tmp_path: Path) -> None:
+    with (tmp_path / "x.toml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match=r"cannot be read: more than the 67,108,864 bytes"):
+        load_benchmark(tmp_path / "x.toml", PLUGINS)
 
 
 def test_not_utf8(tmp_path: Path) -> None:

@@ -72,6 +72,20 @@ def test_a_record_that_cannot_be_read(
         folder.record()
 
 
+@pytest.mark.timeout(60)
+def test_what_is_no_file_is_not_waited_for(folder: CellFolder) -> None:
+    for name in ("cell.json", "timeout.txt", "running.json", "record.json"):
+        os.mkfifo(folder.path / name)
+    assert folder.requested_cell() is None
+    assert folder.timeout_traceback() == ""
+    with pytest.raises(StoreError, match=r"record\.json: cannot be read: a pipe, no regular file"):
+        folder.record()
+    os.unlink(folder.path / "record.json")
+    (folder.path / "record.json").mkdir()
+    with pytest.raises(StoreError, match="cannot be read: Is a directory"):
+        folder.record()
+
+
 def test_the_trained_network_comes_back(folder: CellFolder) -> None:
     trained, other = nn.Linear(3, 3), nn.Linear(3, 3)
     mask = torch.eye(3, dtype=torch.bool)

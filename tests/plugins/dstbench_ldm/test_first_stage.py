@@ -1,5 +1,6 @@
 """The first stage: published autoencoders, and latents that are mapped from disk."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from dstbench_ldm.settings import AutoencoderSettings, LatentDiffusionSettings
 
 from dstbench.cache import Cache
 from dstbench.contracts import Data, Workspace
-from dstbench.errors import ConfigError, DataError
+from dstbench.errors import ConfigError, DataError, StoreError
 
 SMALL = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1, "codes": 16}
 
@@ -79,6 +80,23 @@ def test_without_a_network(workspace: Workspace, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match=r"'nobody/has-this' cannot be loaded: .* name a folder"):
         prepare_first_stage(published_at("nobody/has-this"), images(8, 16), workspace)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_weights(workspace: Workspace, published: Path) -> None:
+    weights = published / "vqvae" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    os.mkfifo(weights)
+    with pytest.raises(DataError, match=r"cannot be loaded: .*a pipe, no regular file"):
+        prepare_first_stage(published_at(published), images(8, 16), workspace)
+
+
+def test_latents_that_are_cut_off(workspace: Workspace, published: Path) -> None:
+    prepare_first_stage(published_at(published), images(8, 16), workspace)
+    (latents,) = workspace.cache.root.glob("ldm-latents-*/train")
+    os.truncate(latents, 100)
+    with pytest.raises(StoreError, match=r"train has 100 bytes, not .* remove the folder"):
+        prepare_first_stage(published_at(published), images(8, 16), workspace)
 
 
 def test_encoding_goes_on_where_it_was_stopped(
