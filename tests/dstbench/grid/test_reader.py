@@ -356,8 +356,9 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
          "one [[tasks]] with a model and a dataset"),
         ("steps = 10", "stepz = 10", "x.toml:13: training.stepz: unknown key; did you mean "
          "'steps'? (known: batch_size, betas, channels_last, checkpoint_every, "
-         "checkpoint_minutes, ema_decay, gradient_clip, kernels, learning_rate, log_every, "
-         "micro_batches, precision, steps, weight_decay)"),
+         "checkpoint_minutes, decay_every, decay_factor, ema_decay, ema_warmup, gradient_clip, "
+         "kernels, learning_rate, learning_rate_schedule, log_every, "
+         "micro_batches, momentum, optimizer, precision, steps, warmup_steps, weight_decay)"),
         ("steps = 10", "steps = 0", "x.toml:13: training.steps: should be greater than or equal to "
          "1, is 0"),
         ("steps = 10", 'steps = "10"', 'x.toml:13: training.steps: should be a valid integer, is '
@@ -555,8 +556,9 @@ def test_an_unknown_preset(load: Load) -> None:
     [
         ("[presets.cpu.training]\nstepz = 1", "x.toml:15: presets.cpu.training.stepz: unknown key; "
          "did you mean 'steps'? (known: batch_size, betas, channels_last, checkpoint_every, "
-         "checkpoint_minutes, ema_decay, gradient_clip, kernels, learning_rate, log_every, "
-         "micro_batches, precision, steps, weight_decay)"),
+         "checkpoint_minutes, decay_every, decay_factor, ema_decay, ema_warmup, gradient_clip, "
+         "kernels, learning_rate, learning_rate_schedule, log_every, "
+         "micro_batches, momentum, optimizer, precision, steps, warmup_steps, weight_decay)"),
         ("[presets.cpu.trainin]\nsteps = 1", "x.toml:14: presets.cpu.trainin: unknown key; did you "
          "mean 'training'? (known: datasets, evaluation, execution, executors, extractors, grid, "
          "models, sparsifiers, "
