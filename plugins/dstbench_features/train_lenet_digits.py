@@ -20,7 +20,7 @@ from dstbench_features.lenet import SIZE, LeNet
 from dstbench_features.lenet_digits import WEIGHTS
 
 SEED = 0
-EPOCHS = 12
+EPOCHS = 20
 BATCH_SIZE = 50
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-2

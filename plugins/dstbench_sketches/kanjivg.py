@@ -20,7 +20,7 @@ from dstbench.cache import file_digest
 from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
 from dstbench.plugins import require
-from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, Typical, prepare, split
+from dstbench_sketches.preparing import Drawing, Splits, SplitSettings, Typical, prepare, split
 from dstbench_sketches.sketch import Stroke
 
 RELEASE_URL = (
@@ -56,7 +56,7 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
     name = "kanjivg"
     kind = "sketches"
 
-    class Settings(SketchSettings):
+    class Settings(SplitSettings):
         path: Path | None = Field(
             None, description="a release's kanjivg-…-main.zip; none: found or downloaded"
         )
@@ -74,8 +74,9 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
     def load(self, workspace: Workspace) -> Data:
         archive = self._found() or _download(workspace)
         key = {"sha256": file_digest(archive)}
+        settings = self.settings
         data = prepare(
-            self.name, key, lambda: _drawings(archive), read_svg, self.settings, workspace
+            self.name, key, lambda: _drawings(archive, settings), read_svg, settings, workspace
         )
         parts = {"train": data.train, "validation": data.validation}
         # The pen is lifted once after each stroke.
@@ -130,7 +131,7 @@ def _points(path: Any) -> Stroke:
     return np.column_stack([way.real, way.imag])
 
 
-def _drawings(archive: Path) -> Splits:
+def _drawings(archive: Path, settings: KanjiVG.Settings) -> Splits:
     try:
         with ZipFile(archive) as files:
             sizes = {
@@ -151,7 +152,7 @@ def _drawings(archive: Path) -> Splits:
         ) from error
     if not drawings:
         raise DataError(f"{archive} holds no characters: files such as kanji/04e9c.svg")
-    return split(drawings, archive)
+    return split(drawings, archive, settings)
 
 
 def _in_data_folder() -> Path | None:

@@ -16,7 +16,7 @@ from dstbench.contracts import READY, Availability, Data, Dataset, Items, Worksp
 from dstbench.errors import DataError
 from dstbench_sketches.preparing import (
     Drawing,
-    SketchSettings,
+    SplitSettings,
     Typical,
     content_key,
     prepare,
@@ -48,7 +48,7 @@ class QuickDraw(Dataset["QuickDraw.Settings"]):
     kind = "sketches"
     trial_settings: ClassVar[Mapping[str, Any]] = {"sketches": 100}
 
-    class Settings(SketchSettings):
+    class Settings(SplitSettings):
         categories: tuple[Category, ...] = Field(
             ("cat", "crab", "mosquito", "bus", "fish", "yoga", "flower"),
             min_length=1,
@@ -102,7 +102,7 @@ class QuickDraw(Dataset["QuickDraw.Settings"]):
         return prepare(
             self.name,
             content_key(drawings),
-            lambda: split(drawings, ", ".join(self.settings.categories)),
+            lambda: split(drawings, ", ".join(self.settings.categories), self.settings),
             read_record,
             self.settings,
             workspace,
