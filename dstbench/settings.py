@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+def unless(default: Any) -> Callable[[Any], bool]:
+    """What ``Field(exclude_if=unless(default))`` takes, so that a setting is written down where it
+    is not its default: one that is added later leaves the ids of cells as they were."""
+    return lambda value: bool(value == default)
 
 
 class PluginSettings(BaseModel):
@@ -15,22 +22,64 @@ class PluginSettings(BaseModel):
     )
 
 
+Moment = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainingSettings(PluginSettings):
-    """How every cell is trained, with AdamW; the defaults are the paper's where it gives them."""
+    """How every cell is trained; the defaults are the paper's where it gives them."""
 
     steps: int = Field(100_000, ge=1, description="optimizer steps")
     batch_size: int = Field(32, ge=1, description="examples per optimizer step")
     micro_batches: int = Field(
         1, ge=1, description="parts a batch is split into, whose gradients are accumulated"
     )
-    learning_rate: float = Field(1e-4, gt=0, description="constant learning rate of AdamW")
-    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay of AdamW")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="moment decay rates of AdamW")
+    optimizer: Literal["adamw", "adam", "radam", "sgd"] = Field(
+        "adamw", exclude_if=unless("adamw"), description="torch's optimizer of that name"
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="learning rate, before its schedule")
+    learning_rate_schedule: Literal["constant", "cosine", "step"] = Field(
+        "constant",
+        exclude_if=unless("constant"),
+        description="factor of the learning rate after the warm-up: 1 (constant), half a cosine "
+        "from 1 to 0 at the last step (cosine), or multiplied by decay_factor every decay_every "
+        "steps (step)",
+    )
+    warmup_steps: int = Field(
+        0,
+        ge=0,
+        exclude_if=unless(0),
+        description="first steps, over which the learning rate rises linearly to its full value",
+    )
+    decay_every: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=unless(None),
+        description="steps between two decays of the schedule 'step', which needs it",
+    )
+    decay_factor: float = Field(
+        0.1, gt=0, lt=1, exclude_if=unless(0.1), description="factor of each of these decays"
+    )
+    weight_decay: float = Field(
+        1e-2,
+        ge=0,
+        description="decay of the weights: decoupled from the gradient (adamw), or added to it "
+        "(adam, radam, sgd)",
+    )
+    betas: tuple[Moment, Moment] = Field(
+        (0.9, 0.999), description="decay rates of the moments of adamw, adam and radam"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, exclude_if=unless(0.9), description="momentum of sgd")
     gradient_clip: float | None = Field(
         None, gt=0, description="largest norm of the (masked) gradient; none: not clipped"
     )
     ema_decay: float = Field(
         0.9999, ge=0, lt=1, description="decay of the averaged weights that are sampled from"
+    )
+    ema_warmup: bool = Field(
+        False,
+        exclude_if=unless(False),
+        description="whether the n-th average decays by min(ema_decay, (1 + n) / (10 + n)), so "
+        "that the first weights are soon forgotten",
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: forward and loss under autocast"
@@ -47,6 +96,40 @@ class TrainingSettings(PluginSettings):
     checkpoint_minutes: float = Field(
         10, gt=0, description="minutes between checkpoints at most, however many steps they take"
     )
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.warmup_steps and self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}: it must be less than steps, {self.steps}"
+            )
+        by_step = self.learning_rate_schedule == "step"
+        if by_step and self.decay_every is None:
+            raise ValueError(
+                "learning_rate_schedule is 'step': decay_every must say how many steps there are "
+                "between two decays"
+            )
+        if not by_step:
+            _refuse_unused(self, "decay_every", "decay_factor", by="learning_rate_schedule")
+        return self
+
+    @model_validator(mode="after")
+    def _optimizer_fits(self) -> Self:
+        unused = ["betas"] if self.optimizer == "sgd" else ["momentum"]
+        _refuse_unused(self, *unused, by="optimizer")
+        return self
+
+
+def _refuse_unused(settings: BaseModel, *names: str, by: str) -> None:
+    """Raise :class:`ValueError` for settings that are not at their default, though the setting
+    ``by`` makes no use of them."""
+    for name in names:
+        value, default = getattr(settings, name), type(settings).model_fields[name].default
+        if value != default:
+            raise ValueError(
+                f"{name} is {value}, but {by} '{getattr(settings, by)}' does not use it: leave it "
+                f"out, or choose another {by}"
+            )
 
 
 class EvaluationSettings(PluginSettings):

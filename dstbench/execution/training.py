@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dstbench.contracts import Model
 from dstbench.errors import DataError, DivergedError, StoreError
 from dstbench.execution.checkpoint import pack_checkpoint, unpack_checkpoint
+from dstbench.execution.optimization import build_average, build_optimizer, set_learning_rate
 from dstbench.execution.timing import Elapsed, read_clocks
 from dstbench.kernels import Choice
 from dstbench.kernels.thresholds import choice_of_machine
@@ -53,15 +53,9 @@ class Trainer:
         self.sparsifier = sparsifier
         self.settings = settings
         self.seed = seed
-        self.optimizer = torch.optim.AdamW(
-            [p for p in denoiser.parameters() if p.requires_grad],
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
-        self.averaged = AveragedModel(denoiser, multi_avg_fn=average)
+        trained = [weight for weight in denoiser.parameters() if weight.requires_grad]
+        self.optimizer = build_optimizer(trained, settings)
+        self.averaged = build_average(denoiser, settings)
         self.step = 0
         self.seconds = 0.0
         """Wall-clock time of all steps so far, those of earlier processes included."""
@@ -213,6 +207,7 @@ class Trainer:
         loss = self._backward()
         if self.settings.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.gradient_clip)
+        set_learning_rate(self.optimizer, self.settings, self.step)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.averaged.update_parameters(self.denoiser)

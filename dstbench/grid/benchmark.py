@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dstbench.settings import (
     EvaluationSettings,
@@ -12,6 +13,13 @@ from dstbench.settings import (
     ReportSettings,
     TrainingSettings,
 )
+
+
+class SettingsFrom(NamedTuple):
+    """A sparsifier's settings from a sparsity on: one for each combination of its axes' values."""
+
+    sparsity: float
+    settings: tuple[PluginSettings, ...]
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,23 @@ class Task:
     """Distribution and version of model, dataset and feature extractor, by kind."""
     sparsifier_versions: Mapping[str, str] = field(default_factory=dict)
     """Distribution and version of each sparsifier, by its name."""
+    settings_from: Mapping[str, tuple[SettingsFrom, ...]] = field(default_factory=dict)
+    """What takes the place of ``sparsifier_settings`` at high sparsities, by sparsifier and in
+    ascending order."""
+
+    def methods(
+        self, sparsifier: str, sparsities: Sequence[float]
+    ) -> Iterator[tuple[PluginSettings, float]]:
+        """The settings that a sparsifier has at each sparsity: the first ones at every sparsity,
+        then the second ones, and so on."""
+        usual = self.sparsifier_settings.get(sparsifier, ())
+        at = dict.fromkeys(sparsities, usual)
+        for level in self.settings_from.get(sparsifier, ()):
+            at |= {S: level.settings for S in sparsities if level.sparsity <= S}
+        for position in range(max(map(len, at.values()), default=0)):
+            for sparsity, settings in at.items():
+                if position < len(settings):
+                    yield settings[position], sparsity
 
 
 @dataclass(frozen=True)

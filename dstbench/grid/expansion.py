@@ -54,9 +54,8 @@ def _methods(benchmark: Benchmark, task: Task) -> Iterator[tuple[str, dict[str, 
     if DENSE in benchmark.sparsifiers:
         yield DENSE, {}, 0.0
     for sparsifier in benchmark.sparsifiers:
-        for settings in task.sparsifier_settings.get(sparsifier, ()):
-            for sparsity in benchmark.sparsities:
-                yield sparsifier, settings.model_dump(mode="json"), sparsity
+        for settings, sparsity in task.methods(sparsifier, benchmark.sparsities):
+            yield sparsifier, settings.model_dump(mode="json"), sparsity
 
 
 def _versions(task: Task, sparsifier: str) -> dict[str, str]:

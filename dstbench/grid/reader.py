@@ -16,6 +16,10 @@ Every error names the file, the line, the key, what is wrong and what would be r
     [sparsifiers.rigl]
     prune_rate = [0.05, 0.5]    # a list where the plugin wants one value: an axis of the grid
 
+    [[sparsifiers.rigl.from]]
+    sparsity = 0.9              # and above: other settings
+    prune_rate = 0.05
+
     [training]
     steps = 2000
 
@@ -43,7 +47,7 @@ from typing import Any, NamedTuple
 
 from dstbench.cell import DENSE
 from dstbench.errors import ConfigError, PluginError, did_you_mean
-from dstbench.grid.axes import axes
+from dstbench.grid.axes import FROM, axes, axes_from
 from dstbench.grid.benchmark import Benchmark, Task
 from dstbench.grid.consistency import refuse_sparsities, refuse_unused
 from dstbench.grid.problems import AsWritten, Problems
@@ -222,6 +226,7 @@ class _Reader:
         sparsifiers: Mapping[str, _Found],
     ) -> Task:
         at: KeyPath = ("tasks", index)
+        problems = self.problems
 
         def table(*keys: str) -> Table:
             return self._table(((), at, *presets), *keys)
@@ -254,8 +259,8 @@ class _Reader:
                 dataset.cls.Settings, table("datasets", task.dataset)
             ),
             sparsifier_settings={
-                name: axes(sparsifier.cls.Settings, table("sparsifiers", name), self.problems)
-                for name, sparsifier in sparsifiers.items()
+                name: axes(each.cls.Settings, table("sparsifiers", name).without(FROM), problems)
+                for name, each in sparsifiers.items()
             },
             extractor_settings=self.problems.validate_plugin(
                 extractor.cls.Settings, table("extractors", evaluation.extractor)
@@ -268,6 +273,11 @@ class _Reader:
                 "feature extractor": extractor.origin,
             },
             sparsifier_versions={name: each.origin for name, each in sparsifiers.items()},
+            settings_from={
+                name: levels
+                for name, each in sparsifiers.items()
+                if (levels := axes_from(each.cls.Settings, table("sparsifiers", name), problems))
+            },
         )
 
     def _find(self, kind: Kind, name: str, mentioned_at: str) -> _Found:

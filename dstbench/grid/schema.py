@@ -57,7 +57,8 @@ class Tables(PluginSettings):
     sparsifiers: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="settings of sparsifiers, such as [sparsifiers.rigl]; a list where one value "
-        "is wanted is another axis of the grid",
+        "is wanted is another axis of the grid, and [[sparsifiers.rigl.from]] names a sparsity and "
+        "the settings that are others from it on",
     )
     extractors: dict[str, dict[str, Any]] = Field(
         default_factory=dict,

@@ -97,8 +97,8 @@ class ChiroDiff(Model[ChiroDiffSettings]):
     def sample(
         self, denoiser: nn.Module, count: int, batch_size: int, rng: torch.Generator
     ) -> list[Tensor]:
-        """Sketches (points, 3), by ancestral sampling; their lengths are those of random training
-        sketches.
+        """Sketches (points, 3), by ancestral sampling or DDIM; their lengths are those of random
+        training sketches.
 
         Raises :class:`~dstbench.errors.DivergedError` where the denoiser's output is not finite.
         """
@@ -146,13 +146,16 @@ class ChiroDiff(Model[ChiroDiffSettings]):
             drawn = [torch.randn(length, 3, generator=rng) for length, rng in shapes]
             return _padded(drawn).to(self.workspace.device)
 
-        points = noise()
-        for step, to in self.diffusion.levels(self.settings.sampling_steps):
+        points, settings, diffusion = noise(), self.settings, self.diffusion
+        denoised = diffusion.denoised_by_ddim if settings.sampler == "ddim" else diffusion.denoised
+        leading = settings.timestep_spacing == "leading"
+        for step, to in diffusion.levels(settings.sampling_steps, leading=leading):
             times = self._times(torch.tensor(step)).expand(len(lengths))
             predicted = denoiser(points, lengths, times)
-            points, deviation = self.diffusion.denoised(points, predicted, step, to)
+            strength = settings.variance_strength
+            points, deviation = denoised(points, predicted, step, to, strength)
             if to > 0:
-                points = points + self.settings.variance_strength * deviation * noise()
+                points = points + deviation * noise()
         parts = zip(points.cpu(), lengths.tolist(), strict=True)
         sequences = [sequence[:length] for sequence, length in parts]
         if not all(bool(sequence.isfinite().all()) for sequence in sequences):

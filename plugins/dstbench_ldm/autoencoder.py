@@ -141,9 +141,12 @@ def train_autoencoder(settings: AutoencoderSettings, data: Data, workspace: Work
 
 
 @torch.no_grad()
-def encode(autoencoder: Any, data: Data, items: Sequence[Any]) -> Tensor:
-    """Latents of ``items`` before quantisation and scaling, float32 (N, C, h, w) on the CPU."""
-    latents: Tensor = autoencoder.encode(_pixels(data, items).to(autoencoder.device)).latents
+def encode(autoencoder: Any, data: Data, items: Sequence[Any], *, mirrored: bool = False) -> Tensor:
+    """Latents of ``items``, or of their mirror images, before quantisation and scaling: float32
+    (N, C, h, w) on the CPU."""
+    pixels = _pixels(data, items)
+    pixels = pixels.flip(-1) if mirrored else pixels
+    latents: Tensor = autoencoder.encode(pixels.to(autoencoder.device)).latents
     return latents.cpu().contiguous()
 
 

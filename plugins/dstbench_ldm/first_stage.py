@@ -39,13 +39,16 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 class FirstStage:
     """A frozen autoencoder and the latents of its dataset.
 
-    ``latents`` are float32 (N, C, h, w) on the CPU, mapped from disk. Multiplied by
-    ``scaling_factor``, those of the training split have unit standard deviation.
+    ``latents`` are float32 (N, C, h, w) on the CPU, mapped from disk; ``mirrored`` are those of the
+    training images' mirror images, if they are asked for. The denoiser sees latents multiplied by
+    ``scaling_factor``: where the settings give no other, those of the training split have unit
+    standard deviation then.
     """
 
     autoencoder: Any
     scaling_factor: float
     latents: dict[Split, Tensor]
+    mirrored: Tensor | None
     metadata: dict[str, float | int | str]
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ def prepare_first_stage(
         else:
             autoencoder = load_autoencoder(settings.first_stage, settings.autoencoder)
     autoencoder = autoencoder.to(workspace.device).eval().requires_grad_(False)
-    return _encoded(autoencoder, settings.latent_shape(data.train[0].shape), data, workspace)
+    return _encoded(autoencoder, settings, data, workspace)
 
 
 def _trained(settings: AutoencoderSettings, data: Data, workspace: Workspace) -> Any:
@@ -94,9 +97,10 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _encoded(
-    autoencoder: Any, shape: tuple[int, int, int], data: Data, workspace: Workspace
+    autoencoder: Any, settings: LatentDiffusionSettings, data: Data, workspace: Workspace
 ) -> FirstStage:
-    """The autoencoder with the latents (C, h, w) of ``data``, from the cache or made now."""
+    """The autoencoder with the latents of ``data``, from the cache or made now."""
+    shape = settings.latent_shape(data.train[0].shape)
 
     def make(folder: Path) -> None:
         for split in SPLITS:
@@ -116,12 +120,31 @@ def _encoded(
     key = {"format": FORMAT, "data": data.fingerprint, "autoencoder": weights_hash(autoencoder)}
     folder = workspace.cache.folder("ldm-latents", key, make, resumable=True)
     metadata = json.loads((folder / "facts.json").read_text())
+    if settings.latent_scale != "std":
+        metadata["scaling_factor"] = settings.latent_scale
     return FirstStage(
         autoencoder=autoencoder,
         scaling_factor=metadata["scaling_factor"],
         latents=latents(folder),
+        mirrored=_mirrored(autoencoder, shape, data, workspace)
+        if settings.horizontal_flip
+        else None,
         metadata=metadata,
     )
+
+
+def _mirrored(
+    autoencoder: Any, shape: tuple[int, int, int], data: Data, workspace: Workspace
+) -> Tensor:
+    """Latents (N, C, h, w) of the training images' mirror images, from the cache or made now."""
+
+    def make(folder: Path) -> None:
+        path, report = folder / "train", workspace.report
+        _write_latents(path, autoencoder, data, "train", shape, report, mirrored=True)
+
+    key = {"format": FORMAT, "data": data.fingerprint, "autoencoder": weights_hash(autoencoder)}
+    folder = workspace.cache.folder("ldm-mirrored-latents", key, make, resumable=True)
+    return mapped(folder / "train", (len(data.train), *shape), torch.float32)
 
 
 def _write_latents(
@@ -131,6 +154,8 @@ def _write_latents(
     split: Split,
     shape: Sequence[int],
     report: Callable[[str], None],
+    *,
+    mirrored: bool = False,
 ) -> None:
     """Encode a split into a file, going on where a stopped process has left it."""
     items = data.split(split)
@@ -139,9 +164,11 @@ def _write_latents(
         done = file.tell() // batch_bytes
         file.truncate(done * batch_bytes)
         for start in range(done * BATCH, len(items), BATCH):
-            file.write(encode(autoencoder, data, items[start : start + BATCH]).numpy().tobytes())
+            batch = items[start : start + BATCH]
+            file.write(encode(autoencoder, data, batch, mirrored=mirrored).numpy().tobytes())
             if start and start % REPORT_EVERY == 0:
-                report(f"first stage: {start:,} of {len(items):,} images for {split} encoded")
+                images = "mirrored images" if mirrored else "images"
+                report(f"first stage: {start:,} of {len(items):,} {images} for {split} encoded")
 
 
 def _metadata(

@@ -15,7 +15,7 @@ from pydantic import Field
 from dstbench.cache import file_digest
 from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
 from dstbench.errors import DataError
-from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, Typical, prepare, split
+from dstbench_sketches.preparing import Drawing, Splits, SplitSettings, Typical, prepare, split
 from dstbench_sketches.svg import read_svg
 
 RELEASE_URL = (
@@ -45,7 +45,7 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
     name = "kanjivg"
     kind = "sketches"
 
-    class Settings(SketchSettings):
+    class Settings(SplitSettings):
         path: Path | None = Field(
             None, description="a release's kanjivg-…-main.zip; none: found or downloaded"
         )
@@ -62,13 +62,13 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
 
     def load(self, workspace: Workspace) -> Data:
         archive = self._found() or _download(workspace)
-        most = self.settings.most_bytes
+        settings = self.settings
         try:
             key = {"sha256": file_digest(archive)}
         except OSError as error:
             raise DataError(f"{archive} cannot be read: {error.strerror}") from error
         data = prepare(
-            self.name, key, lambda: _drawings(archive, most), read_svg, self.settings, workspace
+            self.name, key, lambda: _drawings(archive, settings), read_svg, settings, workspace
         )
         parts = {"train": data.train, "validation": data.validation}
         # The pen is lifted once after each stroke.
@@ -86,7 +86,8 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
         return path or _in_data_folder()
 
 
-def _drawings(archive: Path, most: int) -> Splits:
+def _drawings(archive: Path, settings: KanjiVG.Settings) -> Splits:
+    most = settings.most_bytes
     try:
         with ZipFile(archive) as files:
             sizes = {
@@ -108,7 +109,7 @@ def _drawings(archive: Path, most: int) -> Splits:
         ) from error
     if not drawings:
         raise DataError(f"{archive} holds no characters: files such as kanji/04e9c.svg")
-    return split(drawings, archive)
+    return split(drawings, archive, settings)
 
 
 def _in_data_folder() -> Path | None:

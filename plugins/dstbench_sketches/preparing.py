@@ -16,8 +16,9 @@ from dstbench.cache import digest
 from dstbench.contracts import Data, Items, PluginSettings, Workspace
 from dstbench.errors import DataError
 from dstbench.parallel import parallel_map
+from dstbench.settings import unless
 from dstbench_sketches.raster import rasterise, to_svg
-from dstbench_sketches.sketch import Item, Stroke, to_item
+from dstbench_sketches.sketch import Item, Resampling, Stroke, to_item
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +32,9 @@ REPORT_EVERY = 1000
 PARALLEL_FROM = 2000
 """Drawings for which starting processes, which takes seconds, pays."""
 
-HELD_OUT = 0.1
-"""The part of a dataset without a split of its own that is for validation."""
-
 
 class SketchSettings(PluginSettings):
-    """How drawings become sequences, and sequences pictures; the defaults are ChiroDiff's."""
+    """How drawings become sequences, and sequences pictures."""
 
     spacing: float = Field(
         0.05, gt=0, description="largest distance between points of a stroke; the drawing's is 1"
@@ -44,6 +42,13 @@ class SketchSettings(PluginSettings):
     scale: float = Field(10.0, gt=0, description="what all coordinates are multiplied by")
     max_points: int = Field(
         300, ge=10, description="points of a sketch at most; a larger one is spaced more widely"
+    )
+    resampling: Resampling = Field(
+        "even",
+        exclude_if=unless("even"),
+        description="points of a stroke of length L: one more than it has parts of at most "
+        "'spacing' (even), or max(2, ⌊L / spacing⌋) as in ChiroDiff's code (published), which "
+        "leaves out strokes of one point, and drawings of max_points or more",
     )
     image_size: int = Field(64, ge=8, le=1024, description="pixels on a side of a scored picture")
     line_width: float = Field(
@@ -65,6 +70,18 @@ class SketchSettings(PluginSettings):
         return int(self.max_megabytes * 1_000_000)
 
 
+class SplitSettings(SketchSettings):
+    """Those of a dataset that has no split of its own."""
+
+    validation_share: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        exclude_if=unless(0.1),
+        description="part of the drawings, at random with seed 0, that is for validation",
+    )
+
+
 class Typical(NamedTuple):
     """What is known of a dataset's drawings before they are there, as means over all of them."""
 
@@ -76,8 +93,9 @@ class Typical(NamedTuple):
 
     def outline(self, settings: SketchSettings) -> Items:
         """Sketches of their mean number of points: each stroke has one more than it has parts,
-        whose number is rounded up."""
-        points = round(self.length / settings.spacing + 1.5 * self.strokes)
+        whose number is rounded up; as published, as many as parts, rounded down."""
+        more = 1.5 if settings.resampling == "even" else -0.5
+        points = round(self.length / settings.spacing + more * self.strokes)
         points = min(max(points, 2), settings.max_points)
         return Items((points, 3), f"sketches of {points} points, {self.source}")
 
@@ -114,8 +132,8 @@ class Sketches(Sequence[Any]):
         return Sketches, self._whole
 
 
-def split(drawings: Sequence[Drawing], source: object) -> Splits:
-    """A tenth of the drawings, drawn at random with seed 0, for validation.
+def split(drawings: Sequence[Drawing], source: object, settings: SplitSettings) -> Splits:
+    """The share of the drawings that the settings say, at random with seed 0, for validation.
 
     Raises :class:`~dstbench.errors.DataError`, which names the source, where there are not two.
     """
@@ -125,7 +143,7 @@ def split(drawings: Sequence[Drawing], source: object) -> Splits:
         raise DataError(
             f"{source} has {len(drawings)} drawing(s); two are needed, to train and to validate on"
         )
-    return Splits(*train_test_split(drawings, test_size=HELD_OUT, random_state=0))
+    return Splits(*train_test_split(drawings, test_size=settings.validation_share, random_state=0))
 
 
 def within(drawings: Iterable[Drawing], most: int) -> Iterator[Drawing]:
@@ -168,7 +186,8 @@ def prepare(
 
     Raises :class:`~dstbench.errors.DataError` where a split has no drawing left.
     """
-    form = settings.model_dump(include={"spacing", "scale", "max_points"})
+    form = settings.model_dump(include={"spacing", "scale", "max_points", "resampling"})
+    share = settings.model_dump(include={"validation_share"})
 
     def make(folder: Path) -> None:
         from safetensors.numpy import save_file
@@ -185,7 +204,7 @@ def prepare(
             arrays[f"{part}.lengths"] = np.array([len(item) for item in good])
         save_file(arrays, folder / "sketches.safetensors")
 
-    cached = workspace.cache.folder(name, {"format": FORMAT, **form, **key}, make)
+    cached = workspace.cache.folder(name, {"format": FORMAT, **form, **share, **key}, make)
     return _data(cached / "sketches.safetensors", settings)
 
 

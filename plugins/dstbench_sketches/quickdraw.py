@@ -18,7 +18,7 @@ from dstbench.errors import DataError
 from dstbench.files import open_regular
 from dstbench_sketches.preparing import (
     Drawing,
-    SketchSettings,
+    SplitSettings,
     Typical,
     content_key,
     prepare,
@@ -57,7 +57,7 @@ class QuickDraw(Dataset["QuickDraw.Settings"]):
     kind = "sketches"
     trial_settings: ClassVar[Mapping[str, Any]] = {"sketches": 100}
 
-    class Settings(SketchSettings):
+    class Settings(SplitSettings):
         categories: tuple[Category, ...] = Field(
             ("cat", "crab", "mosquito", "bus", "fish", "yoga", "flower"),
             min_length=1,
@@ -112,7 +112,7 @@ class QuickDraw(Dataset["QuickDraw.Settings"]):
         return prepare(
             self.name,
             content_key(drawings),
-            lambda: split(drawings, ", ".join(self.settings.categories)),
+            lambda: split(drawings, ", ".join(self.settings.categories), self.settings),
             read_record,
             self.settings,
             workspace,

@@ -17,7 +17,7 @@ from dstbench.errors import DataError
 from dstbench.files import LEADS_BACK, Found, open_regular, read_regular, walk
 from dstbench_sketches.preparing import (
     Drawing,
-    SketchSettings,
+    SplitSettings,
     Typical,
     content_key,
     prepare,
@@ -50,7 +50,7 @@ class VMNIST(Dataset["VMNIST.Settings"]):
     kind = "sketches"
     trial_settings: ClassVar[Mapping[str, Any]] = {"sketches": 100}
 
-    class Settings(SketchSettings):
+    class Settings(SplitSettings):
         sketches: int = Field(10_000, ge=2, description="digits, the first ones")
         path: Path | None = Field(
             None, description="published folder, or .npz file; none: MNIST is traced"
@@ -73,7 +73,7 @@ class VMNIST(Dataset["VMNIST.Settings"]):
         return prepare(
             self.name,
             {"read": read.__name__} | content_key(drawings),
-            lambda: split(drawings, self.settings.path or "MNIST"),
+            lambda: split(drawings, self.settings.path or "MNIST", self.settings),
             read,
             self.settings,
             workspace,

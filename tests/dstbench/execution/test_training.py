@@ -25,6 +25,7 @@ from dstbench.execution.training import HISTORY, Trainer
 from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier
+from dstbench.sparsity.optimizers import state_of
 from dstbench.store import CellFolder
 
 DYNAMIC: list[type[DynamicSparsifier]] = [RigL, MagRan, Leftmost]
@@ -181,6 +182,26 @@ def test_resuming_in_other_formats(
     make: MakeTrainer, tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     check_resuming(make, tmp_path, RigL, **EVERYTHING | changed)
+
+
+@pytest.mark.parametrize("method", [None, RigL])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"learning_rate_schedule": "cosine", "warmup_steps": 10, "ema_warmup": True},
+        {"optimizer": "adam", "learning_rate_schedule": "step", "decay_every": 3},
+        {"optimizer": "radam", "learning_rate_schedule": "cosine"},
+        {"optimizer": "sgd", "warmup_steps": 9},
+        {"optimizer": "sgd", "momentum": 0.0},
+    ],
+)
+def test_resuming_with_other_optimizers_and_schedules(
+    make: MakeTrainer,
+    tmp_path: Path,
+    method: type[Sparsifier] | None,
+    changed: dict[str, Any],
+) -> None:
+    check_resuming(make, tmp_path, method, **EVERYTHING | changed)
 
 
 @settings(max_examples=8, deadline=None)
@@ -489,20 +510,26 @@ def test_the_averaged_weights_by_hand(make: MakeTrainer, folder: CellFolder) -> 
     torch.testing.assert_close(trainer.averaged.module.get_parameter(name).detach(), expected)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "radam", "sgd"])
 @pytest.mark.parametrize("method", [Static, *DYNAMIC])
 @pytest.mark.parametrize("sparsity", [0.5, 0.9])
 def test_weights_averages_and_moments_are_as_sparse_as_the_masks(
-    make: MakeTrainer, folder: CellFolder, method: type[Sparsifier], sparsity: float
+    make: MakeTrainer,
+    folder: CellFolder,
+    method: type[Sparsifier],
+    sparsity: float,
+    optimizer: str,
 ) -> None:
-    trainer = make(method, sparsity)
+    trainer = make(method, sparsity, optimizer=optimizer)
     sparsifier = trainer.sparsifier
     assert sparsifier is not None
 
     def look(step: int, loss: float) -> None:
         for layer in sparsifier.sparse_layers:
             averaged = trainer.averaged.module.get_parameter(layer.name)
-            moments = trainer.optimizer.state[layer.weight]
-            for tensor in (layer.weight, averaged, moments["exp_avg"], moments["exp_avg_sq"]):
+            moments = list(state_of(trainer.optimizer, layer.weight))
+            assert len(moments) == (1 if optimizer == "sgd" else 2)
+            for tensor in (layer.weight, averaged, *moments):
                 assert not tensor[~layer.mask].any()
         assert sum(int(layer.mask.sum()) for layer in sparsifier.layers) == round(
             (1 - sparsity) * 720

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from dstbench.contracts import PluginSettings
 from dstbench.errors import ConfigError, SparsityError
-from dstbench.grid.benchmark import Benchmark
+from dstbench.grid.benchmark import Benchmark, SettingsFrom
 from dstbench.grid.expansion import cells
 from dstbench.grid.reader import load_benchmark
 from dstbench.plugins.plugin import Kind, Plugin
@@ -237,6 +237,71 @@ def test_lists_of_scalars_are_axes(load: Load) -> None:
     )
 
 
+FROM = """
+[sparsifiers.rigl]
+prune_rate = 0.5
+[[sparsifiers.rigl.from]]
+sparsity = 0.9
+prune_rate = 0.05
+[[sparsifiers.rigl.from]]
+sparsity = 0.75
+exploration_frequency = [10, 20]
+"""
+
+
+def test_settings_from_a_sparsity_on(load: Load) -> None:
+    """Each table is laid over those of lower sparsities, in whichever order they are written."""
+    (task,) = load(GOOD + FROM).tasks
+    assert task.sparsifier_settings["rigl"] == (Rigl.Settings(prune_rate=0.5),)
+    assert task.settings_from == {
+        "rigl": (
+            SettingsFrom(
+                0.75,
+                tuple(Rigl.Settings(prune_rate=0.5, exploration_frequency=f) for f in (10, 20)),
+            ),
+            SettingsFrom(
+                0.9,
+                tuple(Rigl.Settings(prune_rate=0.05, exploration_frequency=f) for f in (10, 20)),
+            ),
+        )
+    }
+
+
+def test_a_task_and_a_preset_have_their_own_settings_from_a_sparsity_on(load: Load) -> None:
+    own = "[[presets.cpu.sparsifiers.rigl.from]]\nsparsity = 0.5\nprune_rate = 0.1\n"
+    (task,) = load(GOOD + FROM + own, preset="cpu").tasks
+    assert task.settings_from == {
+        "rigl": (SettingsFrom(0.5, (Rigl.Settings(prune_rate=0.1),)),),
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("sparsity = 0.75", "sparsity = 0.9", "x.toml:21: sparsifiers.rigl.from[1].sparsity: is "
+         "given twice; it should be the sparsity, between 0 and 1, from which on the settings of "
+         "this table count"),
+        ("sparsity = 0.75\n", "", "x.toml:20: sparsifiers.rigl.from[1].sparsity: is null; it "
+         "should be the sparsity, between 0 and 1, from which on the settings of this table "
+         "count"),
+        ("sparsity = 0.75", "sparsity = 1", "x.toml:21: sparsifiers.rigl.from[1].sparsity: is 1; "
+         "it should be the sparsity, between 0 and 1, from which on the settings of this table count"),
+        ("prune_rate = 0.05", "prune_rate = 'x'", "x.toml:19: sparsifiers.rigl.from[0].prune_rate: "
+         'should be a valid number, is "x"'),
+        ("[[sparsifiers.rigl.from]]\nsparsity = 0.9\nprune_rate = 0.05\n"
+         "[[sparsifiers.rigl.from]]\nsparsity = 0.75\nexploration_frequency = [10, 20]\n",
+         "from = 0.9", "x.toml:17: sparsifiers.rigl.from: should be tables, each beginning with "
+         "[[sparsifiers.rigl.from]]"),
+    ],
+)  # fmt: skip
+def test_settings_from_a_sparsity_on_that_cannot_be(
+    load: Load, old: str, new: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD + FROM, (old, new))
+    assert str(caught.value) == problem
+
+
 def test_dense_alone_needs_no_sparsities(load: Load) -> None:
     dense = ('["dense", "static", "rigl"]', '["dense"]')
     assert load(GOOD, ("sparsities = [0.5, 0.9]\n", ""), dense).sparsities == ()
@@ -369,8 +434,9 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
          "one [[tasks]] with a model and a dataset"),
         ("steps = 10", "stepz = 10", "x.toml:13: training.stepz: unknown key; did you mean "
          "'steps'? (known: batch_size, betas, channels_last, checkpoint_every, "
-         "checkpoint_minutes, ema_decay, gradient_clip, kernels, learning_rate, log_every, "
-         "micro_batches, precision, steps, weight_decay)"),
+         "checkpoint_minutes, decay_every, decay_factor, ema_decay, ema_warmup, gradient_clip, "
+         "kernels, learning_rate, learning_rate_schedule, log_every, "
+         "micro_batches, momentum, optimizer, precision, steps, warmup_steps, weight_decay)"),
         ("steps = 10", "steps = 0", "x.toml:13: training.steps: should be greater than or equal to "
          "1, is 0"),
         ("steps = 10", 'steps = "10"', 'x.toml:13: training.steps: should be a valid integer, is '
@@ -568,8 +634,9 @@ def test_an_unknown_preset(load: Load) -> None:
     [
         ("[presets.cpu.training]\nstepz = 1", "x.toml:15: presets.cpu.training.stepz: unknown key; "
          "did you mean 'steps'? (known: batch_size, betas, channels_last, checkpoint_every, "
-         "checkpoint_minutes, ema_decay, gradient_clip, kernels, learning_rate, log_every, "
-         "micro_batches, precision, steps, weight_decay)"),
+         "checkpoint_minutes, decay_every, decay_factor, ema_decay, ema_warmup, gradient_clip, "
+         "kernels, learning_rate, learning_rate_schedule, log_every, "
+         "micro_batches, momentum, optimizer, precision, steps, warmup_steps, weight_decay)"),
         ("[presets.cpu.trainin]\nsteps = 1", "x.toml:14: presets.cpu.trainin: unknown key; did you "
          "mean 'training'? (known: datasets, evaluation, execution, executors, extractors, grid, "
          "models, report, sparsifiers, training)"),
