@@ -283,7 +283,8 @@ def test_a_task_and_a_preset_have_their_own_settings_from_a_sparsity_on(load: Lo
         ("sparsity = 0.75\n", "", "x.toml:20: sparsifiers.rigl.from[1].sparsity: is null; it "
          "should be the sparsity, between 0 and 1, from which on the settings of this table count"),
         ("sparsity = 0.75", "sparsity = 1", "x.toml:21: sparsifiers.rigl.from[1].sparsity: is 1; "
-         "it should be the sparsity, between 0 and 1, from which on the settings of this table count"),
+         "it should be the sparsity, between 0 and 1, from which on the settings of this table "
+         "count"),
         ("prune_rate = 0.05", "prune_rate = 'x'", "x.toml:19: sparsifiers.rigl.from[0].prune_rate: "
          'should be a valid number, is "x"'),
         ("[[sparsifiers.rigl.from]]\nsparsity = 0.9\nprune_rate = 0.05\n"
