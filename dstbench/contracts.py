@@ -18,7 +18,7 @@ from typing_extensions import TypeVar
 
 from dstbench.errors import PluginError
 from dstbench.images import hash_images, stack_images
-from dstbench.settings import PluginSettings
+from dstbench.settings import PluginSettings, unless
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,7 @@ __all__ = [
     "RunCell",
     "Split",
     "Workspace",
+    "unless",
 ]
 
 Split = Literal["train", "validation"]

@@ -6,8 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dstbench.contracts import PluginSettings
-from dstbench.settings import unless
+from dstbench.contracts import PluginSettings, unless
 
 Representation = Literal["velocity", "absolute"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from diffusers import DDIMScheduler
 
-from dstbench.seeds import derive
 from dstbench_ldm.settings import LatentDiffusionSettings
 
 
@@ -37,6 +36,6 @@ def build_scheduler(settings: LatentDiffusionSettings) -> DDIMScheduler:
 def fresh_noise(count: int, rng: torch.Generator) -> list[torch.Generator]:
     """A source of noise for each of ``count`` samples, which depends on the state of ``rng`` and
     the sample's position alone; ``rng`` is left as it is."""
-    # A copy's next number: the noise that samples start from is the same without fresh noise.
-    seed = int(torch.randint(2**62, (), generator=rng.clone_state()))
-    return [torch.Generator().manual_seed(derive(seed, "fresh", each)) for each in range(count)]
+    # A copy's numbers: the noise that samples start from is the same without fresh noise.
+    seeds = torch.randint(2**62, (count,), generator=rng.clone_state())
+    return [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]

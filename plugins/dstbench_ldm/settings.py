@@ -7,8 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from dstbench.contracts import PluginSettings
-from dstbench.settings import unless
+from dstbench.contracts import PluginSettings, unless
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 

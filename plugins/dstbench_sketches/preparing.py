@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dstbench.cache import digest
-from dstbench.contracts import Data, Items, PluginSettings, Workspace
+from dstbench.contracts import Data, Items, PluginSettings, Workspace, unless
 from dstbench.errors import DataError
 from dstbench.parallel import parallel_map
-from dstbench.settings import unless
 from dstbench_sketches.raster import rasterise, to_svg
 from dstbench_sketches.sketch import Item, Resampling, Stroke, to_item
 
