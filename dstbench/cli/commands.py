@@ -191,6 +191,23 @@ def leaderboard(
         notes.print(f"written: {found.folder / 'leaderboard.md'}", highlight=False)
 
 
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Results of benchmarks, e.g. results/quickstart.")
+    ],
+    to: Annotated[Path, typer.Option("--to", "-o", help="The file to write.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write one HTML file that shows all there is of some results, and needs no network."""
+    from dstbench.api import load_results
+    from dstbench.report.page import write_page
+
+    every = [load_results(folder) for folder in folders]
+    write_page(every, to, ", ".join(found.name for found in every))
+    notes.print(f"written: {to}", highlight=False)
+
+
 def sample(
     cell: Annotated[Path, typer.Argument(help="A cell's folder, e.g. results/quickstart/cells/…")],
     count: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 16,

@@ -37,7 +37,8 @@ class Results:
     ) -> None:
         self._store = store
         self._layout = layout
-        self._reference = reference or Reference(margin=layout.report.margin)
+        self.reference = reference or Reference(margin=layout.report.margin)
+        """What the rows of the leaderboard are compared with, and by what margin."""
         self.name = name
         """The benchmark's name."""
         self.records = layout.arranged(list(records))
@@ -59,7 +60,7 @@ class Results:
         deviations over seeds (see :func:`dstbench.report.leaderboard.leaderboard`)."""
         from dstbench.report.leaderboard import leaderboard
 
-        return leaderboard(self.records, self._reference)
+        return leaderboard(self.records, self.reference)
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
@@ -68,7 +69,7 @@ class Results:
         :func:`dstbench.report.leaderboard.comparison_frame`)."""
         from dstbench.report.leaderboard import comparison_frame
 
-        return comparison_frame(self.records, self._reference)
+        return comparison_frame(self.records, self.reference)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -98,34 +99,37 @@ class Results:
 
         Raises :class:`~dstbench.errors.StoreError` where there are none.
         """
-        import numpy as np
+        return _images(self._folder(cell).samples, "the cell was not trained to its end")
 
-        path = self._folder(cell).samples
-        if not path.exists():
-            raise StoreError(f"{path}: not there; the cell was not trained to its end")
-        images: NDArray[np.uint8] = np.load(path, allow_pickle=False)
-        return images
+    def reals(self, cell: str | Cell) -> NDArray[np.uint8]:
+        """Some of the real images that a cell's samples were scored against, in the same form.
+
+        Raises :class:`~dstbench.errors.StoreError` where none are kept.
+        """
+        return _images(self._folder(cell).reals, "none were kept of this cell")
 
     def text(self, format: Format = "markdown") -> str:
         """The leaderboard, with notes on how its numbers came about."""
         from dstbench.report import render
 
-        return render(self.records, format, self.name, self._reference)
+        return render(self.records, format, self.name, self.reference)
 
     def write_report(self) -> None:
-        """Write the leaderboard, its data and its pictures into the results folder, if there are
-        records.
+        """Write the leaderboard, its data, its pictures and ``report.html`` into the results
+        folder, if there are records.
 
         Raises :class:`~dstbench.errors.StoreError` where nothing can be written there.
         """
         from dstbench.report import write_report
+        from dstbench.report.page import write_page
 
         if not self.records:
             return
         samples, reals = self._store.samples(self.records), self._store.reals(self.records)
         try:
-            write_report(self.records, self.folder, samples, reals, self.name, self._reference)
+            write_report(self.records, self.folder, samples, reals, self.name, self.reference)
             self._store.write_layout(self._layout)
+            write_page([self], self.folder / "report.html", self.name)
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
 
@@ -135,3 +139,12 @@ class Results:
         if name not in known:
             raise StoreError(f"{self.folder}: no cell '{name}'; {did_you_mean(name, known)}")
         return self._store.cell(known[name])
+
+
+def _images(path: Path, why_not: str) -> NDArray[np.uint8]:
+    import numpy as np
+
+    if not path.exists():
+        raise StoreError(f"{path}: not there; {why_not}")
+    images: NDArray[np.uint8] = np.load(path, allow_pickle=False)
+    return images
