@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -37,7 +38,7 @@ def read_regular(path: Path, at_most: int = 2**26) -> bytes:
     with open(path, "rb", opener=open_regular) as file:
         content = file.read(at_most + 1)
     if len(content) > at_most:
-        raise OSError(f"{path}: larger than {at_most:,} bytes")
+        raise OSError(errno.EFBIG, f"larger than {at_most:,} bytes", str(path))
     return content
 
 
@@ -50,7 +51,7 @@ def open_regular(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(f"{path}: not a regular file")
+        raise OSError(errno.EINVAL, "not a regular file", path)
     return descriptor
 
 
@@ -82,7 +83,7 @@ def damage(folder: Path) -> str | None:
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
-        return str(error)
+        return f"{Path(error.filename or folder).name}: {error.strerror}"
     except (ValueError, AttributeError, TypeError):
         return f"{MANIFEST} cannot be read"
     _found_whole[folder.absolute()] = state

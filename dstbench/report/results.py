@@ -78,13 +78,10 @@ class Results:
 
         Raises :class:`~dstbench.errors.StoreError` where there are none.
         """
-        import numpy as np
-
-        path = self._folder(cell).samples
-        if not path.exists():
-            raise StoreError(f"{path}: not there; the cell was not trained to its end")
-        images: NDArray[np.uint8] = np.load(path, allow_pickle=False)
-        return images
+        folder = self._folder(cell)
+        if not folder.samples.exists():
+            raise StoreError(f"{folder.samples}: not there; the cell was not trained to its end")
+        return folder.read_samples()
 
     def text(self, format: Format = "markdown") -> str:
         """The leaderboard, with notes on how its numbers came about."""

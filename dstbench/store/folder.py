@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pydantic import ValidationError
 
 from dstbench.cell import Cell
+from dstbench.checksums import file_digest, read_regular
 from dstbench.errors import StoreError
 from dstbench.records import Record
 from dstbench.store.claim import CellLock, Claim
 from dstbench.store.files import write_atomically
+from dstbench.store.record_file import read_record, record_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,10 +40,20 @@ class CellFolder:
         self.samples = path / "samples.npy"
         self.sheet = path / "samples.png"
         self.checkpoint = path / "checkpoint.pt"
+        self.previous_checkpoint = path / "checkpoint.previous.pt"
         self.timeout = path / "timeout.txt"
         self._request = path / "cell.json"
         self._record = path / "record.json"
         self._lock = CellLock(path)
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that are there, the latest first."""
+        return [path for path in (self.checkpoint, self.previous_checkpoint) if path.exists()]
+
+    def remove_checkpoints(self) -> None:
+        for path in self.checkpoints:
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -45,12 +61,26 @@ class CellFolder:
 
         Raises:
             HeldError: if another process holds it.
-            StoreError: if nothing can be written there.
+            StoreError: if nothing can be written there, or it is a link to somewhere else.
         """
+        died = self._lock.claim()
         with self._lock.held():
-            for unfinished in self.path.glob("*.partial"):
-                unfinished.unlink()
+            self._clear_away(died)
             yield
+
+    def _clear_away(self, died: Claim | None) -> None:
+        """Remove what was not finished here, and what no time limit of the process that died here
+        has left."""
+        for unfinished in self.path.glob("*.partial"):
+            with suppress(OSError):  # what is in nobody's way may stay
+                if unfinished.is_dir() and not unfinished.is_symlink():
+                    shutil.rmtree(unfinished)
+                else:
+                    unfinished.unlink()
+        with suppress(OSError, ValueError):
+            begun = datetime.fromisoformat(died.since).timestamp() if died else math.inf
+            if self.timeout.lstat().st_mtime < begun:
+                self.timeout.unlink()
 
     def is_held(self) -> bool:
         """Whether some process holds the cell, on whatever machine."""
@@ -77,15 +107,18 @@ class CellFolder:
         """
         text = cell.model_dump_json(indent=2) + "\n"
         try:
+            self._lock.refuse_links()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._request.write_text(text, encoding="utf-8")
+            write_atomically(self._request, lambda path: path.write_text(text, encoding="utf-8"))
         except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written to: {error.strerror}") from None
+            raise StoreError(
+                f"{self.path}: cannot be written to: {error.strerror or error}"
+            ) from None
 
     def requested_cell(self) -> Cell | None:
         """The cell that is to be run here, or was, if this version of dstbench can read it."""
         with suppress(OSError, ValidationError):
-            return Cell.model_validate_json(self._request.read_bytes())
+            return Cell.model_validate_json(read_regular(self._request))
         return None
 
     def remove_if_pending(self) -> None:
@@ -105,7 +138,7 @@ class CellFolder:
     def timeout_traceback(self) -> str:
         """The traceback of the process that a time limit ended here; empty if none was."""
         with suppress(OSError):
-            return self.timeout.read_text(errors="replace")
+            return read_regular(self.timeout).decode(errors="replace")
         return ""
 
     def record(self) -> Record | None:
@@ -113,22 +146,37 @@ class CellFolder:
 
         Raises :class:`StoreError` for a record that this version of dstbench cannot read.
         """
-        path = self._record
+        found = self._sealed()
+        return found and found[0]
+
+    def _sealed(self) -> tuple[Record, dict[str, str]] | None:
+        """The record, and the checksums of the files that it stands for."""
         try:
-            return Record.model_validate_json(path.read_bytes())
+            return read_record(self._record)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise StoreError(
-                f"{path}: not a record of this version of dstbench ({where}: {problem['msg']}); "
-                "move it away to run the cell again"
-            ) from None
 
     def write_record(self, record: Record) -> None:
-        text = record.model_dump_json(indent=2) + "\n"
-        write_atomically(self._record, lambda path: path.write_text(text, encoding="utf-8"))
+        """Keep a record, and in it checksums of the network and the samples that are kept.
+
+        Raises :class:`StoreError`, and leaves everything as it is, where it could not be read back
+        as it is.
+        """
+        kept = {
+            path.name: file_digest(path)
+            for path in (self.denoiser, self.samples)
+            if record.status == "done" and path.exists()
+        }
+        text = record_text(record, kept)
+
+        def write(path: Path) -> None:
+            with path.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            read_record(path)
+
+        write_atomically(self._record, write)
 
     def write_denoiser(self, denoiser: nn.Module, masks: Mapping[str, Tensor]) -> int:
         """Keep the trained network, of masked weights the active values alone; the bytes of its
@@ -166,9 +214,37 @@ class CellFolder:
         from safetensors import SafetensorError
 
         try:
+            self._check(self.denoiser)
             return read(self.denoiser)
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise StoreError(f"{self.denoiser}: cannot be read: {error}") from error
+
+    def _check(self, path: Path) -> None:
+        """Raise ``ValueError`` for a file that is not what its record says was written, and
+        ``OSError`` for one that is no file."""
+        sealed = self._sealed()
+        found = file_digest(path)
+        if sealed and sealed[1].get(path.name, found) != found:
+            raise ValueError("its content is not what was written")
+
+    def read_samples(self) -> NDArray[np.uint8]:
+        """The sample images that are kept, uint8 (n, H, W, C).
+
+        Raises :class:`StoreError` for a file that cannot be read.
+        """
+        import numpy as np
+
+        try:
+            self._check(self.samples)
+            images = np.load(self.samples, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise StoreError(f"{self.samples}: cannot be read: {error}") from error
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+            raise StoreError(
+                f"{self.samples}: {images.dtype} of shape {images.shape}, but samples are uint8 of "
+                "shape (n, height, width, 1 or 3)"
+            )
+        return cast("NDArray[np.uint8]", images)
 
     def write_samples(self, images: NDArray[np.uint8]) -> None:
         """Keep sample images, uint8 (n, H, W, C)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from dstbench.store.folder import CellFolder
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+logger = logging.getLogger("dstbench")
 
 
 class Store:
@@ -58,25 +61,39 @@ class Store:
                 folder.remove_if_pending()
 
     def records(self) -> list[Record]:
-        """The records of all ended cells, in the order in which they were run.
+        """The records of all ended cells, in the order in which they were run; those that cannot
+        be read are left out, with a warning.
 
         Raises :class:`StoreError` if there are none.
         """
-        folders = sorted((self.folder / "cells").glob("*/record.json"))
-        records = [CellFolder(path.parent).record() for path in folders]
-        found = [record for record in records if record is not None]
+        found: list[Record] = []
+        problems: list[str] = []
+        for folder in self.cells():
+            try:
+                record = folder.record()
+            except StoreError as error:
+                problems.append(str(error))
+            else:
+                found += [record] if record else []
         if not found:
+            listed = "".join(f"\n{problem}" for problem in problems)
             raise StoreError(
                 f"{self.folder}: no records here; name the folder of a benchmark that was run, "
-                "such as results/quickstart"
+                f"such as results/quickstart{listed}"
             )
+        for problem in problems:
+            logger.warning("%s", problem)
         return sorted(found, key=lambda record: record.started)
 
-    def samples(self, records: list[Record]) -> dict[str, NDArray[np.uint8]]:
-        """The sample images of these records' cells, where they have any, by cell id."""
-        import numpy as np
-
-        paths = {record.cell.id: self.cell(record.cell).samples for record in records}
-        return {
-            name: np.load(path, allow_pickle=False) for name, path in paths.items() if path.exists()
-        }
+    def samples(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
+        """The sample images of these records' cells, where they have any, by cell id; those that
+        cannot be read are left out, with a warning."""
+        found = {}
+        for record in records:
+            folder = self.cell(record.cell)
+            if folder.samples.exists():
+                try:
+                    found[record.cell.id] = folder.read_samples()
+                except StoreError as error:
+                    logger.warning("%s", error)
+        return found
