@@ -128,7 +128,7 @@ class Worker:
                     record = self._attempt(cell, folder)
             folder.write_record(record)
             if record.is_final:
-                folder.checkpoint.unlink(missing_ok=True)
+                folder.remove_checkpoints()
         hook = self.pipeline.plugins.manager.hook
         try:
             hook.dstbench_cell_finished(cell=cell, record=record)

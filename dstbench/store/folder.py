@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
 from dstbench.cell import Cell
 from dstbench.checksums import file_digest, read_regular
+from dstbench.disk import unwritable
 from dstbench.errors import StoreError
 from dstbench.records import Record
 from dstbench.store.claim import CellLock, Claim
@@ -54,6 +55,38 @@ class CellFolder:
     def remove_checkpoints(self) -> None:
         for path in self.checkpoints:
             path.unlink(missing_ok=True)
+
+    def write_checkpoint(self, state: dict[str, Any]) -> None:
+        """Keep a checkpoint, and the one before it, as far as the disk has room for both.
+
+        Raises :class:`StoreError` where it has none, or nothing can be written.
+        """
+        from dstbench.store.sealed import save_sealed
+
+        def write(path: Path) -> None:
+            save_sealed(state, path)
+            with suppress(FileNotFoundError):
+                os.replace(self.checkpoint, self.previous_checkpoint)
+
+        try:
+            try:
+                write_atomically(self.checkpoint, write)
+            except (OSError, RuntimeError):
+                if not self.previous_checkpoint.exists():
+                    raise
+                self.previous_checkpoint.unlink()
+                write_atomically(self.checkpoint, write)
+        except (OSError, RuntimeError) as error:
+            reason = unwritable(error, self.path)
+            if reason is None:
+                raise
+            raise StoreError(f"{self.checkpoint}: cannot be written: {reason}") from error
+
+    def set_aside(self, checkpoint: Path) -> Path:
+        """Rename a checkpoint that is damaged, so that none is there; where it is now."""
+        aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+        os.replace(checkpoint, aside)
+        return aside
 
     @contextmanager
     def locked(self) -> Iterator[None]:
