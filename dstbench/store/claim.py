@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dstbench.checksums import read_regular
+from dstbench.disk import unwritable
 from dstbench.errors import HeldError, StoreError
 from dstbench.store.files import now, write_atomically
 
@@ -115,7 +116,8 @@ class CellLock:
                 raise OSError(f"{path.name} is a link, which is not followed")
 
     def _unwritable(self, error: OSError) -> StoreError:
-        return StoreError(f"{self.folder}: cannot be written to: {error.strerror or error}")
+        reason = unwritable(error, self.folder) or error.strerror or error
+        return StoreError(f"{self.folder}: cannot be written to: {reason}")
 
     def _write(self, claim: Claim) -> None:
         self._claim, self._claimed_at = claim, time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,21 @@ class Store:
     def cells(self) -> list[CellFolder]:
         """The folders of all cells that were ever asked for, by their names."""
         return [CellFolder(path) for path in sorted((self.folder / "cells").glob("*/"))]
+
+    def require_writable(self) -> None:
+        """Raise :class:`StoreError` if no cell can be run here, because nothing can be written."""
+        cells = self.folder / "cells"
+        there = next(each for each in (cells, *cells.absolute().parents) if each.exists())
+        reason = None
+        if not there.is_dir():
+            reason = f"{there} is not a folder"
+        elif not os.access(there, os.W_OK | os.X_OK):
+            reason = f"{there} may not be written to"
+        if reason:
+            raise StoreError(
+                f"{self.folder}: no results can be kept here: {reason}; name another folder with "
+                "--results"
+            )
 
     def is_open(self, cell: Cell) -> bool:
         """Whether the cell is to be run: it has no final record, and none that cannot be read."""
