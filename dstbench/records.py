@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from dstbench.cell import Cell
 
@@ -23,9 +23,16 @@ __all__ = [
 
 SCHEMA_VERSION: Literal[1] = 1
 
+LONGEST_REASON = 1000
+"""Characters of the last line of an error, of which the end is told."""
+
+LONGEST_ERROR = 20_000
+"""Characters of an error that is recorded; of a longer one, its beginning and its end."""
+
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN and infinity are what they are, and not null, which no number can be read back from.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class Scores(_Part):
@@ -221,6 +228,15 @@ class Record(_Part):
     metadata: dict[str, float | int | str] = {}
     """What the model says about the parts that cells share."""
 
+    @field_validator("error")
+    @classmethod
+    def _bounded(cls, error: str | None) -> str | None:
+        if error is None or len(error) <= LONGEST_ERROR:
+            return error
+        half = LONGEST_ERROR // 2 - 100
+        left_out = len(error) - 2 * half
+        return f"{error[:half]}\n[… {left_out:,} characters …]\n{error[-half:]}"
+
     @property
     def is_final(self) -> bool:
         """Whether the cell is not to be run again: it is done, or has diverged."""
@@ -230,5 +246,5 @@ class Record(_Part):
     def reason(self) -> str:
         """Why the cell is not done, in a line: the last one of its error, which is where a
         traceback says what happened; empty where none is known."""
-        lines = (self.error or "").strip().splitlines()
+        lines = (self.error or "")[-LONGEST_REASON:].strip().splitlines()
         return lines[-1] if lines else ""

@@ -6,7 +6,7 @@ Quick to start: what needs more than a moment to import is imported by its comma
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,7 +16,7 @@ from dstbench.cli.options import (
     Folder,
     Only,
     Preset,
-    Results,
+    ResultsFolder,
     Skip,
     Threads,
     ThreadsEach,
@@ -27,9 +27,15 @@ from dstbench.cli.printing import (
     print_availability,
     print_cells,
     print_rows,
+    show,
     whereabouts,
 )
+from dstbench.cli.signals import Stopped, stoppable
+from dstbench.cli.streams import clean
 from dstbench.errors import StoreError
+
+if TYPE_CHECKING:
+    from dstbench.api import Grid, Results
 
 
 def run(
@@ -43,7 +49,7 @@ def run(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Download datasets and weights that are not there.")
     ] = False,
-    results: Results = Path("results"),
+    results: ResultsFolder = Path("results"),
     executor: Annotated[
         str | None, typer.Option(help="Where cells are run; by default as the file says, or local.")
     ] = None,
@@ -71,23 +77,20 @@ def run(
     if dry_run:
         print_cells(grid.selected)
         return
-    prepared = grid.prepare(
-        results, executor=executor, jobs=jobs, device=device, threads=threads, report=note
-    )
-
-    from dstbench.cli.progress import watching
-
-    print_availability(prepared.availability(), yes)
     try:
-        with watching(notes, prepared.store, grid.selected):
-            found = prepared.run(download=yes)
-    except KeyboardInterrupt:
+        with stoppable():
+            found = _run(grid, results, executor, jobs, device, threads, yes)
+    except Stopped as stop:
         notes.print("stopped; the same command goes on from the latest checkpoint")
-        raise typer.Exit(130) from None
+        raise typer.Exit(stop.exit_code) from None
     if found.records:
-        print(found.text())
-        found.write_report()
-        notes.print(f"written: {found.folder / 'leaderboard.md'}", highlight=False)
+        try:
+            found.write_report()  # first: what is printed may meet a full disk, or a closed pipe
+        finally:
+            show(found.text())
+        notes.print(
+            f"written: {clean(str(found.folder / 'leaderboard.md'))}", markup=False, highlight=False
+        )
     statuses = {record.cell.id: record.status for record in found.records}
     selected = [statuses.get(cell.id) for cell in grid.selected]
     skipped = selected.count("skipped")
@@ -98,6 +101,26 @@ def run(
         notes.print(f"{skipped} of {len(selected)} cells were skipped: their data is not there")
     if unfinished or skipped:
         raise typer.Exit(1 if unfinished else 3)
+
+
+def _run(
+    grid: Grid,
+    results: Path,
+    executor: str | None,
+    jobs: int | None,
+    device: str,
+    threads: int | None,
+    download: bool,
+) -> Results:
+    prepared = grid.prepare(
+        results, executor=executor, jobs=jobs, device=device, threads=threads, report=note
+    )
+
+    from dstbench.cli.progress import watching
+
+    print_availability(prepared.availability(), download)
+    with watching(notes, prepared.store, grid.selected):
+        return prepared.run(download=download)
 
 
 def plan(
@@ -185,7 +208,7 @@ def leaderboard(
     from dstbench.report.cells import render_cells
 
     found = load_results(folder, against=against, margin=margin)
-    print(render_cells(found.cells, format) if per_seed else found.text(format))
+    show(render_cells(found.cells, format) if per_seed else found.text(format))
     if write:
         found.write_report()
         notes.print(f"written: {found.folder / 'leaderboard.md'}", highlight=False)
@@ -232,4 +255,4 @@ def sample(
         write_samples(samples, data, format, to)
     except OSError as error:
         raise StoreError(f"{to}: cannot be written to: {error.strerror}") from None
-    notes.print(f"written: {count} files in {to}", highlight=False)
+    notes.print(clean(f"written: {count} files in {to}"), markup=False, highlight=False)

@@ -29,4 +29,4 @@ ThreadsEach = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of each process; by default divided up.")
 ]
 Folder = Annotated[Path, typer.Argument(help="A benchmark's results, e.g. results/quickstart.")]
-Results = Annotated[Path, typer.Option(help="Folder that holds all results.")]
+ResultsFolder = Annotated[Path, typer.Option(help="Folder that holds all results.")]

@@ -8,6 +8,7 @@ missing is found out first, by :mod:`~dstbench.execution.preflight`; each cell i
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,5 +29,7 @@ def in_this_process(run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]
             run_cell(cell)
         except StoreError as error:
             yield Ended(cell, str(error))
+        except Exception:  # costs no other cell
+            yield Ended(cell, traceback.format_exc())
         else:
             yield Ended(cell)

@@ -58,8 +58,11 @@ class Scheduler:
             DataError: before anything is trained, if a dataset cannot be loaded or is too small.
             ScoreError: before anything is trained, if there will be too few images to score.
             PluginError: if the executor fails.
+            StoreError: before anything is trained, if no results can be written.
         """
         open_cells = [cell for cell in cells if self.store.is_open(cell)]
+        if open_cells:
+            self.store.require_writable()
         unable = self._preflight.unable(open_cells, download)
         to_run = [cell for cell in cells if self.store.is_open(cell) and cell.id not in unable]
         versions = {cell.id: self.store.cell(cell).version() for cell in to_run}

@@ -99,14 +99,20 @@ class Results:
 
         Raises :class:`~dstbench.errors.StoreError` where there are none.
         """
-        return _images(self._folder(cell).samples, "the cell was not trained to its end")
+        folder = self._folder(cell)
+        if not folder.samples.exists():
+            raise StoreError(f"{folder.samples}: not there; the cell was not trained to its end")
+        return folder.read_samples()
 
     def reals(self, cell: str | Cell) -> NDArray[np.uint8]:
         """Some of the real images that a cell's samples were scored against, in the same form.
 
         Raises :class:`~dstbench.errors.StoreError` where none are kept.
         """
-        return _images(self._folder(cell).reals, "none were kept of this cell")
+        folder = self._folder(cell)
+        if not folder.reals.exists():
+            raise StoreError(f"{folder.reals}: not there; none were kept of this cell")
+        return folder.read_reals()
 
     def text(self, format: Format = "markdown") -> str:
         """The leaderboard, with notes on how its numbers came about."""
@@ -139,12 +145,3 @@ class Results:
         if name not in known:
             raise StoreError(f"{self.folder}: no cell '{name}'; {did_you_mean(name, known)}")
         return self._store.cell(known[name])
-
-
-def _images(path: Path, why_not: str) -> NDArray[np.uint8]:
-    import numpy as np
-
-    if not path.exists():
-        raise StoreError(f"{path}: not there; {why_not}")
-    images: NDArray[np.uint8] = np.load(path, allow_pickle=False)
-    return images

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
 from dstbench.cell import Cell
+from dstbench.checksums import file_digest
+from dstbench.disk import unwritable
 from dstbench.errors import StoreError
 from dstbench.files import read_regular
 from dstbench.records import Record
 from dstbench.store.claim import CellLock, Claim
 from dstbench.store.files import MOST, write_atomically
+from dstbench.store.record_file import read_record, record_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +43,52 @@ class CellFolder:
         self.reals = path / "reals.npy"
         self.sheet = path / "samples.png"
         self.checkpoint = path / "checkpoint.pt"
+        self.previous_checkpoint = path / "checkpoint.previous.pt"
         self.timeout = path / "timeout.txt"
         self._request = path / "cell.json"
         self._record = path / "record.json"
         self._lock = CellLock(path)
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that are there, the latest first."""
+        return [path for path in (self.checkpoint, self.previous_checkpoint) if path.exists()]
+
+    def remove_checkpoints(self) -> None:
+        for path in self.checkpoints:
+            path.unlink(missing_ok=True)
+
+    def write_checkpoint(self, state: dict[str, Any]) -> None:
+        """Keep a checkpoint, and the one before it, as far as the disk has room for both.
+
+        Raises :class:`StoreError` where it has none, or nothing can be written.
+        """
+        from dstbench.store.sealed import save_sealed
+
+        def write(path: Path) -> None:
+            save_sealed(state, path)
+            with suppress(FileNotFoundError):
+                os.replace(self.checkpoint, self.previous_checkpoint)
+
+        try:
+            try:
+                write_atomically(self.checkpoint, write)
+            except (OSError, RuntimeError):
+                if not self.previous_checkpoint.exists():
+                    raise
+                self.previous_checkpoint.unlink()
+                write_atomically(self.checkpoint, write)
+        except (OSError, RuntimeError) as error:
+            reason = unwritable(error, self.path)
+            if reason is None:
+                raise
+            raise StoreError(f"{self.checkpoint}: cannot be written: {reason}") from error
+
+    def set_aside(self, checkpoint: Path) -> Path:
+        """Rename a checkpoint that is damaged, so that none is there; where it is now."""
+        aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+        os.replace(checkpoint, aside)
+        return aside
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -47,12 +96,26 @@ class CellFolder:
 
         Raises:
             HeldError: if another process holds it.
-            StoreError: if nothing can be written there.
+            StoreError: if nothing can be written there, or it is a link to somewhere else.
         """
+        died = self._lock.claim()
         with self._lock.held():
-            for unfinished in self.path.glob("*.partial"):
-                unfinished.unlink()
+            self._clear_away(died)
             yield
+
+    def _clear_away(self, died: Claim | None) -> None:
+        """Remove what was not finished here, and what no time limit of the process that died here
+        has left."""
+        for unfinished in self.path.glob("*.partial"):
+            with suppress(OSError):  # what is in nobody's way may stay
+                if unfinished.is_dir() and not unfinished.is_symlink():
+                    shutil.rmtree(unfinished)
+                else:
+                    unfinished.unlink()
+        with suppress(OSError, ValueError):
+            begun = datetime.fromisoformat(died.since).timestamp() if died else math.inf
+            if self.timeout.lstat().st_mtime < begun:
+                self.timeout.unlink()
 
     def is_held(self) -> bool:
         """Whether some process holds the cell, on whatever machine."""
@@ -79,10 +142,13 @@ class CellFolder:
         """
         text = cell.model_dump_json(indent=2) + "\n"
         try:
+            self._lock.refuse_links()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._request.write_text(text, encoding="utf-8")
+            write_atomically(self._request, lambda path: path.write_text(text, encoding="utf-8"))
         except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written to: {error.strerror}") from None
+            raise StoreError(
+                f"{self.path}: cannot be written to: {error.strerror or error}"
+            ) from None
 
     def requested_cell(self) -> Cell | None:
         """The cell that is to be run here, or was, if this version of dstbench can read it."""
@@ -115,24 +181,37 @@ class CellFolder:
 
         Raises :class:`StoreError` for a record that this version of dstbench cannot read.
         """
-        path = self._record
+        found = self._sealed()
+        return found and found[0]
+
+    def _sealed(self) -> tuple[Record, dict[str, str]] | None:
+        """The record, and the checksums of the files that it stands for."""
         try:
-            return Record.model_validate_json(read_regular(path, MOST))
+            return read_record(self._record)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise StoreError(
-                f"{path}: not a record of this version of dstbench ({where}: {problem['msg']}); "
-                "move it away to run the cell again"
-            ) from None
 
     def write_record(self, record: Record) -> None:
-        text = record.model_dump_json(indent=2) + "\n"
-        write_atomically(self._record, lambda path: path.write_text(text, encoding="utf-8"))
+        """Keep a record, and in it checksums of the network and the samples that are kept.
+
+        Raises :class:`StoreError`, and leaves everything as it is, where it could not be read back
+        as it is.
+        """
+        kept = {
+            path.name: file_digest(path)
+            for path in (self.denoiser, self.samples)
+            if record.status == "done" and path.exists()
+        }
+        text = record_text(record, kept)
+
+        def write(path: Path) -> None:
+            with path.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            read_record(path)
+
+        write_atomically(self._record, write)
 
     def write_denoiser(self, denoiser: nn.Module, masks: Mapping[str, Tensor]) -> int:
         """Keep the trained network, of masked weights the active values alone; the bytes of its
@@ -170,9 +249,47 @@ class CellFolder:
         from safetensors import SafetensorError
 
         try:
+            self._check(self.denoiser)
             return read(self.denoiser)
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise StoreError(f"{self.denoiser}: cannot be read: {error}") from error
+
+    def _check(self, path: Path) -> None:
+        """Raise ``ValueError`` for a file that is not what its record says was written, and
+        ``OSError`` for one that is no file."""
+        sealed = self._sealed()
+        found = file_digest(path)
+        if sealed and sealed[1].get(path.name, found) != found:
+            raise ValueError("its content is not what was written")
+
+    def read_samples(self) -> NDArray[np.uint8]:
+        """The sample images that are kept, uint8 (n, H, W, C).
+
+        Raises :class:`StoreError` for a file that cannot be read.
+        """
+        return self._read_images(self.samples)
+
+    def read_reals(self) -> NDArray[np.uint8]:
+        """The real images that are kept beside them, in the same form.
+
+        Raises :class:`StoreError` for a file that cannot be read.
+        """
+        return self._read_images(self.reals)
+
+    def _read_images(self, path: Path) -> NDArray[np.uint8]:
+        import numpy as np
+
+        try:
+            self._check(path)
+            images = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise StoreError(f"{path}: cannot be read: {error}") from error
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+            raise StoreError(
+                f"{path}: {images.dtype} of shape {images.shape}, but images are uint8 of "
+                "shape (n, height, width, 1 or 3)"
+            )
+        return cast("NDArray[np.uint8]", images)
 
     def write_samples(self, images: NDArray[np.uint8]) -> None:
         """Keep sample images, uint8 (n, H, W, C)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 LAYOUT = "layout.json"
 
+logger = logging.getLogger("dstbench")
+
 
 class Store:
     """The folder of one benchmark's results."""
@@ -36,6 +40,21 @@ class Store:
     def cells(self) -> list[CellFolder]:
         """The folders of all cells that were ever asked for, by their names."""
         return [CellFolder(path) for path in sorted((self.folder / "cells").glob("*/"))]
+
+    def require_writable(self) -> None:
+        """Raise :class:`StoreError` if no cell can be run here, because nothing can be written."""
+        cells = self.folder / "cells"
+        there = next(each for each in (cells, *cells.absolute().parents) if each.exists())
+        reason = None
+        if not there.is_dir():
+            reason = f"{there} is not a folder"
+        elif not os.access(there, os.W_OK | os.X_OK):
+            reason = f"{there} may not be written to"
+        if reason:
+            raise StoreError(
+                f"{self.folder}: no results can be kept here: {reason}; name another folder with "
+                "--results"
+            )
 
     def is_open(self, cell: Cell) -> bool:
         """Whether the cell is to be run: it has no final record, and none that cannot be read."""
@@ -90,33 +109,52 @@ class Store:
                 folder.remove_if_pending()
 
     def records(self) -> list[Record]:
-        """The records of all ended cells, in the order in which they were run.
+        """The records of all ended cells, in the order in which they were run; those that cannot
+        be read are left out, with a warning.
 
         Raises :class:`StoreError` if there are none.
         """
-        folders = sorted((self.folder / "cells").glob("*/record.json"))
-        records = [CellFolder(path.parent).record() for path in folders]
-        found = [record for record in records if record is not None]
+        found: list[Record] = []
+        problems: list[str] = []
+        for folder in self.cells():
+            try:
+                record = folder.record()
+            except StoreError as error:
+                problems.append(str(error))
+            else:
+                found += [record] if record else []
         if not found:
+            listed = "".join(f"\n{problem}" for problem in problems)
             raise StoreError(
                 f"{self.folder}: no records here; name the folder of a benchmark that was run, "
-                "such as results/quickstart"
+                f"such as results/quickstart{listed}"
             )
+        for problem in problems:
+            logger.warning("%s", problem)
         return sorted(found, key=lambda record: record.started)
 
     def samples(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
-        """The sample images of these records' cells, where they have any, by cell id."""
-        return _arrays({record.cell.id: self.cell(record.cell).samples for record in records})
+        """The sample images of these records' cells, where they have any, by cell id; those that
+        cannot be read are left out, with a warning."""
+        return self._images(records, lambda cell: cell.samples, CellFolder.read_samples)
 
     def reals(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
-        """The real images beside which these records' cells were scored, where any are kept, by
-        cell id."""
-        return _arrays({record.cell.id: self.cell(record.cell).reals for record in records})
+        """The real images beside which these records' cells were scored, where any are kept and
+        can be read, by cell id."""
+        return self._images(records, lambda cell: cell.reals, CellFolder.read_reals)
 
-
-def _arrays(paths: dict[str, Path]) -> dict[str, NDArray[np.uint8]]:
-    import numpy as np
-
-    return {
-        name: np.load(path, allow_pickle=False) for name, path in paths.items() if path.exists()
-    }
+    def _images(
+        self,
+        records: Sequence[Record],
+        path: Callable[[CellFolder], Path],
+        read: Callable[[CellFolder], NDArray[np.uint8]],
+    ) -> dict[str, NDArray[np.uint8]]:
+        found = {}
+        for record in records:
+            folder = self.cell(record.cell)
+            if path(folder).exists():
+                try:
+                    found[record.cell.id] = read(folder)
+                except StoreError as error:
+                    logger.warning("%s", error)
+        return found

@@ -24,7 +24,10 @@ from dstbench.grid import Cell
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 SECONDS_TO_END = 10
-"""Time that worker processes have to end, before they are killed."""
+"""Time that idle processes have to end, before they are killed."""
+
+SECONDS_TO_SAVE = 300
+"""Time that a process has to take its cell to the end of a step, and to save a checkpoint."""
 
 
 class Local(Executor):
@@ -72,7 +75,7 @@ class Local(Executor):
         finally:
             for worker, _ in busy.values():
                 worker.interrupt()
-            _end(workers)
+            _end(workers, SECONDS_TO_SAVE if busy else SECONDS_TO_END)
 
 
 class _Worker:
@@ -108,16 +111,17 @@ class _Worker:
         return error
 
     def interrupt(self) -> None:
-        """Raise ``KeyboardInterrupt`` in the middle of the cell."""
+        """Raise ``KeyboardInterrupt`` in the cell: where it is trained, when it has saved a
+        checkpoint of the step that it takes."""
         assert self.process is not None
         self.process.terminate()
 
 
-def _end(workers: Sequence[_Worker]) -> None:
+def _end(workers: Sequence[_Worker], seconds: float) -> None:
     """End all processes, by force only where they do not end in time: what is killed leaves behind
     the semaphores that libraries made in it, of which a warning tells."""
     running = [(worker.connection, worker.process) for worker in workers if worker.process]
-    deadline = time.monotonic() + SECONDS_TO_END
+    deadline = time.monotonic() + seconds
     try:
         for connection, _ in running:
             connection.close()  # an idle process ends
@@ -131,7 +135,8 @@ def _end(workers: Sequence[_Worker]) -> None:
 
 def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
     """The life of a worker process, until its parent gives no more cells or interrupts it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which interrupts
+    for number in (signal.SIGINT, signal.SIGHUP):  # the parent's, which interrupts
+        signal.signal(number, signal.SIG_IGN)
     Thread(target=_die_with_parent, daemon=True).start()
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # which fails no cell
@@ -139,6 +144,7 @@ def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
     except (EOFError, ConnectionError):
         pass
     except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends
         sys.exit(128 + signal.SIGTERM)
 
 
