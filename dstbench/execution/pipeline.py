@@ -29,6 +29,7 @@ from dstbench.contracts import (
 )
 from dstbench.counting.counts import check_claims, count, measure
 from dstbench.errors import PluginError, StoreError
+from dstbench.execution.history import TopologyLog
 from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
 from dstbench.execution.room import check_active, check_room
@@ -83,7 +84,9 @@ class Pipeline:
         check_room(folder, denoiser, sparsifier)
         trainer.resume(folder)
 
-        self._announce_updates(cell, sparsifier)
+        if sparsifier:
+            log = TopologyLog(folder.topology, sparsifier, training.steps, trainer.step)
+            self._announce_updates(cell, sparsifier, log)
         trainer.train(folder, lambda step, loss: self._on_step(cell, folder, step, loss))
         masks = {each.name: each.mask for each in sparsifier.sparse_layers} if sparsifier else {}
         model_bytes = folder.write_denoiser(trainer.averaged.module, masks)
@@ -235,13 +238,15 @@ class Pipeline:
         torch.manual_seed(derive(cell.seed, "weights"))
         return model.build()
 
-    def _announce_updates(self, cell: Cell, sparsifier: Sparsifier | None) -> None:
-        """Let listeners know of each topology update."""
+    def _announce_updates(self, cell: Cell, sparsifier: Sparsifier, log: TopologyLog) -> None:
+        """Note each topology update, and let listeners know of it."""
         hook = self.plugins.manager.hook.dstbench_topology_updated
-        if sparsifier:
-            sparsifier.on_topology_update = lambda step, changed: hook(
-                cell=cell, step=step, changed=changed
-            )
+
+        def announce(step: int, changed: int) -> None:
+            log.note(step)
+            hook(cell=cell, step=step, changed=changed)
+
+        sparsifier.on_topology_update = announce
 
     def _on_step(self, cell: Cell, folder: CellFolder, step: int, loss: float) -> None:
         folder.heartbeat(step, loss)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.contracts import Model
-from dstbench.errors import DataError, DivergedError, StoreError
+from dstbench.errors import DivergedError, StoreError
+from dstbench.execution.batches import check_size
 from dstbench.execution.checkpoint import pack_checkpoint, unpack_checkpoint
-from dstbench.execution.history import rewind
+from dstbench.execution.history import HISTORY, rewind
 from dstbench.execution.optimization import build_average, build_optimizer, set_learning_rate
 from dstbench.execution.stopping import Held
 from dstbench.execution.timing import Elapsed, read_clocks
@@ -90,7 +91,7 @@ class Trainer:
         Raises:
             DivergedError: at a loss that is not finite.
         """
-        rewind(folder.history, self.step)
+        rewind(folder.history, HISTORY, self.step)
         with folder.history.open("a", newline="") as file, Held() as held:
             history = csv.writer(file)
             while self.step < self.settings.steps:
@@ -296,20 +297,6 @@ class Trainer:
         means = [f"{statistics.fmean(values):.6g}" for values in zip(*self._unwritten, strict=True)]
         self._unwritten = []
         return [self.step, *means, self._topology_updates]
-
-
-def check_size(examples: int, settings: TrainingSettings) -> None:
-    """Raise :class:`DataError` if the training split is smaller than a batch."""
-    if examples < settings.batch_size:
-        raise DataError(
-            f"the dataset has {examples} training examples, fewer than training.batch_size = "
-            f"{settings.batch_size}; a batch size of at most {examples} would fit"
-        )
-    if settings.batch_size < settings.micro_batches:
-        raise DataError(
-            f"training.micro_batches = {settings.micro_batches} is more than "
-            f"training.batch_size = {settings.batch_size}"
-        )
 
 
 def _no_checkpoint(path: Path) -> StoreError:

@@ -92,6 +92,19 @@ class Results:
             raise StoreError(f"{path}: not there; the cell was never trained")
         return pd.read_csv(path)
 
+    def topology(self, cell: str | Cell) -> pd.DataFrame:
+        """The densities of a sparse cell's layers over time: columns ``step``, ``layer``,
+        ``density`` and ``changed`` (connections that the topology update there replaced or added).
+
+        Raises :class:`~dstbench.errors.StoreError` where there are none.
+        """
+        import pandas as pd
+
+        path = self._folder(cell).topology
+        if not path.exists():
+            raise StoreError(f"{path}: not there; the cell has no masks, or was never trained")
+        return pd.read_csv(path)
+
     def samples(self, cell: str | Cell) -> NDArray[np.uint8]:
         """The sample images that are kept of a cell: uint8 (n, H, W, C).
 

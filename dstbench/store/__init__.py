@@ -5,6 +5,7 @@
     results/<benchmark>/cells/<cell id>/
         record.json            the result; a cell without one is not finished
         history.csv            loss and speed every few steps
+        topology.csv           densities of a sparse cell's layers, and what updates changed
         denoiser.safetensors   the trained network: the averaged weights that are sampled from,
                                packed where they are masked
         samples.png            a grid of samples

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -19,6 +19,7 @@ from dstbench.disk import unwritable
 from dstbench.errors import StoreError
 from dstbench.files import read_regular
 from dstbench.records import Record
+from dstbench.store.arrays import read_images, write_images
 from dstbench.store.claim import CellLock, Claim
 from dstbench.store.files import MOST, write_atomically
 from dstbench.store.record_file import read_record, record_text
@@ -38,6 +39,7 @@ class CellFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.history = path / "history.csv"
+        self.topology = path / "topology.csv"
         self.denoiser = path / "denoiser.safetensors"
         self.samples = path / "samples.npy"
         self.reals = path / "reals.npy"
@@ -277,34 +279,16 @@ class CellFolder:
         return self._read_images(self.reals)
 
     def _read_images(self, path: Path) -> NDArray[np.uint8]:
-        import numpy as np
-
         try:
             self._check(path)
-            images = np.load(path, allow_pickle=False)
+            return read_images(path)
         except (OSError, ValueError, EOFError) as error:
             raise StoreError(f"{path}: cannot be read: {error}") from error
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
-            raise StoreError(
-                f"{path}: {images.dtype} of shape {images.shape}, but images are uint8 of "
-                "shape (n, height, width, 1 or 3)"
-            )
-        return cast("NDArray[np.uint8]", images)
 
     def write_samples(self, images: NDArray[np.uint8]) -> None:
         """Keep sample images, uint8 (n, H, W, C)."""
-        _write_array(self.samples, images)
+        write_images(self.samples, images)
 
     def write_reals(self, images: NDArray[np.uint8]) -> None:
         """Keep real images to show beside the samples, uint8 (n, H, W, C)."""
-        _write_array(self.reals, images)
-
-
-def _write_array(path: Path, images: NDArray[np.uint8]) -> None:
-    import numpy as np
-
-    def save(path: Path) -> None:
-        with path.open("wb") as file:
-            np.save(file, images, allow_pickle=False)
-
-    write_atomically(path, save)
+        write_images(self.reals, images)

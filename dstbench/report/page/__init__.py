@@ -28,7 +28,7 @@ from dstbench.records import Record
 from dstbench.report.comparisons import Reference
 from dstbench.report.leaderboard import Table, tables
 from dstbench.report.notes import _notes, _skipped
-from dstbench.report.page.charts import learning_curves, trade_offs
+from dstbench.report.page.charts import learning_curves, topologies, trade_offs
 from dstbench.report.rows import Row
 from dstbench.report.sheet import _label, _strip
 from dstbench.report.text import _columns
@@ -48,6 +48,7 @@ class Shown(Protocol):
     reference: Reference
 
     def history(self, cell: Cell, /) -> pd.DataFrame: ...
+    def topology(self, cell: Cell, /) -> pd.DataFrame: ...
     def samples(self, cell: Cell, /) -> NDArray[np.uint8]: ...
     def reals(self, cell: Cell, /) -> NDArray[np.uint8]: ...
 
@@ -68,13 +69,14 @@ def write_page(every: Sequence[Shown], path: Path, title: str) -> None:
     )
     bundle = resources.files(itables) / "html" / "dt_bundle.js"
     with resources.as_file(bundle) as file:
-        datatables = generate_init_offline_itables_html(file)
+        # What follows the script is for notebooks.
+        script, end, _ = generate_init_offline_itables_html(file).partition("</script>")
     text = templates.get_template("page.html").render(
         title=title,
         summary=", ".join(f"{count} cells {status}" for status, count in statuses.items()),
         sections=sections,
         plotly=get_plotlyjs(),
-        datatables=datatables,
+        datatables=script + end,
         datatables_promise=f"_itables_{itables.__version__.replace('.', '_')}",
     )
     try:
@@ -94,7 +96,11 @@ def _sections(results: Shown) -> Iterator[dict[str, Any]]:
             "header": [column.title for column in columns],
             "rows": [[{**e._asdict(), "order": _order(e.text)} for e in row] for row in entries],
             "notes": [_skipped(table)] if table.skipped else list(_notes(table)),
-            "charts": [*trade_offs(table), *_curves(table, results)],
+            "charts": [
+                *trade_offs(table),
+                *_curves(table, results),
+                *_topologies(table, results),
+            ],
             "pages": list(_pages(table, results)),
             "failures": [
                 {"name": _name(row, record), "error": record.error or record.status}
@@ -123,6 +129,18 @@ def _curves(table: Table, results: Shown) -> Iterator[str]:
                     known.append((row, record, history))
     if known:
         yield learning_curves(known[:CURVES])
+
+
+def _topologies(table: Table, results: Shown) -> Iterator[str]:
+    """The layers of the first cell of each sparse row."""
+    known = []
+    for row in table.rows:
+        with suppress(StoreError, OSError, ValueError, IndexError):
+            topology = results.topology(row.done[0].cell)
+            if len(topology):
+                known.append((row, topology))
+    if known:
+        yield topologies(known)
 
 
 def _pages(table: Table, results: Shown) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Charts of a report: one point per row of a table, one line per cell, a map per topology."""
+"""Charts of a report: a point per row of a table, a line per cell, a map of layers per row."""
 
 from __future__ import annotations
 
@@ -54,6 +54,34 @@ def learning_curves(histories: Sequence[tuple[Row, Record, pd.DataFrame]]) -> st
         named.add(label)
     _lay_out(figure, "Learning curves", "optimizer step", "loss")
     figure.update_yaxes(type="log")
+    return _html(figure)
+
+
+def topologies(found: Sequence[tuple[Row, pd.DataFrame]]) -> str:
+    """Maps of layers by step, one for each row and choice, in HTML: densities, and the connections
+    that topology updates replaced or added."""
+    figure = go.Figure()
+    names = []
+    for row, topology in found:
+        label = _label(row.method, row.sparsity)
+        for column, what in (("density", "density"), ("changed", "connections changed")):
+            grid = topology.pivot_table(index="layer", columns="step", values=column, sort=False)
+            if column == "changed" and len(grid.columns) < 2:
+                continue  # masks that stay
+            names.append(f"{label}: {what}")
+            figure.add_heatmap(
+                x=grid.columns, y=[html.escape(str(layer)) for layer in grid.index],
+                z=grid.to_numpy(), visible=len(names) == 1, colorscale="Viridis",
+                hovertemplate="%{y}<br>step %{x}: %{z:.4g}<extra></extra>",
+            )  # fmt: skip
+    _lay_out(figure, "Layers over time", "optimizer step", "")
+    buttons = [
+        {"label": name, "method": "restyle", "args": [{"visible": [n == name for n in names]}]}
+        for name in names
+    ]
+    menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.18}
+    figure.update_layout(updatemenus=[menu], margin={"l": 160})
+    figure.update_yaxes(showticklabels=False, title="layer, from the first")
     return _html(figure)
 
 

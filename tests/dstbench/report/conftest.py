@@ -23,6 +23,12 @@ def shown(make_record):
             return images
         raise StoreError("none were kept")
 
+    def topology(cell):
+        if cell.sparsifier == "dense":
+            raise StoreError("no masks")
+        rows = [(step, layer, 0.5, step) for step in (0, 10, 20) for layer in ("first", "second")]
+        return pd.DataFrame(rows, columns=["step", "layer", "density", "changed"])
+
     return SimpleNamespace(
         name="quick",
         records=[
@@ -35,6 +41,7 @@ def shown(make_record):
         ],
         reference=AGAINST_DENSE,
         history=lambda cell: history,
+        topology=topology,
         samples=lambda cell: images,
         reals=reals,
     )  # fmt: skip
