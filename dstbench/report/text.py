@@ -13,6 +13,7 @@ from dstbench.records import Record
 from dstbench.report.formatting import (
     _decimals,
     _fixed,
+    as_csv,
     escape_markdown,
     scaled,
     with_interval,
@@ -37,7 +38,7 @@ def render(
         StoreError: there are no records, or two of the same cell.
     """
     if format == "csv":
-        return leaderboard(records).to_csv(index=False)
+        return as_csv(leaderboard(records))
     if format == "json":
         frame = leaderboard(records).astype(object)
         return json.dumps(frame.where(frame.notna(), None).to_dict("records"), indent=2) + "\n"
