@@ -40,6 +40,9 @@ Source = str | Path | Mapping[str, Any]
 """A benchmark: the path of its TOML file, or what one would hold."""
 Report = Callable[[str], None]
 
+MOST_THREADS = 1024
+"""CPU threads of a process at most: torch ends a process that asks for too many."""
+
 logger = logging.getLogger("dstbench")
 
 
@@ -180,6 +183,8 @@ class Grid:
     ) -> PreparedRun:
         """The run of the selected cells, with all that it takes but their data."""
         where = self._executor(executor, jobs)
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise ConfigError(f"threads = {threads}: 1 to {MOST_THREADS} would be right")
 
         import torch
 

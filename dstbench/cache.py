@@ -41,11 +41,19 @@ class Cache:
 
     Each has checksums of its files: one that is damaged is as good as none. The default root is
     ``$DSTBENCH_CACHE``, else the user's cache folder.
+
+    Raises :class:`StoreError` where that is in the home folder of nobody.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         default = os.environ.get("DSTBENCH_CACHE") or user_cache_path("dstbench")
-        self.root = Path(root or default).expanduser()
+        try:
+            self.root = Path(root or default).expanduser()
+        except RuntimeError:
+            raise StoreError(
+                f"{root or default}: there can be no cache here, where no home folder is known; "
+                "name a folder in DSTBENCH_CACHE"
+            ) from None
 
     def has(self, name: str, key: Mapping[str, Any]) -> bool:
         """Whether there is a folder for ``key``, whole."""

@@ -28,10 +28,13 @@ Moment = Annotated[float, Field(ge=0, lt=1)]
 class TrainingSettings(PluginSettings):
     """How every cell is trained; the defaults are the paper's where it gives them."""
 
-    steps: int = Field(100_000, ge=1, description="optimizer steps")
-    batch_size: int = Field(32, ge=1, description="examples per optimizer step")
+    steps: int = Field(100_000, ge=1, le=10**9, description="optimizer steps")
+    batch_size: int = Field(32, ge=1, le=10**6, description="examples per optimizer step")
     micro_batches: int = Field(
-        1, ge=1, description="parts a batch is split into, whose gradients are accumulated"
+        1,
+        ge=1,
+        le=10**6,
+        description="parts a batch is split into, whose gradients are accumulated",
     )
     optimizer: Literal["adamw", "adam", "radam", "sgd"] = Field(
         "adamw", exclude_if=unless("adamw"), description="torch's optimizer of that name"
@@ -91,10 +94,17 @@ class TrainingSettings(PluginSettings):
         "(masked), by kernels over active weights (sparse), or per layer by whichever is expected "
         "to be faster (auto; see `dstbench machine`)",
     )
-    log_every: int = Field(50, ge=1, description="optimizer steps between two rows of history.csv")
-    checkpoint_every: int = Field(1000, ge=1, description="optimizer steps between checkpoints")
+    log_every: int = Field(
+        50, ge=1, le=10**9, description="optimizer steps between two rows of history.csv"
+    )
+    checkpoint_every: int = Field(
+        1000, ge=1, le=10**9, description="optimizer steps between checkpoints"
+    )
     checkpoint_minutes: float = Field(
-        10, gt=0, description="minutes between checkpoints at most, however many steps they take"
+        10,
+        gt=0,
+        le=10**6,
+        description="minutes between checkpoints at most, however many steps they take",
     )
 
     @model_validator(mode="after")
@@ -136,16 +146,21 @@ class EvaluationSettings(PluginSettings):
     """How every cell is sampled from and scored."""
 
     extractor: str = Field("inception", description="feature extractor, by its plugin's name")
-    samples: int = Field(10_000, ge=2, description="generated images")
-    batch_size: int = Field(64, ge=1, description="images sampled and scored at a time")
+    samples: int = Field(10_000, ge=2, le=10**8, description="generated images")
+    batch_size: int = Field(64, ge=1, le=10**6, description="images sampled and scored at a time")
     reference: Literal["train", "validation"] = Field(
         "train", description="split whose real images the samples are compared with"
     )
-    kid_subsets: int = Field(100, ge=1, description="subsets that KID averages over")
+    kid_subsets: int = Field(100, ge=1, le=10**5, description="subsets that KID averages over")
     kid_subset_size: int = Field(
-        1000, ge=2, description="images per subset; at most as many as there are on either side"
+        1000,
+        ge=2,
+        le=10**6,
+        description="images per subset; at most as many as there are on either side",
     )
-    neighbours: int = Field(3, ge=1, description="k of the k-NN manifolds of precision and recall")
+    neighbours: int = Field(
+        3, ge=1, le=10**6, description="k of the k-NN manifolds of precision and recall"
+    )
     untrained: bool = Field(
         False, description="also score each dense cell's samples before its first step"
     )
@@ -156,11 +171,15 @@ class ExecutionSettings(PluginSettings):
 
     executor: str | None = Field(None, description="executor, by its plugin's name; none: local")
     minutes_per_cell: float | None = Field(
-        None, gt=0, description="minutes after which a cell is stopped and fails; none: never"
+        None,
+        gt=0,
+        le=10**6,
+        description="minutes after which a cell is stopped and fails; none: never",
     )
     measure_seconds: float = Field(
         10,
         ge=0,
+        le=10**6,
         description="seconds that each sparse cell is timed against its dense twin at most, and no "
         "longer than it was trained; 0: not timed",
     )

@@ -11,7 +11,12 @@ from dstbench.cli.commands import leaderboard, plan, report, run, sample, status
 from dstbench.cli.help import help
 from dstbench.cli.plugin_commands import check, machine, new, plugins
 from dstbench.cli.printing import note_warnings, out, tell_error
-from dstbench.cli.streams import leave_output, output_error, replace_what_cannot_be_encoded
+from dstbench.cli.streams import (
+    is_about_output,
+    leave_output,
+    output_error,
+    replace_what_cannot_be_encoded,
+)
 from dstbench.errors import DstbenchError
 
 app = typer.Typer(
@@ -34,6 +39,7 @@ def main() -> None:
     """
     replace_what_cannot_be_encoded()
     note_warnings()
+    failure: OSError | None = None
     code: object = 0
     try:
         app()
@@ -42,10 +48,11 @@ def main() -> None:
     except DstbenchError as error:
         tell_error(str(error))
         code = 2
-    except OSError:
-        if not output_error():
+    except OSError as error:
+        if not is_about_output(error):
             raise
-    if failure := output_error():
+        failure = error
+    if failure := failure or output_error():
         leave_output()
         if not isinstance(failure, BrokenPipeError):
             tell_error(f"standard output cannot be written to: {failure.strerror}")

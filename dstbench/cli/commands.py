@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dstbench.cli.options import (
+    MOST,
     Device,
     File,
     Folder,
@@ -55,7 +56,7 @@ def run(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Cells at a time, each in a process (executor local)."),
+        typer.Option(min=1, max=MOST, help="Cells at a time, each in a process (executor local)."),
     ] = None,
     device: Device = "auto",
     threads: ThreadsEach = None,

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+MOST = 1024
+"""Threads, or processes, of one machine at most."""
+
 File = Annotated[Path, typer.Argument(help="Benchmark file (TOML).")]
 Preset = Annotated[
     str | None, typer.Option(help="Preset of the file, whose keys win over all others.")
@@ -24,9 +27,12 @@ Skip = Annotated[
     typer.Option(metavar="KEY=VALUE[,VALUE…]", help="Leave out such cells; may be repeated."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=MOST, help="CPU threads; by default torch's choice.")
+]
 ThreadsEach = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads of each process; by default divided up.")
+    int | None,
+    typer.Option(min=1, max=MOST, help="CPU threads of each process; by default divided up."),
 ]
 Folder = Annotated[Path, typer.Argument(help="A benchmark's results, e.g. results/quickstart.")]
 ResultsFolder = Annotated[Path, typer.Option(help="Folder that holds all results.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -25,8 +26,13 @@ def replace_what_cannot_be_encoded() -> None:
             stream.reconfigure(errors="replace")
 
 
+def is_about_output(error: OSError) -> bool:
+    """Whether an error is one of writing to a stream, not to a file, which would be named."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE, errno.EIO)
+
+
 def output_error() -> OSError | None:
-    """Why standard output cannot be written to, once it could not."""
+    """Why what is left for standard output cannot be written to it; ``None``: it was."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

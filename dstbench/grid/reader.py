@@ -39,7 +39,6 @@ file's and over those of every task, and results go to a folder of their own, ``
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +51,7 @@ from dstbench.grid.benchmark import Benchmark, Task
 from dstbench.grid.consistency import refuse_sparsities, refuse_unused
 from dstbench.grid.problems import AsWritten, Problems
 from dstbench.grid.schema import FileTables, GridTable, TaskTables
-from dstbench.grid.source import read_text
+from dstbench.grid.source import parse, read_text
 from dstbench.grid.tables import KeyPath, Table, over, table_at
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.plugin import Kind, check_name
@@ -64,6 +63,13 @@ from dstbench.settings import (
     ReportSettings,
     TrainingSettings,
 )
+
+OWN_TABLES: Mapping[str, type[PluginSettings]] = {
+    "training": TrainingSettings,
+    "evaluation": EvaluationSettings,
+    "execution": ExecutionSettings,
+}
+"""The tables that are no plugin's."""
 
 
 def load_benchmark(
@@ -84,11 +90,7 @@ def load_benchmark(
     if isinstance(source, Mapping):
         return _Reader("benchmark", "", source, plugins, also).read(preset)
     text = read_text(source)
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: this is not valid TOML: {error}") from None
-    return _Reader(str(source), text, data, plugins, also).read(preset)
+    return _Reader(str(source), text, parse(text, source), plugins, also).read(preset)
 
 
 class _Broken:
@@ -119,6 +121,10 @@ class _Reader:
 
     def read(self, preset: str | None) -> Benchmark:
         file = self.problems.validate(FileTables, Table((), dict(self.data)))
+        if self.problems:  # which hide no other's
+            for name, schema in OWN_TABLES.items():
+                if isinstance(values := self.data.get(name), dict):
+                    self.problems.validate(schema, Table((name,), values))
         self.problems.stop_if_any()
         for name in file.presets:
             try:
@@ -155,6 +161,7 @@ class _Reader:
         presets = over(preset)
         table = self._table(((), *presets), "grid")
         grid = self.problems.validate(GridTable, table)
+        self._validate_own(file, presets)
         self.problems.stop_if_any()
         mentioned = {
             name: self.problems.place(table.locate(("sparsifiers", index)))
@@ -188,6 +195,15 @@ class _Reader:
             added=tuple(name for name in mentioned if name not in grid.sparsifiers),
             executors=executors,
         )
+
+    def _validate_own(self, file: FileTables, presets: tuple[KeyPath, ...]) -> None:
+        """Note all that is wrong with the tables that are no plugin's, so that none hides another's
+        errors."""
+        self.problems.validate(ExecutionSettings, self._table(((), *presets), "execution"))
+        for index in range(len(file.tasks)):
+            starts = ((), ("tasks", index), *presets)
+            self.problems.validate(TrainingSettings, self._table(starts, "training"))
+            self.problems.validate(EvaluationSettings, self._table(starts, "evaluation"))
 
     def _execution(
         self, presets: tuple[KeyPath, ...]

@@ -26,7 +26,7 @@ def not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
     return items
 
 
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 NotEmpty = AfterValidator(not_empty)
 Unique = AfterValidator(unique)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dstbench.records import Record
 from dstbench.report.cells import cell_frame
 from dstbench.report.comparisons import AGAINST_DENSE, Reference
+from dstbench.report.formatting import as_csv
 from dstbench.report.leaderboard import comparison_frame, tables
 from dstbench.report.text import Format, render
 from dstbench.store.files import write_atomically
@@ -64,8 +65,8 @@ def write_report(
         write_atomically(folder / "samples.png", lambda path: sheet.save(path, format="png"))
         markdown += "\n![Samples of every row, each column from the same noise](samples.png)\n"
     for name, text in (
-        ("cells.csv", cell_frame(records).loc[done].to_csv()),
-        ("comparisons.csv", comparison_frame(records, reference).to_csv(index=False)),
+        ("cells.csv", as_csv(cell_frame(records).loc[done], index=True)),
+        ("comparisons.csv", as_csv(comparison_frame(records, reference))),
         ("leaderboard.csv", render(records, "csv", reference=reference)),
         ("leaderboard.md", markdown),
     ):

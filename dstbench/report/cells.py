@@ -20,7 +20,7 @@ from dstbench.records import (
     Sizes,
     Times,
 )
-from dstbench.report.formatting import MISSING, escape_markdown
+from dstbench.report.formatting import MISSING, as_csv, escape_markdown
 from dstbench.report.leaderboard import tables
 from dstbench.report.text import Format
 
@@ -64,7 +64,7 @@ def cell_frame(records: Sequence[Record]) -> pd.DataFrame:
 def render_cells(cells: pd.DataFrame, format: Format = "markdown") -> str:
     """The rows of :func:`cell_frame` as text; markdown and LaTeX leave out empty columns."""
     if format == "csv":
-        return cells.to_csv().rstrip("\n")
+        return as_csv(cells, index=True).rstrip("\n")
     if format == "json":
         return cells.reset_index().to_json(orient="records", indent=2, force_ascii=False)
     known = cells.dropna(axis="columns", how="all").reset_index()

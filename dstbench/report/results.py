@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from dstbench.cell import Cell
 from dstbench.errors import StoreError, did_you_mean
 from dstbench.records import Record
+from dstbench.report import costs
 from dstbench.report.comparisons import Reference
 from dstbench.store.folder import CellFolder
 from dstbench.store.layout import Layout
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dstbench.report.text import Format
+
+logger = logging.getLogger("dstbench")
 
 
 class Results:
@@ -41,7 +45,7 @@ class Results:
         """What the rows of the leaderboard are compared with, and by what margin."""
         self.name = name
         """The benchmark's name."""
-        self.records = layout.arranged(list(records))
+        self.records = layout.arranged(list(_that_make_sense(records)))
         """The record of each cell that has ended, well or not, in the order of the leaderboard."""
 
     def __repr__(self) -> str:
@@ -158,3 +162,17 @@ class Results:
         if name not in known:
             raise StoreError(f"{self.folder}: no cell '{name}'; {did_you_mean(name, known)}")
         return self._store.cell(known[name])
+
+
+def _that_make_sense(records: Sequence[Record]) -> Iterator[Record]:
+    """The records but those whose numbers are nonsense (nothing divided by nothing), which a
+    warning names: they cost no other cell its row."""
+    for record in records:
+        try:
+            costs.check(record)
+        except (ArithmeticError, ValueError) as error:
+            logger.warning(
+                "cell %s: its record makes no sense and is left out: %s", record.cell.id, error
+            )
+        else:
+            yield record

@@ -14,6 +14,7 @@ from dstbench.report.comparisons import AGAINST_DENSE, Reference
 from dstbench.report.formatting import (
     _decimals,
     _fixed,
+    as_csv,
     escape_markdown,
     scaled,
     with_interval,
@@ -44,7 +45,7 @@ def render(
         ConfigError: there is no method of the reference's name.
     """
     if format == "csv":
-        return leaderboard(records, reference).to_csv(index=False)
+        return as_csv(leaderboard(records, reference))
     if format == "json":
         frame = leaderboard(records, reference).astype(object)
         return json.dumps(frame.where(frame.notna(), None).to_dict("records"), indent=2) + "\n"

@@ -43,6 +43,7 @@ class Local(Executor):
         jobs: int | None = Field(
             None,
             ge=1,
+            le=1024,
             description="cells at a time, each in a process; none: one per GPU, without GPUs one",
         )
 
