@@ -109,8 +109,10 @@ def check_refused(outcome: Outcome, message: str) -> None:
         (
             ("steps = 12", "stepps = 12"),
             "toys.toml:11: training.stepps: unknown key; did you mean 'steps'? (known: batch_size, "
-            "betas, channels_last, checkpoint_every, checkpoint_minutes, ema_decay, gradient_clip, "
-            "kernels, learning_rate, log_every, micro_batches, precision, steps, weight_decay)",
+            "betas, channels_last, checkpoint_every, checkpoint_minutes, decay_every, "
+            "decay_factor, ema_decay, ema_warmup, gradient_clip, kernels, learning_rate, learning_rate_schedule, "
+            "log_every, micro_batches, momentum, optimizer, precision, steps, warmup_steps, "
+            "weight_decay)",
         ),
         (
             ('"leftmost"', '"leftmots"'),
@@ -256,7 +258,7 @@ def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:
     assert "# toys" in first.out
     results = folder / "results" / "toys"
     assert {path.name for path in results.iterdir()} == {
-        "cells", "leaderboard.csv", "leaderboard.md", "cells.csv", "comparisons.csv",
+        "cells", "leaderboard.csv", "leaderboard.md", "report.html", "cells.csv", "comparisons.csv",
         "layout.json", "samples.png", "fid_vs_sparsity.png", "fid_vs_flops.png",
         "fid_vs_step_time.png", "fid_vs_sample_time.png",
     }  # fmt: skip

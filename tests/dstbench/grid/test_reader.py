@@ -857,7 +857,7 @@ def test_a_pipe_or_a_device(tmp_path: Path) -> None:
 def test_a_huge_file(tmp_path: Path) -> None:
     with (tmp_path / "x.toml").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(ConfigError, match=r"cannot be read: more than the 67,108,864 bytes"):
+    with pytest.raises(ConfigError, match=r"cannot be read: more than the 4,194,304 bytes"):
         load_benchmark(tmp_path / "x.toml", PLUGINS)
 
 

@@ -1,6 +1,5 @@
 """Benchmark files as they may come: each is read, or refused in a line before anything starts."""
 
-import os
 import tomllib
 from pathlib import Path
 
@@ -77,23 +76,6 @@ def test_all_errors_at_once(path: Path, plugins: Plugins) -> None:
     keys = ("grid.seeds[0]", "training.steps", "evaluation.samples", "execution.measure_seconds")
     assert [key for key in keys if any(f": {key}: " in line for line in told)] == list(keys)
     assert len(told) == 4
-
-
-@pytest.mark.parametrize("special", ["pipe", "device"])
-def test_only_regular_files_are_read(path: Path, plugins: Plugins, special: str) -> None:
-    if special == "pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to("/dev/zero")
-    with pytest.raises(ConfigError, match="cannot be read: not a regular file"):
-        read(path, plugins)
-
-
-def test_a_huge_file(path: Path, plugins: Plugins) -> None:
-    with path.open("wb") as file:
-        file.truncate(10**10)
-    with pytest.raises(ConfigError, match="cannot be read: larger than"):
-        read(path, plugins)
 
 
 def test_the_text_of_these_tests_is_right(path: Path, plugins: Plugins) -> None:

@@ -10,6 +10,7 @@ import pytest
 from dstbench.records import Record
 from dstbench.report.results import Results
 from dstbench.store import Store
+from dstbench.store.layout import Layout
 
 MakeRecord = Callable[..., Record]
 
@@ -34,7 +35,7 @@ def test_a_record_that_makes_no_sense_costs_its_own_row(
     good, odd = make_record(fid=1, sized=True), make_record("static", 0.5, fid=2, sized=True)
     broken = getattr(odd, part).model_copy(update=numbers)
     odd = odd.model_copy(update={part: broken})
-    results = Results(Store(tmp_path), [good, odd], "toys")
+    results = Results(Store(tmp_path), [good, odd], "toys", Layout())
     assert "| dense" in results.text()
     results.write_report()
     if 5e-324 not in numbers.values():
@@ -52,7 +53,7 @@ def test_no_text_is_a_formula(make_record: MakeRecord, tmp_path: Path) -> None:
         make_record(seed=1, status="failed", error="+1"),
         make_record(seed=2, status="failed", error="@SUM(1)"),
     ]
-    results = Results(Store(tmp_path), records, "toys")
+    results = Results(Store(tmp_path), records, "toys", Layout())
     for text in (render_cells(results.cells, "csv"), results.text("csv")):
         rows = list(csv.reader(StringIO(text)))
         cells = [cell for row in rows for cell in row]
