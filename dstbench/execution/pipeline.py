@@ -23,7 +23,7 @@ from dstbench.counting.counts import check_claims, count, measure
 from dstbench.errors import PluginError, StoreError
 from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
-from dstbench.execution.room import check_active, check_room
+from dstbench.execution.room import check_room
 from dstbench.execution.training import Trainer
 from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
@@ -68,7 +68,6 @@ class Pipeline:
         sparsifiable, inputs = model.sparsifiable(denoiser), model.example()
         network = measure(denoiser, sparsifiable, inputs, model.calls_per_sample)
         if sparsifier:  # what is wrong from the beginning is not worth training
-            check_active(sparsifier)
             check_claims(network, sparsifier, trainer.averaged.module)
         check_room(folder, denoiser, sparsifier)
         trainer.resume(folder)
