@@ -23,6 +23,7 @@ from dstbench.counting.counts import check_claims, count, measure
 from dstbench.errors import PluginError, StoreError
 from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
+from dstbench.execution.outside import outside
 from dstbench.execution.room import check_room
 from dstbench.execution.training import Trainer
 from dstbench.kernels import Choice, use_kernels
@@ -118,13 +119,17 @@ class Pipeline:
             )
         return outcome
 
-    def sample(self, folder: CellFolder, count: int) -> tuple[Data, Sequence[Any] | Tensor]:
+    def sample(
+        self, folder: CellFolder, count: int, *, trusted: bool = True
+    ) -> tuple[Data, Sequence[Any] | Tensor]:
         """``count`` samples of a trained cell, and the dataset whose items they are.
 
-        They start from the same noise as those that were scored.
+        They start from the same noise as those that were scored. Of a cell that is not ``trusted``,
+        nothing is read from where its record says, or fetched.
 
         Raises:
-            StoreError: for a folder without a trained cell, or one of another version.
+            StoreError: for a folder without a trained cell, or one of another version; where
+                something would be read or fetched for a cell that is not trusted.
         """
         record = folder.record()
         if record is None or not folder.denoiser.exists():
@@ -133,6 +138,10 @@ class Pipeline:
                 "such as results/quickstart/cells/…"
             )
         cell = record.cell
+        if not trusted and (places := outside(cell, self.plugins, self.workspace)):
+            raise StoreError(
+                f"{folder.path}: to sample as its record says, {'; '.join(places)}; --yes allows it"
+            )
         for difference in self._other_versions(cell, "model", "dataset"):
             self.workspace.report(f"the cell was trained with {difference}")
         try:
