@@ -203,6 +203,27 @@ def test_a_maker_that_may_not_read_something_else_says_so(tmp_path: Path) -> Non
         Cache(tmp_path).folder("latents", {}, make)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"), [(None, "the cache"), ("~nosuchuser/x", "~nosuchuser/x"), ("~/x", "~/x")]
+)
+def test_a_cache_in_nobodys_home(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, told: str
+) -> None:
+    """A uid without a name, as containers have it."""
+
+    def nobody(*_: object) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("DSTBENCH_CACHE", raising=False)
+    if given:
+        monkeypatch.setenv("DSTBENCH_CACHE", given)
+    with pytest.raises(StoreError, match=f"^{told}: no such home folder is known; name a folder"):
+        Cache()
+
+
 SLOW = """
     import sys, time
     from pathlib import Path
