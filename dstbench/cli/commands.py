@@ -32,7 +32,6 @@ from dstbench.cli.printing import (
     show,
     whereabouts,
 )
-from dstbench.cli.signals import Stopped, stoppable
 from dstbench.cli.streams import clean
 from dstbench.errors import StoreError
 
@@ -79,6 +78,9 @@ def run(
     if dry_run:
         print_cells(grid.selected)
         return
+
+    from dstbench.cli.signals import Stopped, stoppable
+
     try:
         with stoppable():
             found = _run(grid, results, executor, jobs, device, threads, yes)

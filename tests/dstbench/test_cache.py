@@ -189,7 +189,7 @@ def test_content_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_cache_that_is_full_or_may_not_be_written_to(tmp_path: Path, number: int) -> None:
     def make(folder: Path) -> None:
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, os.strerror(number), str(folder / "content"))
 
     with pytest.raises(StoreError, match=r"no cache here: .*; name another folder in DSTBENCH_C"):
         Cache(tmp_path).folder("latents", {}, make)

@@ -28,7 +28,7 @@ def test_the_keys_of_a_table() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("[training]\nHow every cell is trained")
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert ["steps", "int,", "≥", "1", "100000", "optimizer", "steps"] in rows
+    assert ["steps", "int,", "≥", "1,", "≤", "1e+09", "100000", "optimizer", "steps"] in rows
     for key in TOPICS["training"].keys:
         assert any(row[:1] == [key.name] for row in rows)
 
