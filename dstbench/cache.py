@@ -46,13 +46,13 @@ class Cache:
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        default = os.environ.get("DSTBENCH_CACHE") or user_cache_path("dstbench")
+        given = root or os.environ.get("DSTBENCH_CACHE")
         try:
-            self.root = Path(root or default).expanduser()
+            self.root = Path(given or user_cache_path("dstbench")).expanduser()
         except RuntimeError:
             raise StoreError(
-                f"{root or default}: there can be no cache here, where no home folder is known; "
-                "name a folder in DSTBENCH_CACHE"
+                f"{given or 'the cache'}: no such home folder is known; name a folder in "
+                "DSTBENCH_CACHE"
             ) from None
 
     def has(self, name: str, key: Mapping[str, Any]) -> bool:

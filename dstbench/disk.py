@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-UNWRITABLE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG
-}  # fmt: skip
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""What is wrong with a disk: not every such error names its file."""
+
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
+"""What is wrong with a file."""
 
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 """How safetensors tells what the operating system told it."""
@@ -26,7 +28,8 @@ def unwritable(error: BaseException, folder: Path) -> str | None:
             number, path = each.errno, each.filename
         elif told := _RUST_ERROR.search(str(each)[:1000]):
             number = int(told[1])
-        if number in UNWRITABLE and (path is None or _is_in(str(path), folder)):
+        here = number in _FULL if path is None else _is_in(str(path), folder)
+        if number in _FULL | _FORBIDDEN and here:
             return f"{os.strerror(number)}{_free(folder) if number == errno.ENOSPC else ''}"
     return None
 

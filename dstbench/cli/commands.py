@@ -5,6 +5,7 @@ Quick to start: what needs more than a moment to import is imported by its comma
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -31,7 +32,6 @@ from dstbench.cli.printing import (
     show,
     whereabouts,
 )
-from dstbench.cli.signals import Stopped, stoppable
 from dstbench.cli.streams import clean
 from dstbench.errors import StoreError
 
@@ -78,6 +78,9 @@ def run(
     if dry_run:
         print_cells(grid.selected)
         return
+
+    from dstbench.cli.signals import Stopped, stoppable
+
     try:
         with stoppable():
             found = _run(grid, results, executor, jobs, device, threads, yes)
@@ -239,9 +242,15 @@ def sample(
         Literal["png", "svg"], typer.Option(help="svg: of models that draw strokes.")
     ] = "png",
     to: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("samples"),
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="Read files that the cell's record names, and download."),
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Draw samples from a trained cell and write each to a file."""
+    if not yes:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # before the library is imported that looks at it
     from dstbench.cache import Cache
     from dstbench.contracts import Workspace
     from dstbench.execution.machine import choose_device
@@ -251,7 +260,7 @@ def sample(
     from dstbench.store.folder import CellFolder
 
     pipeline = Pipeline(load_plugins(), Workspace(choose_device(device), Cache(), note))
-    data, samples = pipeline.sample(CellFolder(cell), count)
+    data, samples = pipeline.sample(CellFolder(cell), count, trusted=yes)
     try:
         write_samples(samples, data, format, to)
     except OSError as error:

@@ -9,10 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-SAME_REQUEST = 1.0
-"""Seconds in which a further signal is the same request."""
+from dstbench.execution.stopping import SAME_REQUEST, SIGNALS
 
 _SHOW_CURSOR = b"\x1b[?25h"
 

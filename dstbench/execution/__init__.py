@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from dstbench.contracts import Ended
 from dstbench.errors import StoreError
+from dstbench.execution.stopping import Held
 
 if TYPE_CHECKING:
     from dstbench.cell import Cell
     from dstbench.contracts import RunCell
 
-__all__ = ["in_this_process"]  # all that plugins need of it
+__all__ = ["Held", "in_this_process"]  # all that plugins need of it
 
 
 def in_this_process(run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:

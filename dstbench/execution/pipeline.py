@@ -32,7 +32,8 @@ from dstbench.errors import PluginError, StoreError
 from dstbench.execution.history import TopologyLog
 from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
-from dstbench.execution.room import check_active, check_room
+from dstbench.execution.outside import outside
+from dstbench.execution.room import check_room
 from dstbench.execution.training import Trainer
 from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
@@ -79,7 +80,6 @@ class Pipeline:
         sparsifiable, inputs = model.sparsifiable(denoiser), model.example()
         network = measure(denoiser, sparsifiable, inputs, model.calls_per_sample)
         if sparsifier:  # what is wrong from the beginning is not worth training
-            check_active(sparsifier)
             check_claims(network, sparsifier, trainer.averaged.module)
         check_room(folder, denoiser, sparsifier)
         trainer.resume(folder)
@@ -133,13 +133,17 @@ class Pipeline:
             )
         return outcome
 
-    def sample(self, folder: CellFolder, count: int) -> tuple[Data, Sequence[Any] | Tensor]:
+    def sample(
+        self, folder: CellFolder, count: int, *, trusted: bool = True
+    ) -> tuple[Data, Sequence[Any] | Tensor]:
         """``count`` samples of a trained cell, and the dataset whose items they are.
 
-        They start from the same noise as those that were scored.
+        They start from the same noise as those that were scored. Of a cell that is not ``trusted``,
+        nothing is read from where its record says, or fetched.
 
         Raises:
-            StoreError: for a folder without a trained cell, or one of another version.
+            StoreError: for a folder without a trained cell, or one of another version; where
+                something would be read or fetched for a cell that is not trusted.
         """
         record = folder.record()
         if record is None or not folder.denoiser.exists():
@@ -148,6 +152,10 @@ class Pipeline:
                 "such as results/quickstart/cells/…"
             )
         cell = record.cell
+        if not trusted and (places := outside(cell, self.plugins, self.workspace)):
+            raise StoreError(
+                f"{folder.path}: to sample as its record says, {'; '.join(places)}; --yes allows it"
+            )
         for difference in self._other_versions(cell, "model", "dataset"):
             self.workspace.report(f"the cell was trained with {difference}")
         try:

@@ -40,7 +40,7 @@ class Held:
         trace: TracebackType | None,
     ) -> None:
         self._let_go()
-        if error is None:
+        if not isinstance(error, KeyboardInterrupt):
             self.deliver()
 
     def deliver(self) -> None:

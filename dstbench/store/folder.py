@@ -75,8 +75,8 @@ class CellFolder:
         try:
             try:
                 write_atomically(self.checkpoint, write)
-            except (OSError, RuntimeError):
-                if not self.previous_checkpoint.exists():
+            except (OSError, RuntimeError) as error:
+                if not (unwritable(error, self.path) and self.previous_checkpoint.exists()):
                     raise
                 self.previous_checkpoint.unlink()
                 write_atomically(self.checkpoint, write)

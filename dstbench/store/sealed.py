@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dstbench.files import open_regular
+
+if TYPE_CHECKING:
+    import torch
 
 MARK = b"\nsha256:"
 """What stands between the content and its checksum: torch looks for the end of its own part."""
@@ -39,6 +40,8 @@ def save_sealed(state: dict[str, Any], path: Path) -> None:
     Raises:
         OSError, RuntimeError: if the disk is full, and so on.
     """
+    import torch
+
     with path.open("wb") as file:
         summed = _Summed(file)
         torch.save(state, summed)  # type: ignore[arg-type]
@@ -52,6 +55,8 @@ def load_sealed(path: Path, device: torch.device) -> dict[str, Any]:
     Raises:
         Exception: of any kind, for a file that is damaged.
     """
+    import torch
+
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - _LENGTH))

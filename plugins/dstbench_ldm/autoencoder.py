@@ -19,7 +19,9 @@ from torch.nn import functional as F
 
 from dstbench.contracts import Data, Workspace
 from dstbench.errors import ConfigError, DataError
+from dstbench.execution import Held
 from dstbench.files import open_regular
+from dstbench_ldm.progress import Progress
 from dstbench_ldm.settings import AutoencoderSettings
 
 BATCH = 16
@@ -98,12 +100,14 @@ def weights_hash(autoencoder: Any) -> str:
     return content.hexdigest()
 
 
-def train_autoencoder(settings: AutoencoderSettings, data: Data, workspace: Workspace) -> Any:
+def train_autoencoder(
+    settings: AutoencoderSettings, data: Data, workspace: Workspace, unfinished: Path
+) -> Any:
     """An autoencoder trained on ``data.train``.
 
     The first half of the steps leaves the quantiser out; then the codes are put on latents of
     training images. Codes that start around zero, as ``VQModel`` initialises them, would mostly
-    stay unused.
+    stay unused. What a stopped training has left in the folder ``unfinished`` is gone on with.
 
     Raises :class:`~dstbench.errors.ConfigError` where the training diverges.
     """
@@ -113,30 +117,38 @@ def train_autoencoder(settings: AutoencoderSettings, data: Data, workspace: Work
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     warm_up = settings.steps // 2
+    progress = Progress(unfinished / "training.pt", autoencoder, optimizer, schedule, rng)
 
-    for step in range(settings.steps):
-        if step == warm_up:
-            _place_codes(autoencoder, data, rng)
-        chosen = torch.randint(len(data.train), (settings.batch_size,), generator=rng)
-        images = _pixels(data, [data.train[i] for i in chosen.tolist()]).to(device)
-        latents = autoencoder.encode(images).latents
-        decoded, codebook_loss = autoencoder.decode(
-            latents, force_not_quantize=step < warm_up, return_dict=False
-        )
-        loss = F.mse_loss(decoded, images) + codebook_loss.mean()
-        if not loss.isfinite():
-            raise ConfigError(
-                f"the first stage's training diverged at step {step + 1}: "
-                f"autoencoder.learning_rate is {settings.learning_rate}; give a lower one"
+    with Held() as held:
+        for step in range(progress.load(workspace), settings.steps):
+            if step == warm_up:
+                _place_codes(autoencoder, data, rng)
+            chosen = torch.randint(len(data.train), (settings.batch_size,), generator=rng)
+            images = _pixels(data, [data.train[i] for i in chosen.tolist()]).to(device)
+            latents = autoencoder.encode(images).latents
+            decoded, codebook_loss = autoencoder.decode(
+                latents, force_not_quantize=step < warm_up, return_dict=False
             )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if (step + 1) % max(1, settings.steps // 5) == 0:
-            workspace.report(
-                f"first stage: step {step + 1}/{settings.steps}, loss {loss.item():.4f}"
-            )
+            loss = F.mse_loss(decoded, images) + codebook_loss.mean()
+            if not loss.isfinite():
+                raise ConfigError(
+                    f"the first stage's training diverged at step {step + 1}: "
+                    f"autoencoder.learning_rate is {settings.learning_rate}; give a lower one"
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if (step + 1) % max(1, settings.steps // 5) == 0:
+                workspace.report(
+                    f"first stage: step {step + 1}/{settings.steps}, loss {loss.item():.4f}"
+                )
+            if held.received is not None or progress.is_due():
+                progress.save(step + 1)
+            if held.received is not None:
+                workspace.report(f"first stage: stopped after step {step + 1}, which is saved")
+                held.deliver()
+    progress.remove()
     return autoencoder.eval()
 
 

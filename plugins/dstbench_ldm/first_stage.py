@@ -78,11 +78,11 @@ def _trained(settings: AutoencoderSettings, data: Data, workspace: Workspace) ->
     """The autoencoder of these settings: cached, or trained now."""
 
     def make(folder: Path) -> None:
-        autoencoder = train_autoencoder(settings, data, workspace)
+        autoencoder = train_autoencoder(settings, data, workspace, folder)
         autoencoder.save_pretrained(folder / "autoencoder", safe_serialization=True)
 
     key = {"format": FORMAT, "data": data.fingerprint, "settings": settings.model_dump(mode="json")}
-    folder = workspace.cache.folder("ldm-first-stage", key, make)
+    folder = workspace.cache.folder("ldm-first-stage", key, make, resumable=True)
     return VQModel.from_pretrained(
         folder / "autoencoder", use_safetensors=True, low_cpu_mem_usage=False
     )

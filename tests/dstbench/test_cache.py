@@ -189,7 +189,7 @@ def test_content_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_cache_that_is_full_or_may_not_be_written_to(tmp_path: Path, number: int) -> None:
     def make(folder: Path) -> None:
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, os.strerror(number), str(folder / "content"))
 
     with pytest.raises(StoreError, match=r"no cache here: .*; name another folder in DSTBENCH_C"):
         Cache(tmp_path).folder("latents", {}, make)
@@ -201,6 +201,27 @@ def test_a_maker_that_may_not_read_something_else_says_so(tmp_path: Path) -> Non
 
     with pytest.raises(PermissionError, match="/data/faces"):
         Cache(tmp_path).folder("latents", {}, make)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [(None, "the cache"), ("~nosuchuser/x", "~nosuchuser/x"), ("~/x", "~/x")]
+)
+def test_a_cache_in_nobodys_home(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, told: str
+) -> None:
+    """A uid without a name, as containers have it."""
+
+    def nobody(*_: object) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("DSTBENCH_CACHE", raising=False)
+    if given:
+        monkeypatch.setenv("DSTBENCH_CACHE", given)
+    with pytest.raises(StoreError, match=f"^{told}: no such home folder is known; name a folder"):
+        Cache()
 
 
 SLOW = """

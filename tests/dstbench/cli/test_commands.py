@@ -110,9 +110,9 @@ def check_refused(outcome: Outcome, message: str) -> None:
             ("steps = 12", "stepps = 12"),
             "toys.toml:11: training.stepps: unknown key; did you mean 'steps'? (known: batch_size, "
             "betas, channels_last, checkpoint_every, checkpoint_minutes, decay_every, "
-            "decay_factor, ema_decay, ema_warmup, gradient_clip, kernels, learning_rate, learning_rate_schedule, "
-            "log_every, micro_batches, momentum, optimizer, precision, steps, warmup_steps, "
-            "weight_decay)",
+            "decay_factor, ema_decay, ema_warmup, gradient_clip, kernels, learning_rate, "
+            "learning_rate_schedule, log_every, micro_batches, momentum, optimizer, precision, "
+            "steps, warmup_steps, weight_decay)",
         ),
         (
             ('"leftmost"', '"leftmots"'),

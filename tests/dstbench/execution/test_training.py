@@ -816,3 +816,16 @@ def test_more_micro_batches_than_examples_in_a_batch(make: MakeTrainer) -> None:
     make(batch_size=3, micro_batches=3)
     with pytest.raises(DataError, match=r"micro_batches = 4 is more than .*batch_size = 3"):
         make(batch_size=3, micro_batches=4)
+
+
+def test_a_signal_in_a_step_that_fails_is_heard(make: MakeTrainer, folder: CellFolder) -> None:
+    def fail(step: int, loss: float) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ValueError("this step")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make().train(folder, fail)
+    finally:
+        signal.signal(signal.SIGINT, before)

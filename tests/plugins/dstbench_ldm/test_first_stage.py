@@ -1,6 +1,7 @@
 """The first stage: published autoencoders, and latents that are mapped from disk."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,53 @@ def test_encoding_goes_on_where_it_was_stopped(
         assert torch.equal(stage.latents[split], uninterrupted.latents[split])
     assert stage.metadata == uninterrupted.metadata
     prepare(workspace, stop_after=0)  # everything is there
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6, 10])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_training_goes_on_where_it_was_stopped(
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    stop: int,
+    damaged: bool,
+) -> None:
+    data = images(40, 16)
+    settings = AutoencoderSettings(**SMALL | {"steps": 10, "batch_size": 4})
+    stage = LatentDiffusionSettings(autoencoder=settings)
+    taken: list[int] = []
+    take = torch.optim.Adam.step
+
+    def step(self: torch.optim.Adam, *rest: Any) -> Any:
+        taken.append(len(taken))
+        if len(taken) == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        return take(self, *rest)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            prepare_first_stage(stage, data, workspace)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    (saved,) = workspace.cache.root.glob("ldm-first-stage-*.partial/training.pt")
+    if damaged:
+        content = bytearray(saved.read_bytes())
+        content[len(content) // 2] ^= 1
+        saved.write_bytes(content)
+    taken[:] = [0] * 100
+    resumed = prepare_first_stage(stage, data, workspace)
+    assert len(taken) - 100 == (10 if damaged else 10 - stop)
+    elsewhere = Workspace(torch.device("cpu"), Cache(tmp_path / "another cache"))
+    uninterrupted = prepare_first_stage(stage, data, elsewhere)
+    for one, other in zip(
+        resumed.autoencoder.parameters(), uninterrupted.autoencoder.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+    assert resumed.metadata == uninterrupted.metadata
+    (folder,) = workspace.cache.root.glob("ldm-first-stage-*[0-9a-f]")
+    assert {path.name for path in folder.iterdir()} == {"autoencoder", "key.json", "checksums.json"}
 
 
 @pytest.mark.slow
