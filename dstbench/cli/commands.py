@@ -14,12 +14,14 @@ from dstbench.cli.options import (
     Device,
     File,
     Folder,
+    Jobs,
     Only,
     Preset,
     Results,
     Skip,
     Threads,
     ThreadsEach,
+    parse_jobs,
 )
 from dstbench.cli.printing import (
     note,
@@ -47,10 +49,7 @@ def run(
     executor: Annotated[
         str | None, typer.Option(help="Where cells are run; by default as the file says, or local.")
     ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Cells at a time, each in a process (executor local)."),
-    ] = None,
+    jobs: Jobs = None,
     device: Device = "auto",
     threads: ThreadsEach = None,
 ) -> None:
@@ -72,7 +71,13 @@ def run(
         print_cells(grid.selected)
         return
     prepared = grid.prepare(
-        results, executor=executor, jobs=jobs, device=device, threads=threads, report=note
+        results,
+        executor=executor,
+        jobs=parse_jobs(jobs),
+        device=device,
+        threads=threads,
+        report=note,
+        otherwise="auto",
     )
 
     from dstbench.cli.progress import watching

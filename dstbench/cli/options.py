@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,5 +28,27 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by defaul
 ThreadsEach = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of each process; by default divided up.")
 ]
+Jobs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|N",
+        help="Cells at a time, each in a process (executor local); by default as the file says, or "
+        "auto: one per GPU, without GPUs one-thread processes on all cores for small networks.",
+    ),
+]
 Folder = Annotated[Path, typer.Argument(help="A benchmark's results, e.g. results/quickstart.")]
 Results = Annotated[Path, typer.Option(help="Folder that holds all results.")]
+
+
+def parse_jobs(text: str | None) -> int | Literal["auto"] | None:
+    """The value of ``--jobs``.
+
+    Raises ``typer.BadParameter`` for what is neither ``auto`` nor a number of at least 1.
+    """
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if text.isdecimal() and len(text) < 10 and int(text) > 0:
+        return int(text)
+    raise typer.BadParameter(f"'{text}' is neither auto nor a number of at least 1")

@@ -98,6 +98,12 @@ class RunCellSpy:
     def into(self, results: Path) -> RunCell:
         return replace(self, results=results)
 
+    def parameters(self, cell: Cell) -> int | None:
+        return None
+
+    def report(self, message: str) -> None:
+        pass
+
     def _draw(self, cell: Cell) -> None:
         """Draw as weights are drawn, and note down whether something else drew, or seeded."""
         alone = torch.rand(DRAWS, generator=torch.Generator().manual_seed(cell.seed)).tolist()
