@@ -285,4 +285,5 @@ class PreparedRun:
         rest = [cell for cell in cells if cell.id not in chosen]
         others = self.store.of_conditions(cells)
         records = [*ran, *self.store.readable(rest, self.report), *others]
+        self.store.keep_index()
         return Results(self.store, records, self.grid.benchmark.name, self.grid.layout)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from dstbench.records import Record
 from dstbench.report.cells import cell_frame
 from dstbench.report.comparisons import AGAINST_DENSE, Reference
-from dstbench.report.leaderboard import comparison_frame, tables
-from dstbench.report.text import Format, render
+from dstbench.report.leaderboard import comparisons_of, tables
+from dstbench.report.text import Format, render, render_tables
 from dstbench.store.files import write_atomically
 
 __all__ = ["Format", "render", "write_report"]
@@ -48,7 +48,7 @@ def write_report(
     from dstbench.report.trade_off import fid_vs_cost
 
     found = tables(records, reference)
-    markdown = render(records, "markdown", title, reference)
+    markdown = render_tables(found, "markdown", title)
     done = [record.cell.id for table in found for row in table.rows for record in row.done]
     folder.mkdir(parents=True, exist_ok=True)
     for name, alternative, plot in (
@@ -65,8 +65,8 @@ def write_report(
         markdown += "\n![Samples of every row, each column from the same noise](samples.png)\n"
     for name, text in (
         ("cells.csv", cell_frame(records).loc[done].to_csv()),
-        ("comparisons.csv", comparison_frame(records, reference).to_csv(index=False)),
-        ("leaderboard.csv", render(records, "csv", reference=reference)),
+        ("comparisons.csv", comparisons_of(found).to_csv(index=False)),
+        ("leaderboard.csv", render_tables(found, "csv")),
         ("leaderboard.md", markdown),
     ):
         write_atomically(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))

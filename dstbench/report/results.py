@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dstbench.cell import Cell
 from dstbench.errors import StoreError, did_you_mean
-from dstbench.records import Record
+from dstbench.records import Protocol, Record
 from dstbench.report.comparisons import Reference
 from dstbench.store.folder import CellFolder
 from dstbench.store.layout import Layout
@@ -122,12 +122,22 @@ class Results:
 
         if not self.records:
             return
-        samples, reals = self._store.samples(self.records), self._store.reals(self.records)
+        shown = self._shown()
+        samples, reals = self._store.samples(shown), self._store.reals(shown)
         try:
             write_report(self.records, self.folder, samples, reals, self.name, self._reference)
             self._store.write_layout(self._layout)
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
+
+    def _shown(self) -> list[Record]:
+        """The records whose samples are shown: in each table, those of one seed."""
+        seeds: dict[tuple[str, Protocol | None], int] = {}
+        for record in self.records:
+            table = record.cell.kin, record.protocol
+            if table not in seeds and self._store.cell(record.cell).samples.exists():
+                seeds[table] = record.cell.seed
+        return [r for r in self.records if seeds.get((r.cell.kin, r.protocol)) == r.cell.seed]
 
     def _folder(self, cell: str | Cell) -> CellFolder:
         name = cell.id if isinstance(cell, Cell) else cell
