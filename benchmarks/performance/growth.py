@@ -63,7 +63,7 @@ samples = 512
 
 ENVIRONMENT = Environment(
     python="3.11",
-    packages={name: "1.0" for name in ("dstbench", "torch", "diffusers", "fvcore", "numpy")},
+    packages=dict.fromkeys(("dstbench", "torch", "diffusers", "fvcore", "numpy"), "1.0"),
     platform="Linux",
     cpu="made up",
     threads=1,

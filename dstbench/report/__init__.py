@@ -7,16 +7,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from dstbench.records import Record
 from dstbench.report.cells import cell_frame
 from dstbench.report.comparisons import AGAINST_DENSE, Reference
-from dstbench.report.leaderboard import comparisons_of, tables
+from dstbench.report.leaderboard import Table, comparisons_of, tables
 from dstbench.report.text import Format, render, render_tables
 from dstbench.store.files import write_atomically
 
-__all__ = ["Format", "render", "write_report"]
+__all__ = ["Format", "render", "render_tables", "write_report", "write_tables"]
 
 
 def write_report(
@@ -42,12 +43,25 @@ def write_report(
         StoreError: there are no records, two of the same cell, or samples of another form.
         ConfigError: there is no method of the reference's name.
     """
+    found = tables(records, reference)
+    write_tables(found, cell_frame(records), folder, samples, reals, title)
+
+
+def write_tables(
+    found: Sequence[Table],
+    cells: pd.DataFrame,
+    folder: Path,
+    samples: Mapping[str, NDArray[np.uint8]],
+    reals: Mapping[str, NDArray[np.uint8]],
+    title: str,
+) -> None:
+    """What :func:`write_report` writes, of tables and the :func:`~dstbench.report.cells.cell_frame`
+    of their records."""
     # Drawing libraries take a second to import, and text alone does not need them.
     from dstbench.report.plot import fid_vs_sparsity
     from dstbench.report.sheet import sample_sheet
     from dstbench.report.trade_off import fid_vs_cost
 
-    found = tables(records, reference)
     markdown = render_tables(found, "markdown", title)
     done = [record.cell.id for table in found for row in table.rows for record in row.done]
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +78,7 @@ def write_report(
         write_atomically(folder / "samples.png", lambda path: sheet.save(path, format="png"))
         markdown += "\n![Samples of every row, each column from the same noise](samples.png)\n"
     for name, text in (
-        ("cells.csv", cell_frame(records).loc[done].to_csv()),
+        ("cells.csv", cells.loc[done].to_csv()),
         ("comparisons.csv", comparisons_of(found).to_csv(index=False)),
         ("leaderboard.csv", render_tables(found, "csv")),
         ("leaderboard.md", markdown),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from dstbench.report.leaderboard import Table
     from dstbench.report.text import Format
 
 
@@ -57,18 +58,18 @@ class Results:
     def table(self) -> pd.DataFrame:
         """The leaderboard: one row per task, method and sparsity, with means and standard
         deviations over seeds (see :func:`dstbench.report.leaderboard.leaderboard`)."""
-        from dstbench.report.leaderboard import leaderboard
+        from dstbench.report.leaderboard import leaderboard_frame
 
-        return leaderboard(self.records, self._reference)
+        return leaderboard_frame(self._tables)
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
         """One row per score and two rows of the leaderboard that are compared: paired differences
         over seeds, with intervals and tests (see
         :func:`dstbench.report.leaderboard.comparison_frame`)."""
-        from dstbench.report.leaderboard import comparison_frame
+        from dstbench.report.leaderboard import comparisons_of
 
-        return comparison_frame(self.records, self._reference)
+        return comparisons_of(self._tables)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -108,9 +109,9 @@ class Results:
 
     def text(self, format: Format = "markdown") -> str:
         """The leaderboard, with notes on how its numbers came about."""
-        from dstbench.report import render
+        from dstbench.report import render_tables
 
-        return render(self.records, format, self.name, self._reference)
+        return render_tables(self._tables, format, self.name)
 
     def write_report(self) -> None:
         """Write the leaderboard, its data and its pictures into the results folder, if there are
@@ -118,17 +119,23 @@ class Results:
 
         Raises :class:`~dstbench.errors.StoreError` where nothing can be written there.
         """
-        from dstbench.report import write_report
+        from dstbench.report import write_tables
 
         if not self.records:
             return
         shown = self._shown()
         samples, reals = self._store.samples(shown), self._store.reals(shown)
         try:
-            write_report(self.records, self.folder, samples, reals, self.name, self._reference)
+            write_tables(self._tables, self.cells, self.folder, samples, reals, self.name)
             self._store.write_layout(self._layout)
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
+
+    @cached_property
+    def _tables(self) -> list[Table]:
+        from dstbench.report.leaderboard import tables
+
+        return tables(self.records, self._reference)
 
     def _shown(self) -> list[Record]:
         """The records whose samples are shown: in each table, those of one seed."""
