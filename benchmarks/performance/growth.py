@@ -10,6 +10,7 @@ without the index that the folder keeps of its records.
 import argparse
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from dstbench.records import (
     Times,
     UpdateCost,
 )
+from dstbench.store.index import FILE
 from dstbench.store.store import Store
 
 CELLS_OF_A_SEED = 32
@@ -146,12 +148,14 @@ def fill(results: Path, finished: Sequence[Cell]) -> None:
         folder.write_record(record(cell))
 
 
-def seconds(*arguments: str) -> float:
-    """What a command takes, its start included."""
+def seconds(*arguments: str) -> str:
+    """What a command takes, its start included: seconds by the clock, and of the CPU."""
     command = [sys.executable, "-c", "from dstbench.cli import main; main()", *arguments]
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return f"{time.perf_counter() - start:.1f} ({cpu:.1f} of CPU)"
 
 
 def main() -> None:
@@ -172,9 +176,8 @@ def main() -> None:
         }
         print("| command | seconds, first | seconds, again |\n|---|---:|---:|")
         for name, arguments in commands.items():
-            for index in results.glob("index*"):
-                index.unlink()
-            print(f"| {name} | {seconds(*arguments):.1f} | {seconds(*arguments):.1f} |", flush=True)
+            (results / FILE).unlink(missing_ok=True)
+            print(f"| {name} | {seconds(*arguments)} | {seconds(*arguments)} |", flush=True)
         print(f"\n{len(finished):,} cells; load of the machine {os.getloadavg()[0]:.1f}.")
 
 
