@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dstbench.cache import Cache
 from dstbench.cell import DENSE, Cell
@@ -39,6 +39,9 @@ __all__ = ["Results", "load_results", "plan", "run"]
 Source = str | Path | Mapping[str, Any]
 """A benchmark: the path of its TOML file, or what one would hold."""
 Report = Callable[[str], None]
+Jobs = int | Literal["auto"]
+"""Cells at a time, each in a process of this machine; ``auto``: as its cores and GPUs, and the size
+of the networks, suggest."""
 
 MOST_THREADS = 1024
 """CPU threads of a process at most: torch ends a process that asks for too many."""
@@ -52,7 +55,7 @@ def run(
     *,
     only: str | Sequence[str] = (),
     skip: str | Sequence[str] = (),
-    jobs: int | None = None,
+    jobs: Jobs | None = None,
     executor: str | None = None,
     download: bool = False,
     plugins: Sequence[type[Any]] = (),
@@ -72,7 +75,9 @@ def run(
         preset: one of the benchmark's presets.
         only: the cells to run, such as ``"seed=0,1"`` or ``["model=ldm", "sparsity=0.9"]``.
         skip: cells to leave out, in the same form.
-        jobs: cells at a time, each in a process of this machine.
+        jobs: cells at a time, each in a process of this machine; ``auto``: as its cores and GPUs,
+            and the size of the networks, suggest. By default as the benchmark says, else one per
+            GPU, without GPUs one, in this process.
         executor: where cells are run, by its plugin's name; by default as the benchmark says.
         download: whether to get datasets and weights that are not there.
         plugins: classes of models, datasets, sparsifiers, feature extractors or executors that
@@ -176,13 +181,18 @@ class Grid:
         results: str | Path,
         *,
         executor: str | None = None,
-        jobs: int | None = None,
+        jobs: Jobs | None = None,
         device: str = "auto",
         threads: int | None = None,
         report: Report,
+        otherwise: Jobs | None = None,
     ) -> PreparedRun:
-        """The run of the selected cells, with all that it takes but their data."""
-        where = self._executor(executor, jobs)
+        """The run of the selected cells, with all that it takes but their data.
+
+        ``otherwise`` are the jobs of executor ``local`` where neither ``jobs`` nor the benchmark
+        says. The other arguments are those of :func:`run`.
+        """
+        where = self._executor(executor, jobs, otherwise)
         if threads is not None and not 1 <= threads <= MOST_THREADS:
             raise ConfigError(f"threads = {threads}: 1 to {MOST_THREADS} would be right")
 
@@ -201,8 +211,11 @@ class Grid:
         store = Store(Path(results) / self.benchmark.name)
         return PreparedRun(self, Scheduler(store, pipeline, options), where, report)
 
-    def _executor(self, name: str | None, jobs: int | None) -> Executor | None:
-        """The executor that is asked for; ``jobs`` goes over what the benchmark says."""
+    def _executor(
+        self, name: str | None, jobs: Jobs | None, otherwise: Jobs | None
+    ) -> Executor | None:
+        """The executor that is asked for; ``jobs`` goes over what the benchmark says, and that over
+        ``otherwise``."""
         name = name or self.benchmark.execution.executor
         if name is None and jobs is None and "local" not in self.plugins.names("executor"):
             return None  # what ships as a plugin may be left out
@@ -212,6 +225,8 @@ class Grid:
             raise ConfigError(f"--jobs is of executor 'local', not of '{name}'")
         try:
             settings = self.benchmark.executors.get(name) or cls.Settings()
+            if name == "local":
+                jobs = jobs or getattr(settings, "jobs", None) or otherwise
             return cls(settings if jobs is None else settings.model_copy(update={"jobs": jobs}))
         except DstbenchError:
             raise
@@ -275,4 +290,5 @@ class PreparedRun:
         rest = [cell for cell in cells if cell.id not in chosen]
         others = self.store.of_conditions(cells)
         records = [*ran, *self.store.readable(rest, self.report), *others]
+        self.store.keep_index()
         return Results(self.store, records, self.grid.benchmark.name, self.grid.layout)

@@ -355,6 +355,13 @@ class RunCell(Protocol):
     def into(self, results: Path) -> RunCell:
         """The same function, with the results in another folder."""
 
+    def parameters(self, cell: Cell) -> int | None:
+        """Number of parameters of the cell's denoiser; ``None`` where that is not known without
+        data."""
+
+    def report(self, message: str) -> None:
+        """Tell whoever waits for the cells, in a line."""
+
 
 @dataclass(frozen=True)
 class Ended:

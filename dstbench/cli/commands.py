@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dstbench.cli.options import (
-    MOST,
     Device,
     File,
     Folder,
+    Jobs,
     Only,
     Preset,
     ResultsFolder,
     Skip,
     Threads,
     ThreadsEach,
+    parse_jobs,
 )
 from dstbench.cli.printing import (
     note,
@@ -54,10 +55,7 @@ def run(
     executor: Annotated[
         str | None, typer.Option(help="Where cells are run; by default as the file says, or local.")
     ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, max=MOST, help="Cells at a time, each in a process (executor local)."),
-    ] = None,
+    jobs: Jobs = None,
     device: Device = "auto",
     threads: ThreadsEach = None,
 ) -> None:
@@ -111,13 +109,19 @@ def _run(
     grid: Grid,
     results: Path,
     executor: str | None,
-    jobs: int | None,
+    jobs: str | None,
     device: str,
     threads: int | None,
     download: bool,
 ) -> Results:
     prepared = grid.prepare(
-        results, executor=executor, jobs=jobs, device=device, threads=threads, report=note
+        results,
+        executor=executor,
+        jobs=parse_jobs(jobs),
+        device=device,
+        threads=threads,
+        report=note,
+        otherwise="auto",
     )
 
     from dstbench.cli.progress import watching

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,5 +34,27 @@ ThreadsEach = Annotated[
     int | None,
     typer.Option(min=1, max=MOST, help="CPU threads of each process; by default divided up."),
 ]
+Jobs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|N",
+        help="Cells at a time, each in a process (executor local); by default as the file says, or "
+        "auto: one per GPU, without GPUs one-thread processes on all cores for small networks.",
+    ),
+]
 Folder = Annotated[Path, typer.Argument(help="A benchmark's results, e.g. results/quickstart.")]
 ResultsFolder = Annotated[Path, typer.Option(help="Folder that holds all results.")]
+
+
+def parse_jobs(text: str | None) -> int | Literal["auto"] | None:
+    """The value of ``--jobs``.
+
+    Raises ``typer.BadParameter`` for what is neither ``auto`` nor a number from 1 to 1024.
+    """
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if text.isdecimal() and len(text) < 10 and 0 < int(text) <= MOST:
+        return int(text)
+    raise typer.BadParameter(f"'{text}' is neither auto nor a number from 1 to {MOST}")

@@ -164,9 +164,9 @@ class Follower:
     """Sees in the results folder what becomes of the cells, wherever they are run."""
 
     def __init__(self, store: Store, cells: Sequence[Cell], listener: Listener) -> None:
-        self.folders = {cell.id: store.cell(cell) for cell in cells}
         self.listener = listener
-        self.left = list(cells)
+        self.left = [cell for cell in cells if store.is_open(cell)]
+        self.folders = {cell.id: store.cell(cell) for cell in self.left}
         self.versions = {id: folder.version() for id, folder in self.folders.items()}
         self.claims = {
             id: None if folder.is_held() else folder.claim() for id, folder in self.folders.items()

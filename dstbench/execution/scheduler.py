@@ -64,10 +64,10 @@ class Scheduler:
         if open_cells:
             self.store.require_writable()
         unable = self._preflight.unable(open_cells, download)
-        to_run = [cell for cell in cells if self.store.is_open(cell) and cell.id not in unable]
+        to_run = [cell for cell in open_cells if cell.id not in unable and self.store.is_open(cell)]
         versions = {cell.id: self.store.cell(cell).version() for cell in to_run}
         worker = Worker(self.store, self.pipeline, self.options, versions)
-        for cell in cells:
+        for cell in open_cells:
             if cell.id in unable:
                 self._attempt(worker.leave_out, cell, *unable[cell.id])
         self._run_all(to_run, worker, in_this_process if executor is None else _by(executor))

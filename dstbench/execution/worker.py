@@ -16,12 +16,13 @@ from typing import Any
 import cloudpickle
 import torch
 
-from dstbench.cache import Cache
+from dstbench.cache import Cache, canonical
 from dstbench.cell import Cell
 from dstbench.contracts import Workspace
 from dstbench.disk import unwritable
 from dstbench.errors import DataError, DivergedError, HeldError, StoreError
 from dstbench.execution.machine import choose_device, environment
+from dstbench.execution.outline import parameters
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.preflight import Unable
 from dstbench.plugins.isolation import FAILURES
@@ -78,6 +79,7 @@ class Worker:
         options = options or RunOptions()
         self.options = replace(options, device=options.device or self.device)
         self.versions = versions or {}
+        self._parameters: dict[str, int | None] = {}
 
     @property
     def results(self) -> Path:
@@ -101,6 +103,18 @@ class Worker:
 
     def into(self, results: Path) -> Worker:
         return _in_this_process(results.absolute(), self.options, self._given(), {})
+
+    def parameters(self, cell: Cell) -> int | None:
+        network = canonical([cell.model, cell.model_settings, cell.dataset, cell.dataset_settings])
+        if network not in self._parameters:
+            try:
+                self._parameters[network] = parameters(cell, self.pipeline.plugins)
+            except FAILURES:  # the cell itself will say why
+                self._parameters[network] = None
+        return self._parameters[network]
+
+    def report(self, message: str) -> None:
+        self.pipeline.workspace.report(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         where = self.results.absolute()
@@ -134,7 +148,7 @@ class Worker:
         try:
             hook.dstbench_cell_finished(cell=cell, record=record)
         except FAILURES:  # of a listener's; the cell is well
-            self._report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
+            self.report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
 
     def _keep(self, record: Record, folder: CellFolder) -> Record:
         """Keep a record; one that could not be read back is that of a failure."""
@@ -217,9 +231,6 @@ class Worker:
     def _environment(self) -> Environment:
         """The environment of this process, found out once: that takes a moment."""
         return environment(self.pipeline.workspace.device)
-
-    def _report(self, message: str) -> None:
-        self.pipeline.workspace.report(message)
 
 
 @contextmanager

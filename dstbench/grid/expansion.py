@@ -21,25 +21,7 @@ def cells(benchmark: Benchmark) -> list[Cell]:
 
     Raises :class:`ConfigError` if two cells are the same.
     """
-    grid = [
-        Cell(
-            model=task.model,
-            dataset=task.dataset,
-            sparsifier=sparsifier,
-            sparsity=sparsity,
-            seed=seed,
-            model_settings=task.model_settings.model_dump(mode="json"),
-            dataset_settings=task.dataset_settings.model_dump(mode="json"),
-            sparsifier_settings=settings,
-            extractor_settings=task.extractor_settings.model_dump(mode="json"),
-            training=task.training.model_dump(mode="json"),
-            evaluation=task.evaluation.model_dump(mode="json"),
-            versions=_versions(task, sparsifier),
-        )
-        for task in benchmark.tasks
-        for seed in benchmark.seeds
-        for sparsifier, settings, sparsity in _methods(benchmark, task)
-    ]
+    grid = [cell for task in benchmark.tasks for cell in _cells(benchmark, task)]
     repeated = [name for name, count in Counter(cell.id for cell in grid).items() if count > 1]
     if repeated:
         raise ConfigError(
@@ -47,6 +29,29 @@ def cells(benchmark: Benchmark) -> list[Cell]:
             "tasks and the values of an axis must differ from each other"
         )
     return grid
+
+
+def _cells(benchmark: Benchmark, task: Task) -> Iterator[Cell]:
+    settings = {
+        "model_settings": task.model_settings.model_dump(mode="json"),
+        "dataset_settings": task.dataset_settings.model_dump(mode="json"),
+        "extractor_settings": task.extractor_settings.model_dump(mode="json"),
+        "training": task.training.model_dump(mode="json"),
+        "evaluation": task.evaluation.model_dump(mode="json"),
+    }
+    methods = list(_methods(benchmark, task))
+    for seed in benchmark.seeds:
+        for sparsifier, sparsifier_settings, sparsity in methods:
+            yield Cell(
+                model=task.model,
+                dataset=task.dataset,
+                sparsifier=sparsifier,
+                sparsity=sparsity,
+                seed=seed,
+                sparsifier_settings=sparsifier_settings,
+                versions=_versions(task, sparsifier),
+                **settings,
+            )
 
 
 def _methods(benchmark: Benchmark, task: Task) -> Iterator[tuple[str, dict[str, Any], float]]:

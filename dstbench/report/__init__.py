@@ -7,17 +7,18 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from dstbench.records import Record
 from dstbench.report.cells import cell_frame
 from dstbench.report.comparisons import AGAINST_DENSE, Reference
 from dstbench.report.formatting import as_csv
-from dstbench.report.leaderboard import comparison_frame, tables
-from dstbench.report.text import Format, render
+from dstbench.report.leaderboard import Table, comparisons_of, tables
+from dstbench.report.text import Format, render, render_tables
 from dstbench.store.files import write_atomically
 
-__all__ = ["Format", "render", "write_report"]
+__all__ = ["Format", "render", "render_tables", "write_report", "write_tables"]
 
 
 def write_report(
@@ -43,13 +44,26 @@ def write_report(
         StoreError: there are no records, two of the same cell, or samples of another form.
         ConfigError: there is no method of the reference's name.
     """
+    found = tables(records, reference)
+    write_tables(found, cell_frame(records), folder, samples, reals, title)
+
+
+def write_tables(
+    found: Sequence[Table],
+    cells: pd.DataFrame,
+    folder: Path,
+    samples: Mapping[str, NDArray[np.uint8]],
+    reals: Mapping[str, NDArray[np.uint8]],
+    title: str,
+) -> None:
+    """What :func:`write_report` writes, of tables and the :func:`~dstbench.report.cells.cell_frame`
+    of their records."""
     # Drawing libraries take a second to import, and text alone does not need them.
     from dstbench.report.plot import fid_vs_sparsity
     from dstbench.report.sheet import sample_sheet
     from dstbench.report.trade_off import fid_vs_cost
 
-    found = tables(records, reference)
-    markdown = render(records, "markdown", title, reference)
+    markdown = render_tables(found, "markdown", title)
     done = [record.cell.id for table in found for row in table.rows for record in row.done]
     folder.mkdir(parents=True, exist_ok=True)
     for name, alternative, plot in (
@@ -65,9 +79,9 @@ def write_report(
         write_atomically(folder / "samples.png", lambda path: sheet.save(path, format="png"))
         markdown += "\n![Samples of every row, each column from the same noise](samples.png)\n"
     for name, text in (
-        ("cells.csv", as_csv(cell_frame(records).loc[done], index=True)),
-        ("comparisons.csv", as_csv(comparison_frame(records, reference))),
-        ("leaderboard.csv", render(records, "csv", reference=reference)),
+        ("cells.csv", as_csv(cells.loc[done], index=True)),
+        ("comparisons.csv", as_csv(comparisons_of(found))),
+        ("leaderboard.csv", render_tables(found, "csv")),
         ("leaderboard.md", markdown),
     ):
         write_atomically(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))

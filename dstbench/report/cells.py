@@ -127,14 +127,17 @@ def _measured(measurement: Measurement | None) -> dict[str, Any]:
 
 def _varied_settings(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The settings of each cell that are not the same in all cells that have them."""
-    flat = [dict(_leaves(record.cell.settings)) for record in records]
+    cells = [record.cell for record in records]
+    # Of thousands of cells there are but a few settings, by model, dataset and sparsifier.
+    keys = [(c.model, c.dataset, c.sparsifier, canonical(c.settings)) for c in cells]
+    different = dict(zip(keys, cells, strict=True))
+    leaves = {key: dict(_leaves(cell.settings)) for key, cell in different.items()}
     values: dict[tuple[str, str], set[str]] = {}
-    for record, settings in zip(records, flat, strict=True):
-        for path, value in settings.items():
-            key = path, _versioned(record.cell, path)
-            values.setdefault(key, set()).add(canonical(value))
+    for key, cell in different.items():
+        for path, value in leaves[key].items():
+            values.setdefault((path, _versioned(cell, path)), set()).add(canonical(value))
     varied = dict.fromkeys(path for (path, _), found in values.items() if len(found) > 1)
-    return [{path: settings.get(path) for path in varied} for settings in flat]
+    return [{path: leaves[key].get(path) for path in varied} for key in keys]
 
 
 def _versioned(cell: Cell, path: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import stdev
@@ -58,13 +59,17 @@ class Table:
         """All comparisons of all scores."""
         return [each for metric in METRICS for each in compare(self.rows, metric, self.reference)]
 
-    def with_reference(self, metric: Metric) -> dict[tuple[str, float], Comparison]:
+    def with_reference(self, metric: Metric) -> Mapping[tuple[str, float], Comparison]:
         """The comparisons of a score with the reference, by :attr:`Row.key`."""
-        return {
-            each.row.key: each
-            for each in self.comparisons
-            if each.with_reference and each.metric == metric
-        }
+        return self._with_reference.get(metric, {})
+
+    @cached_property
+    def _with_reference(self) -> dict[Metric, dict[tuple[str, float], Comparison]]:
+        found: dict[Metric, dict[tuple[str, float], Comparison]] = {}
+        for each in self.comparisons:
+            if each.with_reference:
+                found.setdefault(each.metric, {})[each.row.key] = each
+        return found
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -117,8 +122,8 @@ def tables(records: Sequence[Record], reference: Reference = AGAINST_DENSE) -> l
     """
     if not records:
         raise StoreError("there is no record to make a leaderboard of: run the benchmark first")
-    ids = [record.cell.id for record in records]
-    if repeated := sorted({id for id in ids if ids.count(id) > 1}):
+    ids = Counter(record.cell.id for record in records)
+    if repeated := sorted(id for id, count in ids.items() if count > 1):
         raise StoreError(f"a cell has one record, but there are more of {', '.join(repeated)}")
 
     tasks: dict[str, list[list[Record]]] = {}
@@ -167,7 +172,11 @@ def leaderboard(records: Sequence[Record], reference: Reference = AGAINST_DENSE)
     Raises:
         StoreError: there are no records, or two of the same cell.
     """
-    found = tables(records, reference)
+    return leaderboard_frame(tables(records, reference))
+
+
+def leaderboard_frame(found: Sequence[Table]) -> pd.DataFrame:
+    """What :func:`leaderboard` is of the records of these tables, at least one."""
     frames = [table.frame for table in found if not table.skipped]
     return pd.concat(frames, ignore_index=True) if frames else found[0].frame.head(0)
 
@@ -188,10 +197,13 @@ def comparison_frame(
 
     The errors raised are those of :func:`tables`.
     """
+    return comparisons_of(tables(records, reference))
+
+
+def comparisons_of(found: Sequence[Table]) -> pd.DataFrame:
+    """What :func:`comparison_frame` is of the records of these tables."""
     lines = [
-        {"table": table.heading} | each.line()
-        for table in tables(records, reference)
-        for each in table.comparisons
+        {"table": table.heading} | each.line() for table in found for each in table.comparisons
     ]
     return pd.DataFrame(lines, columns=["table", *COLUMNS])
 
@@ -206,12 +218,12 @@ def _comparable(records: Sequence[Record]) -> list[list[Record]]:
     protocols: dict[str, Protocol] = {}
     for record in records:
         if record.protocol:
-            protocols.setdefault(canonical(record.cell.conditions), record.protocol)
+            protocols.setdefault(record.cell.kin, record.protocol)
     groups: dict[tuple[str, Protocol | None], list[Record]] = {}
     for record in records:
-        conditions = canonical(record.cell.conditions)
-        protocol = record.protocol or protocols.get(conditions)
-        groups.setdefault((conditions, protocol), []).append(record)
+        kin = record.cell.kin
+        protocol = record.protocol or protocols.get(kin)
+        groups.setdefault((kin, protocol), []).append(record)
     return list(groups.values())
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dstbench.cell import Cell
 from dstbench.errors import StoreError, did_you_mean
-from dstbench.records import Record
+from dstbench.records import Protocol, Record
 from dstbench.report import costs
 from dstbench.report.comparisons import Reference
 from dstbench.store.folder import CellFolder
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from dstbench.report.leaderboard import Table
     from dstbench.report.text import Format
 
 logger = logging.getLogger("dstbench")
@@ -62,18 +63,18 @@ class Results:
     def table(self) -> pd.DataFrame:
         """The leaderboard: one row per task, method and sparsity, with means and standard
         deviations over seeds (see :func:`dstbench.report.leaderboard.leaderboard`)."""
-        from dstbench.report.leaderboard import leaderboard
+        from dstbench.report.leaderboard import leaderboard_frame
 
-        return leaderboard(self.records, self.reference)
+        return leaderboard_frame(self._tables)
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
         """One row per score and two rows of the leaderboard that are compared: paired differences
         over seeds, with intervals and tests (see
         :func:`dstbench.report.leaderboard.comparison_frame`)."""
-        from dstbench.report.leaderboard import comparison_frame
+        from dstbench.report.leaderboard import comparisons_of
 
-        return comparison_frame(self.records, self.reference)
+        return comparisons_of(self._tables)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -133,9 +134,9 @@ class Results:
 
     def text(self, format: Format = "markdown") -> str:
         """The leaderboard, with notes on how its numbers came about."""
-        from dstbench.report import render
+        from dstbench.report import render_tables
 
-        return render(self.records, format, self.name, self.reference)
+        return render_tables(self._tables, format, self.name)
 
     def write_report(self) -> None:
         """Write the leaderboard, its data, its pictures and ``report.html`` into the results
@@ -143,18 +144,34 @@ class Results:
 
         Raises :class:`~dstbench.errors.StoreError` where nothing can be written there.
         """
-        from dstbench.report import write_report
+        from dstbench.report import write_tables
         from dstbench.report.page import write_page
 
         if not self.records:
             return
-        samples, reals = self._store.samples(self.records), self._store.reals(self.records)
+        shown = self._shown()
+        samples, reals = self._store.samples(shown), self._store.reals(shown)
         try:
-            write_report(self.records, self.folder, samples, reals, self.name, self.reference)
+            write_tables(self._tables, self.cells, self.folder, samples, reals, self.name)
             self._store.write_layout(self._layout)
             write_page([self], self.folder / "report.html", self.name)
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
+
+    @cached_property
+    def _tables(self) -> list[Table]:
+        from dstbench.report.leaderboard import tables
+
+        return tables(self.records, self.reference)
+
+    def _shown(self) -> list[Record]:
+        """The records whose samples are shown: in each table, those of one seed."""
+        seeds: dict[tuple[str, Protocol | None], int] = {}
+        for record in self.records:
+            table = record.cell.kin, record.protocol
+            if table not in seeds and self._store.cell(record.cell).samples.exists():
+                seeds[table] = record.cell.seed
+        return [r for r in self.records if seeds.get((r.cell.kin, r.protocol)) == r.cell.seed]
 
     def _folder(self, cell: str | Cell) -> CellFolder:
         name = cell.id if isinstance(cell, Cell) else cell

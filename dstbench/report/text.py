@@ -20,7 +20,7 @@ from dstbench.report.formatting import (
     with_interval,
     with_ratio,
 )
-from dstbench.report.leaderboard import Table, leaderboard, tables
+from dstbench.report.leaderboard import Table, leaderboard_frame, tables
 from dstbench.report.notes import _notes, _skipped, told_sparsities
 from dstbench.report.rows import METRICS, Metric
 from dstbench.report.verdicts import differences
@@ -44,13 +44,18 @@ def render(
         StoreError: there are no records, or two of the same cell.
         ConfigError: there is no method of the reference's name.
     """
+    return render_tables(tables(records, reference), format, title)
+
+
+def render_tables(found: Sequence[Table], format: Format, title: str = "Leaderboard") -> str:
+    """The text of :func:`render`, from the tables of its records."""
     if format == "csv":
-        return as_csv(leaderboard(records, reference))
+        return as_csv(leaderboard_frame(found))
     if format == "json":
-        frame = leaderboard(records, reference).astype(object)
+        frame = leaderboard_frame(found).astype(object)
         return json.dumps(frame.where(frame.notna(), None).to_dict("records"), indent=2) + "\n"
     document = _markdown if format == "markdown" else _latex
-    return document(tables(records, reference), title)
+    return document(found, title)
 
 
 class _Entry(NamedTuple):

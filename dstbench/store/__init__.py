@@ -2,6 +2,7 @@
 
 ::
 
+    results/<benchmark>/records.index   of many cells: their records in one file
     results/<benchmark>/cells/<cell id>/
         record.json            the result, with checksums; a cell without one is not finished
         history.csv            loss and speed every few steps

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from dstbench.cache import canonical
 from dstbench.cell import Cell
 from dstbench.errors import StoreError
 from dstbench.records import Record
 from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder
+from dstbench.store.index import RecordIndex
 from dstbench.store.layout import Layout
 
 if TYPE_CHECKING:
@@ -33,13 +33,34 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._index = RecordIndex(folder)
 
     def cell(self, cell: Cell) -> CellFolder:
         return CellFolder(self.folder / "cells" / cell.id)
 
     def cells(self) -> list[CellFolder]:
         """The folders of all cells that were ever asked for, by their names."""
-        return [CellFolder(path) for path in sorted((self.folder / "cells").glob("*/"))]
+        return [CellFolder(self.folder / "cells" / name) for name in self.names()]
+
+    def names(self) -> list[str]:
+        """The names of these folders."""
+        try:
+            with os.scandir(self.folder / "cells") as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except OSError:
+            return []
+
+    def record(self, name: str) -> Record | None:
+        """The record in a cell's folder, if it has ended; it is parsed once while it stays the
+        same.
+
+        Raises :class:`StoreError` for a record that this version of dstbench cannot read.
+        """
+        return self._index.record(name)
+
+    def keep_index(self) -> None:
+        """Keep the records that were read in one file beside them, where they are many."""
+        self._index.save()
 
     def require_writable(self) -> None:
         """Raise :class:`StoreError` if no cell can be run here, because nothing can be written."""
@@ -59,7 +80,7 @@ class Store:
     def is_open(self, cell: Cell) -> bool:
         """Whether the cell is to be run: it has no final record, and none that cannot be read."""
         with suppress(StoreError):
-            record = self.cell(cell).record()
+            record = self.record(cell.id)
             return record is None or not record.is_final
         return False
 
@@ -68,7 +89,7 @@ class Store:
         be read is reported."""
         for cell in cells:
             try:
-                record = self.cell(cell).record()
+                record = self.record(cell.id)
             except StoreError as error:
                 report(str(error))
             else:
@@ -80,13 +101,13 @@ class Store:
         from one of them in sparsifier, its settings, sparsity and seed alone. Records that cannot
         be read are left out."""
         ids = {cell.id for cell in cells}
-        conditions = {canonical(cell.conditions) for cell in cells}
-        for folder in self.cells():
-            if folder.path.name in ids:
+        kin = {cell.kin for cell in cells}
+        for name in self.names():
+            if name in ids:
                 continue
             with suppress(StoreError):
-                record = folder.record()
-                if record and record.is_final and canonical(record.cell.conditions) in conditions:
+                record = self.record(name)
+                if record and record.is_final and record.cell.kin in kin:
                     yield record
 
     def layout(self) -> Layout:
@@ -104,9 +125,9 @@ class Store:
         """Remove the requests for cells beside these that were never begun, of an earlier
         benchmark file perhaps."""
         ids = {cell.id for cell in cells}
-        for folder in self.cells():
-            if folder.path.name not in ids:
-                folder.remove_if_pending()
+        for name in self.names():
+            if name not in ids:
+                CellFolder(self.folder / "cells" / name).remove_if_pending()
 
     def records(self) -> list[Record]:
         """The records of all ended cells, in the order in which they were run; those that cannot
@@ -116,9 +137,9 @@ class Store:
         """
         found: list[Record] = []
         problems: list[str] = []
-        for folder in self.cells():
+        for name in self.names():
             try:
-                record = folder.record()
+                record = self.record(name)
             except StoreError as error:
                 problems.append(str(error))
             else:
@@ -131,6 +152,7 @@ class Store:
             )
         for problem in problems:
             logger.warning("%s", problem)
+        self.keep_index()
         return sorted(found, key=lambda record: record.started)
 
     def samples(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:

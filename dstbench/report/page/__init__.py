@@ -38,6 +38,8 @@ STRIPS = 4 * 2**20
 """Bytes of sample pictures in a report, after which further seeds are left out."""
 CURVES = 60
 """Most learning curves of a table."""
+MAPS = 40
+"""Most rows of a table whose layers are shown."""
 
 
 class Shown(Protocol):
@@ -120,21 +122,21 @@ def _order(text: str) -> str:
 
 
 def _curves(table: Table, results: Shown) -> Iterator[str]:
-    known = []
+    known: list[tuple[Row, Record, pd.DataFrame]] = []
     for row in table.rows:
-        for record in row.records:
+        for record in row.records[: CURVES - len(known)]:
             with suppress(StoreError, OSError, ValueError):
                 history = results.history(record.cell)
                 if len(history):
                     known.append((row, record, history))
     if known:
-        yield learning_curves(known[:CURVES])
+        yield learning_curves(known)
 
 
 def _topologies(table: Table, results: Shown) -> Iterator[str]:
     """The layers of the first cell of each sparse row."""
     known = []
-    for row in table.rows:
+    for row in table.rows[:MAPS]:
         with suppress(StoreError, OSError, ValueError, IndexError):
             topology = results.topology(row.done[0].cell)
             if len(topology):

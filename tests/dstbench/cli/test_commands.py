@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from csv import DictReader
 from itertools import chain
 from pathlib import Path
@@ -14,9 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from dstbench_local import Local
 from PIL import Image
 
 from dstbench import __version__, cli
+from dstbench.contracts import Ended, RunCell
+from dstbench.errors import ConfigError
+from dstbench.grid import Cell
 from dstbench.store import CellFolder
 
 BENCHMARK = """
@@ -897,6 +901,32 @@ def test_executors_that_are_asked_for(dstbench: Dstbench, folder: Path) -> None:
     outcome = dstbench("run", "toys.toml", "--results", "elsewhere")
     assert outcome.code == 0
     assert len(list(folder.glob("elsewhere/toys/cells/*/record.json"))) == 2
+
+
+def test_jobs_are_auto_or_a_number(dstbench: Dstbench, folder: Path) -> None:
+    for wrong in ("0", "-1", "many", "1.5", "1" * 5000):
+        outcome = dstbench("run", "toys.toml", f"--jobs={wrong}")
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "neither auto nor a number of at least 1" in " ".join(outcome.err.split())
+    assert not (folder / "results").exists()
+
+
+def test_jobs_are_auto_unless_the_file_says(
+    dstbench: Dstbench, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def run(self: Local, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+        asked.append(self.settings.jobs)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(Local, "run", run)
+    dstbench("run", "toys.toml")
+    dstbench("run", "toys.toml", "--jobs", "3")
+    (folder / "toys.toml").write_text(BENCHMARK + "[executors.local]\njobs = 2\n")
+    dstbench("run", "toys.toml")
+    dstbench("run", "toys.toml", "--jobs", "auto")
+    assert asked == ["auto", 3, 2, "auto"]
 
 
 STRIKES = """
