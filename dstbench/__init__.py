@@ -1,7 +1,7 @@
 """dstbench: a benchmark harness for sparse-to-sparse training of diffusion models.
 
-``run``, ``plan`` and ``load_results`` are the way in from Python (:mod:`dstbench.api`);
-``hookimpl`` marks the hooks of plugins. All are imported when they are first used.
+``run``, ``plan``, ``load_results``, ``load_model`` and ``export_model`` are the way in from Python
+(:mod:`dstbench.api`); ``hookimpl`` marks the hooks of plugins. All are imported when they are first used.
 """
 
 from importlib import import_module
@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pluggy import HookimplMarker
 
-    from dstbench.api import Results, load_results, plan, run
+    from dstbench.api import Results, export_model, load_model, load_results, plan, run
 
     __version__: str
     hookimpl: HookimplMarker
 
-__all__ = ["Results", "__version__", "hookimpl", "load_results", "plan", "run"]
+__all__ = [
+    "Results",
+    "__version__",
+    "export_model",
+    "hookimpl",
+    "load_model",
+    "load_results",
+    "plan",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -48,6 +48,17 @@ KEPT_REALS = 12
 """Real images kept beside them, for the sheet: as many as it has columns."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A trained cell: its denoiser, and the model that samples from it."""
+
+    record: Record
+    model: Model
+    denoiser: nn.Module
+    masks: dict[str, Tensor]
+    """Masks (bool) by parameter name; none of a dense cell."""
+
+
 @dataclass
 class Pipeline:
     """Takes cells from their plugins to the parts of their records, one after another.
@@ -136,6 +147,17 @@ class Pipeline:
         Raises:
             StoreError: for a folder without a trained cell, or one of another version.
         """
+        trained = self.trained(folder)
+        return trained.model.data, self._sample(
+            trained.model, trained.denoiser, trained.record.cell, count
+        )
+
+    def trained(self, folder: CellFolder) -> Trained:
+        """A trained cell, ready to sample; it is computed as when its scored samples were drawn.
+
+        Raises:
+            StoreError: for a folder without a trained cell, or one of another version.
+        """
         record = folder.record()
         if record is None or not folder.denoiser.exists():
             raise StoreError(
@@ -150,20 +172,21 @@ class Pipeline:
             model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
             denoiser = self._build(model, cell)
             denoiser.load_state_dict(folder.denoiser_state())
-            self._use_kernels(model, denoiser, record, folder)
+            masks = self._masks(model, denoiser, record, folder)
         except (ValidationError, RuntimeError, StoreError) as error:
             raise StoreError(
                 f"{folder.path}: this cell is damaged, or of another version of dstbench or of "
                 f"'{cell.model}' than is installed: {error}"
             ) from error
-        return data, self._sample(model, denoiser, cell, count)
+        if record.kernels is not None:
+            use_kernels([denoiser], masks, Choice.from_json(record.kernels))
+        return Trained(record, model, denoiser.eval(), masks)
 
-    def _use_kernels(
+    def _masks(
         self, model: Model, denoiser: nn.Module, record: Record, folder: CellFolder
-    ) -> None:
-        """Let a stored network be computed as it was when its scored samples were drawn."""
-        if record.kernels is None:
-            return
+    ) -> dict[str, Tensor]:
+        """The masks (bool) of a stored network by parameter name, full ones of what its sparsifier
+        left dense."""
         masks = {}
         with suppress(PluginError):  # the sparsifier need not be installed to sample
             if sparsifier := self.sparsifier(record.cell):
@@ -172,7 +195,7 @@ class Pipeline:
                     name: torch.ones_like(weights[name], dtype=torch.bool)
                     for name in sparsifier.masked_names(weights)
                 }
-        use_kernels([denoiser], masks | folder.denoiser_masks(), Choice.from_json(record.kernels))
+        return masks | folder.denoiser_masks()
 
     def load(self, cell: Cell) -> Data:
         """The cell's dataset."""
@@ -248,10 +271,8 @@ class Pipeline:
     def _sample(
         self, model: Model, denoiser: nn.Module, cell: Cell, count: int
     ) -> Sequence[Any] | Tensor:
-        rng = torch.Generator().manual_seed(derive(cell.seed, "samples"))
-        denoiser.eval()
-        with torch.no_grad():
-            return model.sample(denoiser, count, cell.evaluation_settings.batch_size, rng)
+        batch_size = cell.evaluation_settings.batch_size
+        return draw_samples(model, denoiser, cell.seed, count, batch_size)
 
     def _measure(self, trainer: Trainer, **limits: Any) -> Measurement | None:
         """The cell against its dense twin; ``None`` where that fails, which costs it nothing."""
@@ -271,6 +292,16 @@ class Pipeline:
             return None
         samples = self._sample(model, self._build(model, cell), cell, evaluation.samples)
         return metrics.score(model.data.to_images(samples), real, extractor, evaluation)
+
+
+def draw_samples(
+    model: Model, denoiser: nn.Module, seed: int, count: int, batch_size: int
+) -> Sequence[Any] | Tensor:
+    """Samples as items, from the noise of a cell's seed."""
+    rng = torch.Generator().manual_seed(derive(seed, "samples"))
+    denoiser.eval()
+    with torch.no_grad():
+        return model.sample(denoiser, count, batch_size, rng)
 
 
 def keep_samples(folder: CellFolder, images: Tensor) -> None:
