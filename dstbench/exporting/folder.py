@@ -114,10 +114,10 @@ def read_model(folder: Path, plugins: Plugins, workspace: Workspace) -> TrainedM
 
     def read() -> TrainedModel:
         settings = cls.Settings(**cell.model_settings)
-        data = Data.blank(told.item_shape, DTYPES[told.item_dtype], pictures)
         weights = read_state(folder / MODEL)
         tensors, masks = _apart(folder, told)
         _check_fit(cls, settings, told.item_shape, weights)
+        data = Data.blank(told.item_shape, DTYPES[told.item_dtype], pictures)
         model = cls.for_sampling(settings, data, {**told.sampling, **tensors}, workspace)
         devices = [workspace.device] if workspace.device.type == "cuda" else []
         with torch.random.fork_rng(devices):

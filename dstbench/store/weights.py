@@ -56,13 +56,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata: dict[str, str] = file.metadata() or {}
-    told = json.loads(metadata.pop("dstbench", "{}"))
+    told = _told(metadata)
+    metadata.pop("dstbench", None)
     masks = {
         name: unpack_mask(tensors.pop(name + MASK), torch.Size(shape))
-        for name, shape in told.get("shapes", {}).items()
+        for name, shape in told["shapes"].items()
     }
     state = unpack(tensors, masks)
-    shared = metadata | told.get("shared", {})  # save_model has an entry for each
+    shared = metadata | told["shared"]  # save_model has an entry for each
     return state | {name: state[first] for name, first in shared.items() if first in state}
 
 
@@ -73,7 +74,7 @@ def read_masks(path: Path) -> dict[str, Tensor]:
         SafetensorError, ValueError, KeyError: for a file that is not of :func:`write_network`.
     """
     with safe_open(path, "pt") as file:
-        shapes = json.loads((file.metadata() or {}).get("dstbench", "{}")).get("shapes", {})
+        shapes = _told(file.metadata() or {})["shapes"]
         return {
             name: unpack_mask(file.get_tensor(name + MASK), torch.Size(shape))
             for name, shape in shapes.items()
@@ -87,10 +88,16 @@ def read_more(path: Path) -> dict[str, Any]:
         SafetensorError, ValueError: for a file that is not of :func:`write_network`.
     """
     with safe_open(path, "pt") as file:
-        told = json.loads((file.metadata() or {}).get("dstbench", "{}"))
-    if not isinstance(told, dict):
-        raise ValueError("its metadata are not dstbench's")
+        told = _told(file.metadata() or {})
     return {key: value for key, value in told.items() if key not in ("shapes", "shared")}
+
+
+def _told(metadata: Mapping[str, str]) -> dict[str, Any]:
+    told = json.loads(metadata.get("dstbench", "{}"))
+    whole = {"shapes": {}, "shared": {}} | told if isinstance(told, dict) else {}
+    if not all(isinstance(whole.get(part), dict) for part in ("shapes", "shared")):
+        raise ValueError("its metadata are not dstbench's")
+    return whole
 
 
 def _without_repetition(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
