@@ -1,7 +1,8 @@
 """dstbench: a benchmark harness for sparse-to-sparse training of diffusion models.
 
 ``run``, ``plan``, ``load_results``, ``load_model`` and ``export_model`` are the way in from Python
-(:mod:`dstbench.api`); ``hookimpl`` marks the hooks of plugins. All are imported when they are first used.
+(:mod:`dstbench.api`); ``hookimpl`` marks the hooks of plugins. All are imported when they are first
+used.
 """
 
 from importlib import import_module

@@ -30,8 +30,8 @@ from dstbench.store.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dstbench.execution.requirements import Requirement
     from dstbench.execution.pipeline import Pipeline
+    from dstbench.execution.requirements import Requirement
     from dstbench.execution.scheduler import Scheduler
     from dstbench.exporting.export import Format
     from dstbench.exporting.trained import TrainedModel

@@ -36,8 +36,8 @@ LOADED = Usage(
 model = dstbench.load_model(".")  # this folder
 images = model.sample(16, seed=0)  # uint8 (16, C, H, W)
 """,
-    "`model` is a module of torch's; a call of it calls the denoiser. With the seed of the training "
-    "run (below) the samples are those that were scored.",
+    "`model` is a module of torch's; a call of it calls the denoiser. With the seed of the "
+    "training run (below) the samples are those that were scored.",
 )
 
 DIFFUSERS = Usage(

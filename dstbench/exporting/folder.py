@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dstbench.cell import Cell
-from dstbench.contracts import Data, Dataset, Items, Model, Pictures, SamplingState, Workspace
+from dstbench.contracts import Data, Dataset, Items, Model, Pictures, Workspace
 from dstbench.errors import DstbenchError, StoreError
 from dstbench.execution.pipeline import Trained
 from dstbench.exporting.trained import TrainedModel

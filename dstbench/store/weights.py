@@ -94,7 +94,7 @@ def read_more(path: Path) -> dict[str, Any]:
 
 def _told(metadata: Mapping[str, str]) -> dict[str, Any]:
     told = json.loads(metadata.get("dstbench", "{}"))
-    whole = {"shapes": {}, "shared": {}} | told if isinstance(told, dict) else {}
+    whole: dict[str, Any] = {"shapes": {}, "shared": {}} | told if isinstance(told, dict) else {}
     if not all(isinstance(whole.get(part), dict) for part in ("shapes", "shared")):
         raise ValueError("its metadata are not dstbench's")
     return whole

@@ -72,7 +72,8 @@ def test_a_cell_is_a_model_too(trained: Trained) -> None:
     folder = trained("dense", 0.0)
     model = dstbench.load_model(folder.path)
     assert torch.equal(model.sample(9), kept(folder))
-    assert isinstance(model, torch.nn.Module) and not model.masks
+    assert isinstance(model, torch.nn.Module)
+    assert not model.masks
     assert model(torch.zeros(2, 1, 4, 4)).shape == (2, 1, 4, 4)
 
 

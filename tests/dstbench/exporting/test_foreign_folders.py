@@ -63,7 +63,7 @@ def model(**changed: Any) -> Callable[[dict[str, Any]], Any]:
             "damaged",
         ),
         (lambda told: told["shapes"].clear(), StoreError, "damaged"),
-        (lambda told: told.update(shapes=3), StoreError, "damaged"),
+        (lambda told: told.update(shapes=3), StoreError, "metadata are not dstbench's"),
     ],
 )
 def test_what_a_file_tells_is_not_believed(
