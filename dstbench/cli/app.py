@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from dstbench.cli.commands import export, leaderboard, plan, run, sample, status
+from dstbench.cli.commands import leaderboard, plan, run, sample, status
+from dstbench.cli.export_commands import export, push
 from dstbench.cli.help import help
 from dstbench.cli.plugin_commands import check, machine, new, plugins
 from dstbench.cli.printing import notes, out
@@ -22,7 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, plan, status, leaderboard, sample, export, plugins, check, new, machine, help):
+for command in (
+    *(run, plan, status, leaderboard, sample, export, push),
+    *(plugins, check, new, machine, help),
+):
     app.command()(command)
 
 

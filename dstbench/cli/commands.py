@@ -216,25 +216,3 @@ def sample(
     except OSError as error:
         raise StoreError(f"{to}: cannot be written to: {error.strerror}") from None
     notes.print(f"written: {count} files in {to}", highlight=False)
-
-
-def export(
-    cell: Annotated[Path, typer.Argument(help="A cell's folder, e.g. results/quickstart/cells/…")],
-    folder: Annotated[Path, typer.Argument(help="Folder to write, which is not there yet.")],
-    format: Annotated[
-        Literal["packed", "dense", "diffusers", "onnx"],
-        typer.Option(
-            help="packed: active weights, and masks as bits; dense: weights with zeros; diffusers: "
-            "a pipeline of theirs, of models that are one; onnx: the denoiser alone."
-        ),
-    ] = "packed",
-    licence: Annotated[
-        str, typer.Option(help="Licence of the weights, for the model card, e.g. apache-2.0.")
-    ] = "unknown",
-    device: Device = "auto",
-) -> None:
-    """Write a trained cell as a folder that others can load, with a model card."""
-    from dstbench.api import export_model
-
-    export_model(cell, folder, format, licence=licence, device=device, report=note)
-    notes.print(f"written: {folder}", highlight=False)
