@@ -31,6 +31,7 @@ from dstbench.counting.counts import check_claims, count, measure
 from dstbench.errors import PluginError, StoreError
 from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
+from dstbench.execution.sampling import Trained, draw_samples
 from dstbench.execution.training import Trainer
 from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
@@ -46,17 +47,6 @@ KEPT_SAMPLES = 64
 """Sample images kept of each cell, for its grid and the leaderboard's sheet."""
 KEPT_REALS = 12
 """Real images kept beside them, for the sheet: as many as it has columns."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained cell: its denoiser, and the model that samples from it."""
-
-    record: Record
-    model: Model
-    denoiser: nn.Module
-    masks: dict[str, Tensor]
-    """Masks (bool) by parameter name; none of a dense cell."""
 
 
 @dataclass
@@ -292,16 +282,6 @@ class Pipeline:
             return None
         samples = self._sample(model, self._build(model, cell), cell, evaluation.samples)
         return metrics.score(model.data.to_images(samples), real, extractor, evaluation)
-
-
-def draw_samples(
-    model: Model, denoiser: nn.Module, seed: int, count: int, batch_size: int
-) -> Sequence[Any] | Tensor:
-    """Samples as items, from the noise of a cell's seed."""
-    rng = torch.Generator().manual_seed(derive(seed, "samples"))
-    denoiser.eval()
-    with torch.no_grad():
-        return model.sample(denoiser, count, batch_size, rng)
 
 
 def keep_samples(folder: CellFolder, images: Tensor) -> None:

@@ -11,7 +11,8 @@ from tempfile import mkdtemp
 from typing import Literal
 
 from dstbench.errors import ConfigError, PluginError, StoreError
-from dstbench.execution.pipeline import Pipeline, Trained
+from dstbench.execution.pipeline import Pipeline
+from dstbench.execution.sampling import Trained
 from dstbench.exporting.card import DIFFUSERS, LOADED, ONNX, Usage, write_card
 from dstbench.exporting.folder import write_model
 from dstbench.exporting.trained import TrainedModel

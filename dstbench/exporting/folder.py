@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dstbench.cell import Cell
 from dstbench.contracts import Data, Dataset, Items, Model, Pictures, Workspace
 from dstbench.errors import DstbenchError, StoreError
-from dstbench.execution.pipeline import Trained
+from dstbench.execution.sampling import Trained
 from dstbench.exporting.trained import TrainedModel
 from dstbench.files import open_regular
 from dstbench.kernels import Choice, use_kernels

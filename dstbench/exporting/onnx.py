@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from dstbench.errors import PluginError
-from dstbench.execution.pipeline import Trained
+from dstbench.execution.sampling import Trained
 from dstbench.plugins import require
 
 NAME = "denoiser.onnx"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dstbench.cell import Cell
 from dstbench.contracts import Model
 from dstbench.errors import PluginError
-from dstbench.execution.pipeline import draw_samples
+from dstbench.execution.sampling import draw_samples
 
 
 class TrainedModel(nn.Module):
