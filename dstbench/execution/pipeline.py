@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,8 +11,6 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torchvision.transforms.functional import to_pil_image
-from torchvision.utils import make_grid
 
 from dstbench import metrics
 from dstbench.cache import digest
@@ -24,14 +21,19 @@ from dstbench.contracts import (
     FeatureExtractor,
     Features,
     Model,
-    Split,
     Workspace,
 )
 from dstbench.counting.counts import check_claims, count, measure
 from dstbench.errors import PluginError, StoreError
 from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
-from dstbench.execution.sampling import Trained, draw_samples
+from dstbench.execution.sampling import (
+    KEPT_SAMPLES,
+    Trained,
+    draw_samples,
+    keep_reals,
+    keep_samples,
+)
 from dstbench.execution.training import Trainer
 from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
@@ -40,13 +42,7 @@ from dstbench.plugins.registry import Plugins
 from dstbench.records import Measurement, Record, Scores, Times
 from dstbench.seeds import derive
 from dstbench.sparsity import Sparsifier
-from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder
-
-KEPT_SAMPLES = 64
-"""Sample images kept of each cell, for its grid and the leaderboard's sheet."""
-KEPT_REALS = 12
-"""Real images kept beside them, for the sheet: as many as it has columns."""
 
 
 @dataclass
@@ -282,18 +278,3 @@ class Pipeline:
             return None
         samples = self._sample(model, self._build(model, cell), cell, evaluation.samples)
         return metrics.score(model.data.to_images(samples), real, extractor, evaluation)
-
-
-def keep_samples(folder: CellFolder, images: Tensor) -> None:
-    """Keep sample images (N, C, H, W), and a picture of all of them."""
-    folder.write_samples(images.permute(0, 2, 3, 1).contiguous().numpy())
-    grid = to_pil_image(make_grid(images, nrow=math.ceil(math.sqrt(len(images))), padding=0))
-    write_atomically(folder.sheet, lambda path: grid.save(path, format="png"))
-
-
-def keep_reals(folder: CellFolder, data: Data, split: Split) -> None:
-    """Keep a few real images of a split, evenly spaced: its beginning may be all of one class."""
-    items = data.split(split)
-    count = min(KEPT_REALS, len(items))
-    images = data.to_images([items[i * len(items) // count] for i in range(count)])
-    folder.write_reals(images.permute(0, 2, 3, 1).contiguous().numpy())
