@@ -16,6 +16,7 @@ from dstbench.cache import Cache
 from dstbench.cell import DENSE, Cell
 from dstbench.contracts import Availability, Executor, Workspace
 from dstbench.errors import ConfigError, DstbenchError, PluginError
+from dstbench.exporting.models import export_model, load_model
 from dstbench.grid.benchmark import Benchmark
 from dstbench.grid.expansion import cells
 from dstbench.grid.reader import load_benchmark
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from dstbench.execution.scheduler import Scheduler
     from dstbench.planning.planner import Plan
 
-__all__ = ["Results", "load_results", "plan", "run"]
+__all__ = ["Results", "export_model", "load_model", "load_results", "plan", "run"]
 
 Source = str | Path | Mapping[str, Any]
 """A benchmark: the path of its TOML file, or what one would hold."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ["kanjivg", "lsun", "ray", "slurm"]
+EXTRAS = ["hub", "kanjivg", "lsun", "onnx", "ray", "slurm"]
 INSTALLED_AS = {
     "PIL": "pillow",
     "pydantic_core": "pydantic",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dstbench.cli.commands import leaderboard, plan, report, run, sample, status
+from dstbench.cli.export_commands import export, push
 from dstbench.cli.help import help
 from dstbench.cli.plugin_commands import check, machine, new, plugins
 from dstbench.cli.printing import note_warnings, out, tell_error
@@ -27,7 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, plan, status, leaderboard, report, sample, plugins, check, new, machine, help):
+for command in (
+    *(run, plan, status, leaderboard, report, sample, export, push),
+    *(plugins, check, new, machine, help),
+):
     app.command()(command)
 
 

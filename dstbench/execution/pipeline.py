@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,8 +11,6 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torchvision.transforms.functional import to_pil_image
-from torchvision.utils import make_grid
 
 from dstbench import metrics
 from dstbench.cache import digest
@@ -24,7 +21,6 @@ from dstbench.contracts import (
     FeatureExtractor,
     Features,
     Model,
-    Split,
     Workspace,
 )
 from dstbench.counting.counts import check_claims, count, measure
@@ -34,6 +30,13 @@ from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
 from dstbench.execution.outside import outside
 from dstbench.execution.room import check_room
+from dstbench.execution.sampling import (
+    KEPT_SAMPLES,
+    Trained,
+    draw_samples,
+    keep_reals,
+    keep_samples,
+)
 from dstbench.execution.training import Trainer
 from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
@@ -42,13 +45,7 @@ from dstbench.plugins.registry import Plugins
 from dstbench.records import Measurement, Record, Scores, Times
 from dstbench.seeds import derive
 from dstbench.sparsity import Sparsifier
-from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder
-
-KEPT_SAMPLES = 64
-"""Sample images kept of each cell, for its grid and the leaderboard's sheet."""
-KEPT_REALS = 12
-"""Real images kept beside them, for the sheet: as many as it has columns."""
 
 
 @dataclass
@@ -145,6 +142,18 @@ class Pipeline:
             StoreError: for a folder without a trained cell, or one of another version; where
                 something would be read or fetched for a cell that is not trusted.
         """
+        trained = self.trained(folder, trusted=trusted)
+        return trained.model.data, self._sample(
+            trained.model, trained.denoiser, trained.record.cell, count
+        )
+
+    def trained(self, folder: CellFolder, *, trusted: bool = True) -> Trained:
+        """A trained cell, ready to sample; it is computed as when its scored samples were drawn. Of
+        one that is not ``trusted``, nothing is read from where its record says, or fetched.
+
+        Raises:
+            StoreError: for a folder without a trained cell, or one of another version.
+        """
         record = folder.record()
         if record is None or not folder.denoiser.exists():
             raise StoreError(
@@ -163,20 +172,21 @@ class Pipeline:
             model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
             denoiser = self._build(model, cell)
             denoiser.load_state_dict(folder.denoiser_state())
-            self._use_kernels(model, denoiser, record, folder)
+            masks = self._masks(model, denoiser, record, folder)
         except (ValidationError, RuntimeError, StoreError) as error:
             raise StoreError(
                 f"{folder.path}: this cell is damaged, or of another version of dstbench or of "
                 f"'{cell.model}' than is installed: {error}"
             ) from error
-        return data, self._sample(model, denoiser, cell, count)
+        if record.kernels is not None:
+            use_kernels([denoiser], masks, Choice.from_json(record.kernels))
+        return Trained(record, model, denoiser.eval(), masks)
 
-    def _use_kernels(
+    def _masks(
         self, model: Model, denoiser: nn.Module, record: Record, folder: CellFolder
-    ) -> None:
-        """Let a stored network be computed as it was when its scored samples were drawn."""
-        if record.kernels is None:
-            return
+    ) -> dict[str, Tensor]:
+        """The masks (bool) of a stored network by parameter name, full ones of what its sparsifier
+        left dense."""
         masks = {}
         with suppress(PluginError):  # the sparsifier need not be installed to sample
             if sparsifier := self.sparsifier(record.cell):
@@ -185,7 +195,7 @@ class Pipeline:
                     name: torch.ones_like(weights[name], dtype=torch.bool)
                     for name in sparsifier.masked_names(weights)
                 }
-        use_kernels([denoiser], masks | folder.denoiser_masks(), Choice.from_json(record.kernels))
+        return masks | folder.denoiser_masks()
 
     def load(self, cell: Cell) -> Data:
         """The cell's dataset."""
@@ -263,10 +273,8 @@ class Pipeline:
     def _sample(
         self, model: Model, denoiser: nn.Module, cell: Cell, count: int
     ) -> Sequence[Any] | Tensor:
-        rng = torch.Generator().manual_seed(derive(cell.seed, "samples"))
-        denoiser.eval()
-        with torch.no_grad():
-            return model.sample(denoiser, count, cell.evaluation_settings.batch_size, rng)
+        batch_size = cell.evaluation_settings.batch_size
+        return draw_samples(model, denoiser, cell.seed, count, batch_size)
 
     def _measure(self, trainer: Trainer, **limits: Any) -> Measurement | None:
         """The cell against its dense twin; ``None`` where that fails, which costs it nothing."""
@@ -286,18 +294,3 @@ class Pipeline:
             return None
         samples = self._sample(model, self._build(model, cell), cell, evaluation.samples)
         return metrics.score(model.data.to_images(samples), real, extractor, evaluation)
-
-
-def keep_samples(folder: CellFolder, images: Tensor) -> None:
-    """Keep sample images (N, C, H, W), and a picture of all of them."""
-    folder.write_samples(images.permute(0, 2, 3, 1).contiguous().numpy())
-    grid = to_pil_image(make_grid(images, nrow=math.ceil(math.sqrt(len(images))), padding=0))
-    write_atomically(folder.sheet, lambda path: grid.save(path, format="png"))
-
-
-def keep_reals(folder: CellFolder, data: Data, split: Split) -> None:
-    """Keep a few real images of a split, evenly spaced: its beginning may be all of one class."""
-    items = data.split(split)
-    count = min(KEPT_REALS, len(items))
-    images = data.to_images([items[i * len(items) // count] for i in range(count)])
-    folder.write_reals(images.permute(0, 2, 3, 1).contiguous().numpy())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from dstbench.contracts import Data, Items, Model, Outline, Split, Workspace
+from dstbench.contracts import Data, Items, Model, Outline, SamplingState, Split, Workspace
 from dstbench.errors import DataError, DivergedError
 from dstbench_chirodiff.denoiser import Denoiser
 from dstbench_chirodiff.diffusion import Diffusion
@@ -18,6 +18,9 @@ from dstbench_chirodiff.settings import ChiroDiffSettings, Representation
 
 PEN_UP = 0.8
 """A generated pen above this is lifted."""
+
+MOST = 1_000_000
+"""Points at most of a sketch that an exported model makes."""
 
 POOL = 16
 """Batches that are filled by length from as many batches' worth of random sketches."""
@@ -57,6 +60,26 @@ class ChiroDiff(Model[ChiroDiffSettings]):
             "validation": _sequences(data, "validation", settings.representation),
         }
         self.lengths = torch.tensor([len(sequence) for sequence in self.sequences["train"]])
+
+    @classmethod
+    def for_sampling(
+        cls,
+        settings: ChiroDiffSettings,
+        data: Data,
+        state: SamplingState,
+        workspace: Workspace,
+    ) -> ChiroDiff:
+        lengths = torch.as_tensor(state["lengths"]).long()
+        if lengths.ndim != 1 or not len(lengths) or not 0 < lengths.min() <= lengths.max() <= MOST:
+            raise ValueError(f"lengths are from 1 to {MOST:,} points")
+        model = cls(settings, data, workspace)
+        model.lengths = lengths
+        return model
+
+    def sampling_state(self) -> SamplingState:
+        """The number of diffused points of each training sketch: samples have those of random
+        ones."""
+        return {"lengths": self.lengths.int()}
 
     @classmethod
     def outline(cls, settings: ChiroDiffSettings, items: Items) -> Outline:

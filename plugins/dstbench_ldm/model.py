@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dstbench.contracts import Data, Items, Model, Outline, Split, Workspace
+from dstbench.contracts import Data, Items, Model, Outline, SamplingState, Split, Workspace
 from dstbench.errors import ConfigError, DivergedError
 from dstbench_ldm.settings import LatentDiffusionSettings
 
@@ -53,6 +53,45 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
 
         self.first_stage = prepare_first_stage(settings, data, workspace)
         self.scheduler = build_scheduler(settings)
+
+    @classmethod
+    def for_sampling(
+        cls,
+        settings: LatentDiffusionSettings,
+        data: Data,
+        state: SamplingState,
+        workspace: Workspace,
+    ) -> LatentDiffusion:
+        from dstbench_ldm.decoder import restored
+        from dstbench_ldm.sampling import build_scheduler
+
+        _check_image_size(settings, data.train[0].shape)
+        model = cls.__new__(cls)  # there is nothing to prepare a first stage from
+        Model.__init__(model, settings, data, workspace)
+        model.first_stage = restored(state, workspace.device)
+        model.scheduler = build_scheduler(settings)
+        return model
+
+    def sampling_state(self) -> SamplingState:
+        """The autoencoder's decoding half, and the scale of latents."""
+        from dstbench_ldm.decoder import decoder_state
+
+        return decoder_state(self.first_stage)
+
+    def diffusers_pipeline(self, denoiser: nn.Module) -> tuple[Any, Mapping[str, Any]]:
+        """diffusers' ``LDMPipeline``, of square images."""
+        from dstbench_ldm.sampling import build_pipeline
+
+        _, height, width = self._latent_shape
+        if height != width:
+            raise ConfigError("diffusers' LDMPipeline makes square images only")
+        pipeline = build_pipeline(denoiser, self.first_stage, self.settings, height)
+        arguments = {"num_inference_steps": self.settings.sampling_steps}
+        return pipeline, arguments | ({"eta": self.settings.eta} if self.settings.eta else {})
+
+    @property
+    def _latent_shape(self) -> tuple[int, int, int]:
+        return self.settings.latent_shape(self.data.train[0].shape)
 
     @classmethod
     def outline(cls, settings: LatentDiffusionSettings, items: Items) -> Outline:
@@ -102,7 +141,7 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
         """
         from dstbench_ldm.sampling import fresh_noise
 
-        shape = self.first_stage.latents["train"].shape[1:]
+        shape = self._latent_shape
         fresh = fresh_noise(count, rng) if self.settings.eta else []
         noise = torch.randn((count, *shape), generator=rng)
         was_training = denoiser.training

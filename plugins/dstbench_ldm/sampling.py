@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from diffusers import DDIMScheduler
+from typing import Any
 
+import torch
+from diffusers import DDIMScheduler, LDMPipeline, UNet2DModel
+
+from dstbench_ldm.decoder import with_scale
+from dstbench_ldm.first_stage import FirstStage
 from dstbench_ldm.settings import LatentDiffusionSettings
 
 
@@ -31,6 +35,18 @@ def build_scheduler(settings: LatentDiffusionSettings) -> DDIMScheduler:
     )
     scheduler.set_timesteps(settings.sampling_steps)
     return scheduler
+
+
+def build_pipeline(
+    denoiser: Any, stage: FirstStage, settings: LatentDiffusionSettings, latent_size: int
+) -> LDMPipeline:
+    """The pipeline of diffusers' that samples as the model does."""
+    config = {name: value for name, value in denoiser.config.items() if name[0] != "_"}
+    unet = UNet2DModel(**config | {"sample_size": latent_size})
+    unet.load_state_dict(denoiser.state_dict())
+    autoencoder = with_scale(stage)
+    unet = unet.to(autoencoder.device).eval()
+    return LDMPipeline(vqvae=autoencoder, unet=unet, scheduler=build_scheduler(settings))
 
 
 def fresh_noise(count: int, rng: torch.Generator) -> list[torch.Generator]:

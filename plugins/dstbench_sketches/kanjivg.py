@@ -13,9 +13,17 @@ from zipfile import BadZipFile, ZipFile
 from pydantic import Field
 
 from dstbench.cache import file_digest
-from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
+from dstbench.contracts import READY, Availability, Data, Dataset, Items, Pictures, Workspace
 from dstbench.errors import DataError
-from dstbench_sketches.preparing import Drawing, Splits, SplitSettings, Typical, prepare, split
+from dstbench_sketches.preparing import (
+    Drawing,
+    Splits,
+    SplitSettings,
+    Typical,
+    pictures_of,
+    prepare,
+    split,
+)
 from dstbench_sketches.svg import read_svg
 
 RELEASE_URL = (
@@ -52,6 +60,9 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
 
     def outline(self) -> Items:
         return TYPICAL.outline(self.settings)
+
+    def pictures(self) -> Pictures:
+        return pictures_of(self.settings)
 
     def availability(self, workspace: Workspace) -> Availability:
         try:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dstbench.cache import digest
-from dstbench.contracts import Data, Items, PluginSettings, Workspace, unless
+from dstbench.contracts import Data, Items, Pictures, PluginSettings, Workspace, unless
 from dstbench.errors import DataError
 from dstbench.parallel import parallel_map
 from dstbench_sketches.raster import rasterise, to_svg
@@ -67,6 +67,11 @@ class SketchSettings(PluginSettings):
     def most_bytes(self) -> int:
         """Bytes that all drawings may have."""
         return int(self.max_megabytes * 1_000_000)
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """What pictures depend on, beside the sequences."""
+        return self.model_dump(include={"image_size", "line_width"})
 
 
 class SplitSettings(SketchSettings):
@@ -253,7 +258,7 @@ def _data(path: Path, settings: SketchSettings) -> Data:
     for name in sorted(arrays):
         content.update(arrays[name].tobytes())
     # Scores depend on the pictures, and on the sequences only through them.
-    look = settings.model_dump(include={"image_size", "line_width"})
+    look, pictures = settings.look, pictures_of(settings)
 
     def items(part: str) -> Sketches:
         return Sketches(
@@ -264,9 +269,14 @@ def _data(path: Path, settings: SketchSettings) -> Data:
         train=items("train"),
         validation=items("validation"),
         fingerprint=digest({"sequences": content.hexdigest(), **look}),
-        to_images=partial(_pictures, **look),
-        to_svg=to_svg,
+        to_images=pictures.to_images,
+        to_svg=pictures.to_svg,
     )
+
+
+def pictures_of(settings: SketchSettings) -> Pictures:
+    """How sketches are drawn."""
+    return Pictures(partial(_pictures, **settings.look), to_svg)
 
 
 def _pictures(

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from pydantic import Field, field_validator
 
-from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
+from dstbench.contracts import READY, Availability, Data, Dataset, Items, Pictures, Workspace
 from dstbench.errors import DataError
 from dstbench.files import open_regular
 from dstbench_sketches.preparing import (
@@ -21,6 +21,7 @@ from dstbench_sketches.preparing import (
     SplitSettings,
     Typical,
     content_key,
+    pictures_of,
     prepare,
     split,
     within,
@@ -84,6 +85,9 @@ class QuickDraw(Dataset["QuickDraw.Settings"]):
 
     def outline(self) -> Items:
         return TYPICAL.outline(self.settings)
+
+    def pictures(self) -> Pictures:
+        return pictures_of(self.settings)
 
     def availability(self, workspace: Workspace) -> Availability:
         settings = self.settings

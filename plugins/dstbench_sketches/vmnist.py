@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
+from dstbench.contracts import READY, Availability, Data, Dataset, Items, Pictures, Workspace
 from dstbench.errors import DataError
 from dstbench.files import LEADS_BACK, Found, open_regular, read_regular, walk
 from dstbench_sketches.preparing import (
@@ -20,6 +20,7 @@ from dstbench_sketches.preparing import (
     SplitSettings,
     Typical,
     content_key,
+    pictures_of,
     prepare,
     split,
     within,
@@ -58,6 +59,9 @@ class VMNIST(Dataset["VMNIST.Settings"]):
 
     def outline(self) -> Items:
         return TYPICAL.outline(self.settings)
+
+    def pictures(self) -> Pictures:
+        return pictures_of(self.settings)
 
     def availability(self, workspace: Workspace) -> Availability:
         path = self.settings.path

@@ -1172,3 +1172,16 @@ def test_help_imports_nothing_slow() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "leaderboard" in done.stdout
     assert done.stderr == "[]\n"
+
+
+def test_an_exported_cell_can_be_sampled_from(dstbench: Dstbench, folder: Path) -> None:
+    assert dstbench("run", "toys.toml").code == 0
+    cell = next(Path("results/toys/cells").glob("*-leftmost-*"))
+    outcome = dstbench("export", str(cell), "out/mine", "--licence", "mit")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err.endswith("written: out/mine\n")
+    files = {path.name for path in Path("out/mine").iterdir()}
+    assert files == {"README.md", "model.safetensors", "samples.png"}
+    refused = dstbench("export", str(cell), "out/mine")
+    assert refused.code == 2
+    assert "is there already" in refused.err

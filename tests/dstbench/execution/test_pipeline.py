@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dstbench.contracts import Data, Workspace
-from dstbench.execution.pipeline import Pipeline, keep_reals, keep_samples
+from dstbench.execution.pipeline import Pipeline
+from dstbench.execution.sampling import keep_reals, keep_samples
 from dstbench.execution.worker import Worker
 from dstbench.images import stack_images
 from dstbench.plugins.registry import load_plugins

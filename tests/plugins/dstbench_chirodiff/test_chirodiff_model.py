@@ -2,7 +2,9 @@
 
 import math
 import sys
+from pathlib import Path
 from subprocess import run
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dstbench.cache import Cache
-from dstbench.contracts import Data, Items
+from dstbench.contracts import Data, Items, Pictures, Workspace
 from dstbench.errors import DataError, DivergedError
 
 BOTH = pytest.mark.parametrize("representation", ["absolute", "velocity"])
@@ -380,3 +382,12 @@ def test_everything_is_on_the_workspace_device(cache: Cache) -> None:
     model = tiny_model(cache)
     assert {p.device for p in model.build().parameters()} == {CPU}
     assert model.batch("train", torch.tensor([0])).points.device == CPU
+
+
+@pytest.mark.parametrize("lengths", [[], [0, 5], [5, 10**7], [[5, 6]]])
+def test_foreign_lengths_that_cannot_be_are_refused(lengths: list[Any]) -> None:
+    data = Data.blank((6, 3), torch.float32, Pictures())
+    workspace = Workspace(CPU, Cache(Path("nowhere")))
+    state = {"lengths": torch.tensor(lengths, dtype=torch.int32)}
+    with pytest.raises(ValueError, match="lengths are from 1 to"):
+        ChiroDiff.for_sampling(ChiroDiffSettings(), data, state, workspace)
