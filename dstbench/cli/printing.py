@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from dstbench.plugins.plugin import Plugin
     from dstbench.store.claim import Claim
 
+LONGEST_NOTE = 10_000
+"""Characters of a note at most: a terminal would take minutes for millions."""
+
 
 class _Notes(Console):
     """Standard error: what cannot be told there ends nothing."""
@@ -57,7 +60,9 @@ def show(text: str) -> None:
 
 def tell_error(text: str) -> None:
     """Print what was asked wrongly."""
-    notes.print(f"[bold red]error:[/] {escape(clean(text))}", soft_wrap=True, highlight=False)
+    notes.print(
+        f"[bold red]error:[/] {escape(clean(_bounded(text)))}", soft_wrap=True, highlight=False
+    )
 
 
 def print_availability(found: list[tuple[Requirement, Availability]], download: bool) -> None:
@@ -81,7 +86,11 @@ def whereabouts(claim: Claim | None, cell: Cell) -> tuple[str, str, str]:
 
 
 def note(message: str) -> None:
-    notes.print(f"    {clean(message)}", markup=False, soft_wrap=True)
+    notes.print(f"    {clean(_bounded(message))}", markup=False, soft_wrap=True)
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= LONGEST_NOTE else f"{text[:LONGEST_NOTE]} …"
 
 
 def print_cells(cells: Sequence[Cell]) -> None:

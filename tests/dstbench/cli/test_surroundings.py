@@ -162,3 +162,59 @@ def test_terminals_are_not_told_what_to_do() -> None:
     assert (
         clean("a\x1b[31m\x07\r\n\tb\x9b\u202e×é中") == "a\\x1b[31m\\x07\\x0d\n\tb\\x9b\\u202e×é中"
     )
+
+
+@pytest.mark.parametrize("results", ["runs[/b]", "runs[b]", "runs[bold red]"])
+def test_names_are_no_markup(folder: Path, results: str) -> None:
+    done = shell(f"dstbench run toys.toml --results '{results}'")
+    assert done.returncode == 0, done.stderr
+    assert f"written: {results}/toys/leaderboard.md\n" in done.stderr
+
+
+DEAF = '''
+import time
+from pathlib import Path
+from dstbench import hookimpl
+from dstbench.sparsity import Sparsifier
+
+class Deaf(Sparsifier):
+    """Goes on whatever it is told."""
+    name = "deaf"
+    def attach(self, *args, **kwargs):
+        Path("deaf").touch()
+        while True:
+            try:
+                time.sleep(600)
+            except KeyboardInterrupt:
+                pass
+
+@hookimpl
+def dstbench_sparsifiers():
+    return [Deaf]
+'''
+
+
+def test_a_second_signal_leaves_at_once_and_quietly(
+    folder: Path, plug_in: Callable[[str, str], None]
+) -> None:
+    plug_in("deaf", DEAF)
+    (folder / "toys.toml").write_text(BENCHMARK.replace('"dense", "leftmost"', '"deaf"'))
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, "run", "toys.toml"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: (folder / "deaf").exists())
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in err
