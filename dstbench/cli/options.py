@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from dstbench.errors import ConfigError
+
 File = Annotated[Path, typer.Argument(help="Benchmark file (TOML).")]
 Preset = Annotated[
     str | None, typer.Option(help="Preset of the file, whose keys win over all others.")
@@ -43,7 +45,7 @@ Results = Annotated[Path, typer.Option(help="Folder that holds all results.")]
 def parse_jobs(text: str | None) -> int | Literal["auto"] | None:
     """The value of ``--jobs``.
 
-    Raises ``typer.BadParameter`` for what is neither ``auto`` nor a number of at least 1.
+    Raises :class:`ConfigError` for what is neither ``auto`` nor a number of at least 1.
     """
     if text is None:
         return None
@@ -51,4 +53,4 @@ def parse_jobs(text: str | None) -> int | Literal["auto"] | None:
         return "auto"
     if text.isdecimal() and len(text) < 10 and int(text) > 0:
         return int(text)
-    raise typer.BadParameter(f"'{text}' is neither auto nor a number of at least 1")
+    raise ConfigError(f"--jobs {text:.20}: should be auto, or a number of at least 1")
