@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from dstbench.errors import ConfigError
+
 MOST = 1024
 """Threads, or processes, of one machine at most."""
 
@@ -49,7 +51,7 @@ ResultsFolder = Annotated[Path, typer.Option(help="Folder that holds all results
 def parse_jobs(text: str | None) -> int | Literal["auto"] | None:
     """The value of ``--jobs``.
 
-    Raises ``typer.BadParameter`` for what is neither ``auto`` nor a number from 1 to 1024.
+    Raises :class:`ConfigError` for what is neither ``auto`` nor a number from 1 to 1024.
     """
     if text is None:
         return None
@@ -57,4 +59,4 @@ def parse_jobs(text: str | None) -> int | Literal["auto"] | None:
         return "auto"
     if text.isdecimal() and len(text) < 10 and 0 < int(text) <= MOST:
         return int(text)
-    raise typer.BadParameter(f"'{text}' is neither auto nor a number from 1 to {MOST}")
+    raise ConfigError(f"--jobs {text:.20}: should be auto, or a number from 1 to {MOST}")
