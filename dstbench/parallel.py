@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["parallel_map", "spin_briefly"]
+__all__ = ["parallel_map"]
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -10,6 +10,7 @@ import pytest
 from dstbench.errors import StoreError
 from dstbench.records import Record
 from dstbench.store import CellFolder, Store, index
+from dstbench.store.record_file import record_text
 from dstbench.store.status import statuses
 
 MakeRecord = Callable[..., Record]
@@ -55,7 +56,7 @@ def test_a_record_that_was_edited_is_read_anew_whatever_its_times_say(
     path = Store(folder).cell(make_record(seed=2).cell).path / "record.json"
     before = path.stat()
     time.sleep(0.02)
-    path.write_text(path.read_text().replace('"fid": 2.0', '"fid": 9.0'))
+    path.write_text(record_text(make_record(seed=2, fid=9.0), {}))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
     assert fids(folder)[2] == 9.0
@@ -107,13 +108,16 @@ def test_a_damaged_index_costs_nothing_but_time(
     assert fids(folder) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
 
 
-def test_an_index_of_another_place_is_not_believed(folder: Path, tmp_path: Path) -> None:
+def test_an_index_of_another_place_is_not_believed(
+    folder: Path, make_record: MakeRecord, tmp_path: Path
+) -> None:
     """Whoever copies a folder, copies the index of other files."""
     copied = tmp_path / "copied"
-    for path in (folder / "cells").glob("*/record.json"):
-        there = copied / "cells" / path.parent.name / "record.json"
+    for seed in range(6):
+        record = make_record(seed=seed, fid=10.0 + seed)
+        there = copied / "cells" / record.cell.id / "record.json"
         there.parent.mkdir(parents=True)
-        there.write_text(path.read_text().replace('"fid": ', '"fid": 1'))
+        there.write_text(record_text(record, {}))
     (copied / index.FILE).write_bytes((folder / index.FILE).read_bytes())
     assert fids(copied) == [10.0, 11.0, 12.0, 13.0, 14.0, 15.0]
 
