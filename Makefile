@@ -8,7 +8,7 @@ SOURCES = dstbench plugins examples tests benchmarks
 .PHONY: quickstart test lint install wheel clean
 
 quickstart: install  ## train, sample and score the 14 cells of benchmarks/quickstart.toml
-	$(BIN)/dstbench run benchmarks/quickstart.toml --jobs 2 --results runs
+	$(BIN)/dstbench run benchmarks/quickstart.toml --results runs
 
 test: install  ## all tests, slow ones included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile

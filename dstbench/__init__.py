@@ -1,21 +1,39 @@
 """dstbench: a benchmark harness for sparse-to-sparse training of diffusion models.
 
-``run``, ``plan`` and ``load_results`` are the way in from Python (:mod:`dstbench.api`);
-``hookimpl`` marks the hooks of plugins. All are imported when they are first used.
+``run``, ``plan``, ``load_results``, ``load_model`` and ``export_model`` are the way in from Python
+(:mod:`dstbench.api`); ``hookimpl`` marks the hooks of plugins. All are imported when they are first
+used.
+
+The import itself sets how long OpenMP's threads spin, unless the environment does
+(:func:`dstbench.parallel.spin_briefly`): it comes before that of torch in the command line, in
+worker processes, and in the tasks of Ray and Slurm.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dstbench.parallel import spin_briefly
+
 if TYPE_CHECKING:
     from pluggy import HookimplMarker
 
-    from dstbench.api import Results, load_results, plan, run
+    from dstbench.api import Results, export_model, load_model, load_results, plan, run
 
     __version__: str
     hookimpl: HookimplMarker
 
-__all__ = ["Results", "__version__", "hookimpl", "load_results", "plan", "run"]
+__all__ = [
+    "Results",
+    "__version__",
+    "export_model",
+    "hookimpl",
+    "load_model",
+    "load_results",
+    "plan",
+    "run",
+]
+
+spin_briefly()
 
 
 def __getattr__(name: str) -> Any:

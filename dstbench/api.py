@@ -10,19 +10,22 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dstbench.cache import Cache
-from dstbench.cell import Cell
+from dstbench.cell import DENSE, Cell
 from dstbench.contracts import Availability, Executor, Workspace
 from dstbench.errors import ConfigError, DstbenchError, PluginError
+from dstbench.exporting.models import export_model, load_model
 from dstbench.grid.benchmark import Benchmark
 from dstbench.grid.expansion import cells
 from dstbench.grid.reader import load_benchmark
 from dstbench.grid.selection import select, sparsifiers_named
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.registry import Plugins, load_plugins
+from dstbench.report.comparisons import Reference
 from dstbench.report.results import Results
+from dstbench.store.layout import Layout
 from dstbench.store.store import Store
 
 if TYPE_CHECKING:
@@ -32,11 +35,17 @@ if TYPE_CHECKING:
     from dstbench.execution.scheduler import Scheduler
     from dstbench.planning.planner import Plan
 
-__all__ = ["Results", "load_results", "plan", "run"]
+__all__ = ["Results", "export_model", "load_model", "load_results", "plan", "run"]
 
 Source = str | Path | Mapping[str, Any]
 """A benchmark: the path of its TOML file, or what one would hold."""
 Report = Callable[[str], None]
+Jobs = int | Literal["auto"]
+"""Cells at a time, each in a process of this machine; ``auto``: as its cores and GPUs, and the size
+of the networks, suggest."""
+
+MOST_THREADS = 1024
+"""CPU threads of a process at most: torch ends a process that asks for too many."""
 
 logger = logging.getLogger("dstbench")
 
@@ -47,7 +56,7 @@ def run(
     *,
     only: str | Sequence[str] = (),
     skip: str | Sequence[str] = (),
-    jobs: int | None = None,
+    jobs: Jobs | None = None,
     executor: str | None = None,
     download: bool = False,
     plugins: Sequence[type[Any]] = (),
@@ -67,7 +76,9 @@ def run(
         preset: one of the benchmark's presets.
         only: the cells to run, such as ``"seed=0,1"`` or ``["model=ldm", "sparsity=0.9"]``.
         skip: cells to leave out, in the same form.
-        jobs: cells at a time, each in a process of this machine.
+        jobs: cells at a time, each in a process of this machine; ``auto``: as its cores and GPUs,
+            and the size of the networks, suggest. By default as the benchmark says, else one per
+            GPU, without GPUs one, in this process.
         executor: where cells are run, by its plugin's name; by default as the benchmark says.
         download: whether to get datasets and weights that are not there.
         plugins: classes of models, datasets, sparsifiers, feature extractors or executors that
@@ -119,15 +130,25 @@ def plan(
     return plan_frame(grid.plan(device if calibrate else None))
 
 
-def load_results(folder: str | Path) -> Results:
+def load_results(
+    folder: str | Path, *, against: str = DENSE, margin: float | None = None
+) -> Results:
     """The results of a benchmark that was run, such as ``results/quickstart``.
+
+    Args:
+        against: the method that rows are compared with, by its name in the leaderboard: dense, or
+            another, at the same sparsity. An unknown one raises
+            :class:`~dstbench.errors.ConfigError` once rows are compared.
+        margin: the difference that would not matter, as a fraction of that method's mean score; by
+            default as the benchmark said when it was last run.
 
     Raises :class:`~dstbench.errors.StoreError` where there are none.
     """
     store = Store(Path(folder))
-    records = store.records()
-    name = store.folder.resolve().name
-    return Results(store, [*records, *store.rescored(records)], name)
+    records, layout = store.records(), store.layout()
+    reference = Reference(against, layout.report.margin if margin is None else margin)
+    every = [*records, *store.rescored(records)]
+    return Results(store, every, store.folder.resolve().name, layout, reference)
 
 
 @dataclass(frozen=True)
@@ -139,6 +160,16 @@ class Grid:
     plugins: Plugins
     cells: Sequence[Cell]
     selected: Sequence[Cell]
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the benchmark's leaderboard."""
+        benchmark = self.benchmark
+        return Layout(
+            tasks=tuple(f"{task.model} on {task.dataset}" for task in benchmark.tasks),
+            sparsifiers=tuple(s for s in benchmark.sparsifiers if s not in benchmark.added),
+            report=benchmark.report,
+        )
 
     def plan(self, device: str | None) -> list[Plan]:
         """What each of the selected cells would cost; with times, if there is a device."""
@@ -152,13 +183,20 @@ class Grid:
         results: str | Path,
         *,
         executor: str | None = None,
-        jobs: int | None = None,
+        jobs: Jobs | None = None,
         device: str = "auto",
         threads: int | None = None,
         report: Report,
+        otherwise: Jobs | None = None,
     ) -> PreparedRun:
-        """The run of the selected cells, with all that it takes but their data."""
-        where = self._executor(executor, jobs)
+        """The run of the selected cells, with all that it takes but their data.
+
+        ``otherwise`` are the jobs of executor ``local`` where neither ``jobs`` nor the benchmark
+        says. The other arguments are those of :func:`run`.
+        """
+        where = self._executor(executor, jobs, otherwise)
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise ConfigError(f"threads = {threads}: 1 to {MOST_THREADS} would be right")
 
         import torch
 
@@ -175,8 +213,11 @@ class Grid:
         store = Store(Path(results) / self.benchmark.name)
         return PreparedRun(self, Scheduler(store, pipeline, options), where, report)
 
-    def _executor(self, name: str | None, jobs: int | None) -> Executor | None:
-        """The executor that is asked for; ``jobs`` goes over what the benchmark says."""
+    def _executor(
+        self, name: str | None, jobs: Jobs | None, otherwise: Jobs | None
+    ) -> Executor | None:
+        """The executor that is asked for; ``jobs`` goes over what the benchmark says, and that over
+        ``otherwise``."""
         name = name or self.benchmark.execution.executor
         if name is None and jobs is None and "local" not in self.plugins.names("executor"):
             return None  # what ships as a plugin may be left out
@@ -186,6 +227,8 @@ class Grid:
             raise ConfigError(f"--jobs is of executor 'local', not of '{name}'")
         try:
             settings = self.benchmark.executors.get(name) or cls.Settings()
+            if name == "local":
+                jobs = jobs or getattr(settings, "jobs", None) or otherwise
             return cls(settings if jobs is None else settings.model_copy(update={"jobs": jobs}))
         except DstbenchError:
             raise
@@ -237,12 +280,18 @@ class PreparedRun:
         return self.scheduler.availability(self.grid.selected)
 
     def run(self, *, download: bool = False) -> Results:
-        """The results of the grid, once each of the selected cells has a record."""
-        self.store.remove_pending_others(self.grid.cells)
+        """The results of the benchmark, once each of the selected cells has a record.
+
+        They are those of all its cells, and of whatever else was run under the same conditions: of
+        sparsifiers that a command line added, or a dense reference that a preset leaves out.
+        """
+        cells = self.grid.cells
+        self.store.remove_pending_others(cells)
         ran = self.scheduler.run(self.grid.selected, download=download, executor=self.executor)
         chosen = {cell.id for cell in self.grid.selected}
-        others = [cell for cell in self.grid.cells if cell.id not in chosen]
-        records = {each.cell.id: each for each in (*ran, *self.store.readable(others, self.report))}
-        ordered = [records[cell.id] for cell in self.grid.cells if cell.id in records]
-        found = [*ordered, *self.store.rescored(ordered)]
-        return Results(self.store, found, self.grid.benchmark.name)
+        rest = [cell for cell in cells if cell.id not in chosen]
+        others = self.store.of_conditions(cells)
+        records = [*ran, *self.store.readable(rest, self.report), *others]
+        self.store.keep_index()
+        found = [*records, *self.store.rescored(records)]
+        return Results(self.store, found, self.grid.benchmark.name, self.grid.layout)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from dstbench.cache import digest
+from dstbench.cache import canonical, digest
 from dstbench.settings import EvaluationSettings, TrainingSettings
 
 DENSE = "dense"
@@ -63,12 +65,32 @@ class Cell(BaseModel):
         return identity
 
     @property
+    def conditions(self) -> dict[str, Any]:
+        """What is in :attr:`identity` but for what a table of the leaderboard compares: cells of
+        equal conditions differ in sparsifier, sparsity and seed alone."""
+        compared = {"sparsifier", "sparsity", "seed", "sparsifier_settings"}
+        conditions = {key: value for key, value in self.identity.items() if key not in compared}
+        others = {kind: version for kind, version in self.versions.items() if kind != "sparsifier"}
+        return conditions | {"versions": others}
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What is in :attr:`identity` beside model, dataset, sparsifier, sparsity and seed."""
         return {key: value for key, value in self.identity.items() if isinstance(value, dict)}
 
-    @property
+    @cached_property
+    def kin(self) -> str:
+        """The text of :attr:`conditions`: the same for all cells that one table can hold."""
+        return canonical(self.conditions)
+
+    @cached_property
     def id(self) -> str:
         """Readable, and a hash of the cell's identity."""
         readable = f"{self.model}-{self.dataset}-{self.sparsifier}-{self.sparsity:g}-{self.seed}"
         return f"{readable}-{digest(self.identity)[:12]}"
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        for derived in ("id", "kin"):
+            copied.__dict__.pop(derived, None)
+        return copied

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeAlias
 
 from typing_extensions import TypeVar
 
 from dstbench.errors import PluginError
 from dstbench.images import hash_images, stack_images
 from dstbench.records import Quantity
-from dstbench.settings import EvaluationSettings, PluginSettings
+from dstbench.settings import EvaluationSettings, PluginSettings, unless
 
 if TYPE_CHECKING:
     import torch
@@ -42,14 +42,20 @@ __all__ = [
     "Metric",
     "Model",
     "Outline",
+    "Pictures",
     "Plugin",
     "PluginSettings",
     "RunCell",
+    "SamplingState",
     "Split",
     "Workspace",
+    "unless",
 ]
 
 Split = Literal["train", "validation"]
+
+SamplingState: TypeAlias = "Mapping[str, Tensor | float | int | str]"
+"""What a model's samples need beside its settings and its denoiser, by name."""
 
 S = TypeVar("S", bound=PluginSettings, default=Any)
 """A plugin's settings. ``class Mine(Dataset)`` is enough; ``class Mine(Dataset["Mine.Settings"])``
@@ -131,8 +137,24 @@ class Data:
         content = fingerprint or hash_images(train, validation)
         return cls(train, validation, content, stack_images, labels=labels or {})
 
+    @classmethod
+    def blank(cls, shape: Sequence[int], dtype: torch.dtype, pictures: Pictures) -> Data:
+        """The data of a model that only samples: a single item, which is zero everywhere."""
+        import torch
+
+        item = torch.zeros((), dtype=dtype).expand(tuple(shape))  # takes no memory, whatever it is
+        return cls([item], [], "blank", pictures.to_images, pictures.to_svg)
+
     def split(self, name: Split) -> Sequence[Any]:
         return self.train if name == "train" else self.validation
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How items of a dataset, real or generated, become pictures: as in :class:`Data`."""
+
+    to_images: Callable[[Sequence[Any] | Tensor], Tensor] = stack_images
+    to_svg: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +184,14 @@ class Dataset(Plugin[S]):
     def outline(self) -> Items | None:
         """What its settings tell of its items, for ``dstbench plan``; ``None``: nothing."""
         return None
+
+    def pictures(self) -> Pictures | None:
+        """How its items become pictures, from its settings alone: what :meth:`load` gives to
+        :class:`Data`, for models that were exported and know no data. ``None``: not known.
+
+        By default, images are their own pictures.
+        """
+        return Pictures() if self.kind == "images" else None
 
 
 @dataclass(frozen=True)
@@ -298,6 +328,33 @@ class Model(Plugin[S]):
         """What is worth recording about the shared parts (scaling factor, reconstruction error)."""
         return {}
 
+    def sampling_state(self) -> SamplingState:
+        """All that :meth:`sample` takes from the data, or prepared from them, but the shape of the
+        first training example: tensors, numbers and texts. By default nothing.
+
+        It is exported with the denoiser, and :meth:`for_sampling` makes a model of it.
+        """
+        return {}
+
+    @classmethod
+    def for_sampling(
+        cls, settings: S, data: Data, state: SamplingState, workspace: Workspace
+    ) -> Self:
+        """A model that builds the denoiser and samples as the one whose :meth:`sampling_state` this
+        is, and need not train.
+
+        ``data`` has a single item, which is zero everywhere, of the shape of the first training
+        example. By default the model is constructed with it: enough where no more than that shape
+        is asked for. The state may come from anybody: what is wrong with it raises ``KeyError``,
+        ``TypeError``, ``ValueError`` or ``RuntimeError``.
+        """
+        return cls(settings, data, workspace)
+
+    def diffusers_pipeline(self, denoiser: nn.Module) -> tuple[Any, Mapping[str, Any]] | None:
+        """The denoiser in a pipeline of diffusers', and the arguments with which a call of that
+        samples as :meth:`sample` does; ``None``: there is none."""
+        return None
+
 
 @dataclass(frozen=True)
 class Features:
@@ -394,6 +451,13 @@ class RunCell(Protocol):
 
     def into(self, results: Path) -> RunCell:
         """The same function, with the results in another folder."""
+
+    def parameters(self, cell: Cell) -> int | None:
+        """Number of parameters of the cell's denoiser; ``None`` where that is not known without
+        data."""
+
+    def report(self, message: str) -> None:
+        """Tell whoever waits for the cells, in a line."""
 
 
 @dataclass(frozen=True)

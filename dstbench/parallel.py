@@ -1,13 +1,17 @@
-"""One function over many items, in other processes where they are enough for that to pay."""
+"""Many processes, and many threads: one function over many items, and how threads wait."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 __all__ = ["parallel_map"]
 T = TypeVar("T")
 R = TypeVar("R")
+
+SPINNING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+"""What sets how long OpenMP's threads wait for each other in a loop before they sleep."""
 
 
 def parallel_map(
@@ -26,3 +30,14 @@ def parallel_map(
 
     yield from Parallel(n_jobs=-1, return_as="generator")(delayed(function)(item) for item in items)
     get_reusable_executor().shutdown()  # idle processes would keep their memory for minutes
+
+
+def spin_briefly() -> None:
+    """Let the OpenMP threads of this process and those that it starts wait for each other in a
+    short loop only, unless the environment says how long: beside another busy process, a long one
+    takes the core from the thread that is waited for.
+
+    OpenMP reads it once, when torch is first imported.
+    """
+    if not any(name in os.environ for name in SPINNING):
+        os.environ["GOMP_SPINCOUNT"] = "1000"

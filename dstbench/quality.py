@@ -14,7 +14,8 @@ from dstbench.settings import EvaluationSettings
 class Part(BaseModel):
     """The base of all parts of a record: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN and infinity are what they are, and not null, which no number can be read back from.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class Quantity(Part):

@@ -29,6 +29,12 @@ __all__ = [
 SCHEMA_VERSION: Literal[1] = 1
 SCORING_LIBRARY = "torch-fidelity"
 
+LONGEST_REASON = 1000
+"""Characters of the last line of an error, of which the end is told."""
+
+LONGEST_ERROR = 20_000
+"""Characters of an error that is recorded; of a longer one, its beginning and its end."""
+
 
 class Counts(Part):
     """Parameters and theoretical FLOPs (fvcore's; one multiply-add is one FLOP).
@@ -202,6 +208,15 @@ class Record(Part):
     metadata: dict[str, float | int | str] = Field(default_factory=dict)
     """What the model says about the parts that cells share."""
 
+    @field_validator("error")
+    @classmethod
+    def _bounded(cls, error: str | None) -> str | None:
+        if error is None or len(error) <= LONGEST_ERROR:
+            return error
+        half = LONGEST_ERROR // 2 - 100
+        left_out = len(error) - 2 * half
+        return f"{error[:half]}\n[… {left_out:,} characters …]\n{error[-half:]}"
+
     @field_validator("protocol")
     @classmethod
     def _in_detail(cls, protocol: Protocol | None, info: ValidationInfo) -> Protocol | None:
@@ -222,5 +237,5 @@ class Record(Part):
     def reason(self) -> str:
         """Why the cell is not done, in a line: the last one of its error, which is where a
         traceback says what happened; empty where none is known."""
-        lines = (self.error or "").strip().splitlines()
+        lines = (self.error or "")[-LONGEST_REASON:].strip().splitlines()
         return lines[-1] if lines else ""

@@ -1,8 +1,9 @@
-"""The base of all settings, and those of a benchmark: training, evaluation and execution."""
+"""The base of all settings, and those of a benchmark: training, evaluation, execution, report."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -11,7 +12,14 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
+    model_validator,
 )
+
+
+def unless(default: Any) -> Callable[[Any], bool]:
+    """What ``Field(exclude_if=unless(default))`` takes, so that a setting is written down where it
+    is not its default: one that is added later leaves the ids of cells as they were."""
+    return lambda value: bool(value == default)
 
 
 class PluginSettings(BaseModel):
@@ -22,22 +30,67 @@ class PluginSettings(BaseModel):
     )
 
 
-class TrainingSettings(PluginSettings):
-    """How every cell is trained, with AdamW; the defaults are the paper's where it gives them."""
+Moment = Annotated[float, Field(ge=0, lt=1)]
 
-    steps: int = Field(100_000, ge=1, description="optimizer steps")
-    batch_size: int = Field(32, ge=1, description="examples per optimizer step")
+
+class TrainingSettings(PluginSettings):
+    """How every cell is trained; the defaults are the paper's where it gives them."""
+
+    steps: int = Field(100_000, ge=1, le=10**9, description="optimizer steps")
+    batch_size: int = Field(32, ge=1, le=10**6, description="examples per optimizer step")
     micro_batches: int = Field(
-        1, ge=1, description="parts a batch is split into, whose gradients are accumulated"
+        1,
+        ge=1,
+        le=10**6,
+        description="parts a batch is split into, whose gradients are accumulated",
     )
-    learning_rate: float = Field(1e-4, gt=0, description="constant learning rate of AdamW")
-    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay of AdamW")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="moment decay rates of AdamW")
+    optimizer: Literal["adamw", "adam", "radam", "sgd"] = Field(
+        "adamw", exclude_if=unless("adamw"), description="torch's optimizer of that name"
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="learning rate, before its schedule")
+    learning_rate_schedule: Literal["constant", "cosine", "step"] = Field(
+        "constant",
+        exclude_if=unless("constant"),
+        description="factor of the learning rate after the warm-up: 1 (constant), half a cosine "
+        "from 1 to 0 at the last step (cosine), or multiplied by decay_factor every decay_every "
+        "steps (step)",
+    )
+    warmup_steps: int = Field(
+        0,
+        ge=0,
+        exclude_if=unless(0),
+        description="first steps, over which the learning rate rises linearly to its full value",
+    )
+    decay_every: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=unless(None),
+        description="steps between two decays of the schedule 'step', which needs it",
+    )
+    decay_factor: float = Field(
+        0.1, gt=0, lt=1, exclude_if=unless(0.1), description="factor of each of these decays"
+    )
+    weight_decay: float = Field(
+        1e-2,
+        ge=0,
+        description="decay of the weights: decoupled from the gradient (adamw), or added to it "
+        "(adam, radam, sgd)",
+    )
+    betas: tuple[Moment, Moment] = Field(
+        (0.9, 0.999), description="decay rates of the moments of adamw, adam and radam"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, exclude_if=unless(0.9), description="momentum of sgd")
     gradient_clip: float | None = Field(
         None, gt=0, description="largest norm of the (masked) gradient; none: not clipped"
     )
     ema_decay: float = Field(
         0.9999, ge=0, lt=1, description="decay of the averaged weights that are sampled from"
+    )
+    ema_warmup: bool = Field(
+        False,
+        exclude_if=unless(False),
+        description="whether the n-th average decays by min(ema_decay, (1 + n) / (10 + n)), so "
+        "that the first weights are soon forgotten",
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: forward and loss under autocast"
@@ -49,11 +102,52 @@ class TrainingSettings(PluginSettings):
         "(masked), by kernels over active weights (sparse), or per layer by whichever is expected "
         "to be faster (auto; see `dstbench machine`)",
     )
-    log_every: int = Field(50, ge=1, description="optimizer steps between two rows of history.csv")
-    checkpoint_every: int = Field(1000, ge=1, description="optimizer steps between checkpoints")
-    checkpoint_minutes: float = Field(
-        10, gt=0, description="minutes between checkpoints at most, however many steps they take"
+    log_every: int = Field(
+        50, ge=1, le=10**9, description="optimizer steps between two rows of history.csv"
     )
+    checkpoint_every: int = Field(
+        1000, ge=1, le=10**9, description="optimizer steps between checkpoints"
+    )
+    checkpoint_minutes: float = Field(
+        10,
+        gt=0,
+        le=10**6,
+        description="minutes between checkpoints at most, however many steps they take",
+    )
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.warmup_steps and self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}: it must be less than steps, {self.steps}"
+            )
+        by_step = self.learning_rate_schedule == "step"
+        if by_step and self.decay_every is None:
+            raise ValueError(
+                "learning_rate_schedule is 'step': decay_every must say how many steps there are "
+                "between two decays"
+            )
+        if not by_step:
+            _refuse_unused(self, "decay_every", "decay_factor", by="learning_rate_schedule")
+        return self
+
+    @model_validator(mode="after")
+    def _optimizer_fits(self) -> Self:
+        unused = ["betas"] if self.optimizer == "sgd" else ["momentum"]
+        _refuse_unused(self, *unused, by="optimizer")
+        return self
+
+
+def _refuse_unused(settings: BaseModel, *names: str, by: str) -> None:
+    """Raise :class:`ValueError` for settings that are not at their default, though the setting
+    ``by`` makes no use of them."""
+    for name in names:
+        value, default = getattr(settings, name), type(settings).model_fields[name].default
+        if value != default:
+            raise ValueError(
+                f"{name} is {value}, but {by} '{getattr(settings, by)}' does not use it: leave it "
+                f"out, or choose another {by}"
+            )
 
 
 METRICS = ("fid", "kid", "inception-score", "precision-recall")
@@ -64,16 +158,21 @@ class EvaluationSettings(PluginSettings):
     """How every cell is sampled from and scored."""
 
     extractor: str = Field("inception", description="feature extractor, by its plugin's name")
-    samples: int = Field(10_000, ge=2, description="generated images")
-    batch_size: int = Field(64, ge=1, description="images sampled and scored at a time")
+    samples: int = Field(10_000, ge=2, le=10**8, description="generated images")
+    batch_size: int = Field(64, ge=1, le=10**6, description="images sampled and scored at a time")
     reference: Literal["train", "validation"] = Field(
         "train", description="split whose real images the samples are compared with"
     )
-    kid_subsets: int = Field(100, ge=1, description="subsets that KID averages over")
+    kid_subsets: int = Field(100, ge=1, le=10**5, description="subsets that KID averages over")
     kid_subset_size: int = Field(
-        1000, ge=2, description="images per subset; at most as many as there are on either side"
+        1000,
+        ge=2,
+        le=10**6,
+        description="images per subset; at most as many as there are on either side",
     )
-    neighbours: int = Field(3, ge=1, description="k of the k-NN manifolds of precision and recall")
+    neighbours: int = Field(
+        3, ge=1, le=10**6, description="k of the k-NN manifolds of precision and recall"
+    )
     untrained: bool = Field(
         False, description="also score each dense cell's samples before its first step"
     )
@@ -124,11 +223,26 @@ class ExecutionSettings(PluginSettings):
 
     executor: str | None = Field(None, description="executor, by its plugin's name; none: local")
     minutes_per_cell: float | None = Field(
-        None, gt=0, description="minutes after which a cell is stopped and fails; none: never"
+        None,
+        gt=0,
+        le=10**6,
+        description="minutes after which a cell is stopped and fails; none: never",
     )
     measure_seconds: float = Field(
         10,
         ge=0,
+        le=10**6,
         description="seconds that each sparse cell is timed against its dense twin at most, and no "
         "longer than it was trained; 0: not timed",
+    )
+
+
+class ReportSettings(PluginSettings):
+    """How results are compared in the leaderboard; no score depends on it."""
+
+    margin: float = Field(
+        0.05,
+        ge=0,
+        description="difference from dense that would not matter, as a fraction of dense's mean "
+        "score: what 'as good as dense' and 'not worse than dense' are tested by",
     )

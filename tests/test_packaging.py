@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ["kanjivg", "lsun", "prdc", "ray", "slurm"]
+EXTRAS = ["hub", "kanjivg", "lsun", "onnx", "prdc", "ray", "slurm"]
 APART = ["photographs"]
 """Extras with weights whose licence is not stated: asked for by name, or not at all."""
 INSTALLED_AS = {

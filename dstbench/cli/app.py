@@ -6,12 +6,19 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from dstbench.cli.commands import leaderboard, plan, run, sample, score, status
+from dstbench.cli.cell_commands import sample, score
+from dstbench.cli.commands import leaderboard, plan, report, run, status
+from dstbench.cli.export_commands import export, push
 from dstbench.cli.help import help
 from dstbench.cli.plugin_commands import check, machine, new, plugins
-from dstbench.cli.printing import notes, out
+from dstbench.cli.printing import note_warnings, out, tell_error
+from dstbench.cli.streams import (
+    is_about_output,
+    leave_output,
+    output_error,
+    replace_what_cannot_be_encoded,
+)
 from dstbench.errors import DstbenchError
 
 app = typer.Typer(
@@ -22,17 +29,40 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, plan, status, leaderboard, sample, score, plugins, check, new, machine, help):
+for command in (
+    *(run, plan, status, leaderboard, report, sample, score, export, push),
+    *(plugins, check, new, machine, help),
+):
     app.command()(command)
 
 
 def main() -> None:
-    """Run the command line: exit code 2 and one message for what was asked wrongly."""
+    """Run the command line.
+
+    Exit code 2 and one message for what was asked wrongly; 1 where its output cannot be written,
+    quietly where nobody reads it any more.
+    """
+    replace_what_cannot_be_encoded()
+    note_warnings()
+    failure: OSError | None = None
+    code: object = 0
     try:
         app()
+    except SystemExit as end:
+        code = end.code
     except DstbenchError as error:
-        notes.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+        tell_error(str(error))
+        code = 2
+    except OSError as error:
+        if not is_about_output(error):
+            raise
+        failure = error
+    if failure := failure or output_error():
+        leave_output()
+        if not isinstance(failure, BrokenPipeError):
+            tell_error(f"standard output cannot be written to: {failure.strerror}")
+        code = code or 1
+    sys.exit(code)  # type: ignore[arg-type]
 
 
 def _version(wanted: bool) -> None:

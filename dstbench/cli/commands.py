@@ -6,7 +6,7 @@ Quick to start: what needs more than a moment to import is imported by its comma
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,12 +14,14 @@ from dstbench.cli.options import (
     Device,
     File,
     Folder,
+    Jobs,
     Only,
     Preset,
-    Results,
+    ResultsFolder,
     Skip,
     Threads,
     ThreadsEach,
+    parse_jobs,
 )
 from dstbench.cli.printing import (
     note,
@@ -27,9 +29,13 @@ from dstbench.cli.printing import (
     print_availability,
     print_cells,
     print_rows,
+    show,
     whereabouts,
 )
-from dstbench.errors import StoreError
+from dstbench.cli.streams import clean
+
+if TYPE_CHECKING:
+    from dstbench.api import Grid, Results
 
 
 def run(
@@ -43,14 +49,11 @@ def run(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Download datasets and weights that are not there.")
     ] = False,
-    results: Results = Path("results"),
+    results: ResultsFolder = Path("results"),
     executor: Annotated[
         str | None, typer.Option(help="Where cells are run; by default as the file says, or local.")
     ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Cells at a time, each in a process (executor local)."),
-    ] = None,
+    jobs: Jobs = None,
     device: Device = "auto",
     threads: ThreadsEach = None,
 ) -> None:
@@ -71,23 +74,23 @@ def run(
     if dry_run:
         print_cells(grid.selected)
         return
-    prepared = grid.prepare(
-        results, executor=executor, jobs=jobs, device=device, threads=threads, report=note
-    )
 
-    from dstbench.cli.progress import watching
+    from dstbench.cli.signals import Stopped, stoppable
 
-    print_availability(prepared.availability(), yes)
     try:
-        with watching(notes, prepared.store, grid.selected):
-            found = prepared.run(download=yes)
-    except KeyboardInterrupt:
+        with stoppable():
+            found = _run(grid, results, executor, jobs, device, threads, yes)
+    except Stopped as stop:
         notes.print("stopped; the same command goes on from the latest checkpoint")
-        raise typer.Exit(130) from None
+        raise typer.Exit(stop.exit_code) from None
     if found.records:
-        print(found.text())
-        found.write_report()
-        notes.print(f"written: {found.folder / 'leaderboard.md'}", highlight=False)
+        try:
+            found.write_report()  # first: what is printed may meet a full disk, or a closed pipe
+        finally:
+            show(found.text())
+        notes.print(
+            f"written: {clean(str(found.folder / 'leaderboard.md'))}", markup=False, highlight=False
+        )
     statuses = {record.cell.id: record.status for record in found.records}
     selected = [statuses.get(cell.id) for cell in grid.selected]
     skipped = selected.count("skipped")
@@ -98,6 +101,32 @@ def run(
         notes.print(f"{skipped} of {len(selected)} cells were skipped: their data is not there")
     if unfinished or skipped:
         raise typer.Exit(1 if unfinished else 3)
+
+
+def _run(
+    grid: Grid,
+    results: Path,
+    executor: str | None,
+    jobs: str | None,
+    device: str,
+    threads: int | None,
+    download: bool,
+) -> Results:
+    prepared = grid.prepare(
+        results,
+        executor=executor,
+        jobs=parse_jobs(jobs),
+        device=device,
+        threads=threads,
+        report=note,
+        otherwise="auto",
+    )
+
+    from dstbench.cli.progress import watching
+
+    print_availability(prepared.availability(), download)
+    with watching(notes, prepared.store, grid.selected):
+        return prepared.run(download=download)
 
 
 def plan(
@@ -163,77 +192,46 @@ def leaderboard(
         bool,
         typer.Option("--per-seed", help="One row per cell: settings, scores, counts and times."),
     ] = False,
+    against: Annotated[
+        str,
+        typer.Option(metavar="METHOD", help="Compare rows with this method, at the same sparsity."),
+    ] = "dense",
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Difference that would not matter, as a fraction of that method's mean score; by "
+            "default as the benchmark file says.",
+        ),
+    ] = None,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="Also write leaderboard.md, its data and pictures anew."),
+    ] = False,
 ) -> None:
     """Print the leaderboard of results that are there."""
     from dstbench.api import load_results
     from dstbench.report.cells import render_cells
 
-    found = load_results(folder)
-    print(render_cells(found.cells, format) if per_seed else found.text(format))
+    found = load_results(folder, against=against, margin=margin)
+    show(render_cells(found.cells, format) if per_seed else found.text(format))
+    if write:
+        found.write_report()
+        notes.print(f"written: {found.folder / 'leaderboard.md'}", highlight=False)
 
 
-def sample(
-    cell: Annotated[Path, typer.Argument(help="A cell's folder, e.g. results/quickstart/cells/…")],
-    count: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 16,
-    format: Annotated[
-        Literal["png", "svg"], typer.Option(help="svg: of models that draw strokes.")
-    ] = "png",
-    to: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("samples"),
-    device: Device = "auto",
-) -> None:
-    """Draw samples from a trained cell and write each to a file."""
-    from dstbench.cache import Cache
-    from dstbench.contracts import Workspace
-    from dstbench.execution.machine import choose_device
-    from dstbench.execution.pipeline import Pipeline
-    from dstbench.plugins.registry import load_plugins
-    from dstbench.report.files import write_samples
-    from dstbench.store.folder import CellFolder
-
-    pipeline = Pipeline(load_plugins(), Workspace(choose_device(device), Cache(), note))
-    data, samples = pipeline.sample(CellFolder(cell), count)
-    try:
-        write_samples(samples, data, format, to)
-    except OSError as error:
-        raise StoreError(f"{to}: cannot be written to: {error.strerror}") from None
-    notes.print(f"written: {count} files in {to}", highlight=False)
-
-
-def score(
-    folder: Annotated[
-        Path, typer.Argument(help="A benchmark's results, or the folder of one of its cells.")
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Results of benchmarks, e.g. results/quickstart.")
     ],
-    extractor: Annotated[
-        str | None, typer.Option(help="Another feature extractor, by its plugin's name.")
-    ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(help="A score to compute beside the cells' own; may be repeated."),
-    ] = None,
-    steps: Annotated[
-        list[int] | None,
-        typer.Option(min=1, help="Another number of sampling steps; may be repeated."),
-    ] = None,
-    eta: Annotated[
-        list[float] | None,
-        typer.Option(help="Another η, of a model that has it; may be repeated."),
-    ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Download weights that are not there.")
-    ] = False,
-    device: Device = "auto",
+    to: Annotated[Path, typer.Option("--to", "-o", help="The file to write.")] = Path(
+        "report.html"
+    ),
 ) -> None:
-    """Score trained cells in other ways, without training: samples are drawn anew from their
-    weights, from the same noise. The leaderboard shows these scores in tables of their own.
-    """
-    from dstbench.cache import Cache
-    from dstbench.contracts import Workspace
-    from dstbench.execution.machine import choose_device
-    from dstbench.execution.pipeline import Pipeline
-    from dstbench.execution.rescoring import evaluations, rescore, trained_cells
-    from dstbench.plugins.registry import load_plugins
+    """Write one HTML file that shows all there is of some results, and needs no network."""
+    from dstbench.api import load_results
+    from dstbench.report.page import write_page
 
-    pipeline = Pipeline(load_plugins(), Workspace(choose_device(device), Cache(), note))
-    for asked in evaluations(extractor, metric or (), steps or (), eta or ()):
-        for cell in trained_cells(folder):
-            rescore(pipeline, cell, asked, download=yes)
+    every = [load_results(folder) for folder in folders]
+    write_page(every, to, ", ".join(found.name for found in every))
+    notes.print(f"written: {to}", highlight=False)

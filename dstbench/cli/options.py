@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from dstbench.errors import ConfigError
+
+MOST = 1024
+"""Threads, or processes, of one machine at most."""
 
 File = Annotated[Path, typer.Argument(help="Benchmark file (TOML).")]
 Preset = Annotated[
@@ -24,9 +29,34 @@ Skip = Annotated[
     typer.Option(metavar="KEY=VALUE[,VALUE…]", help="Leave out such cells; may be repeated."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=MOST, help="CPU threads; by default torch's choice.")
+]
 ThreadsEach = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads of each process; by default divided up.")
+    int | None,
+    typer.Option(min=1, max=MOST, help="CPU threads of each process; by default divided up."),
+]
+Jobs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|N",
+        help="Cells at a time, each in a process (executor local); by default as the file says, or "
+        "auto: one per GPU, without GPUs one-thread processes on all cores for small networks.",
+    ),
 ]
 Folder = Annotated[Path, typer.Argument(help="A benchmark's results, e.g. results/quickstart.")]
-Results = Annotated[Path, typer.Option(help="Folder that holds all results.")]
+ResultsFolder = Annotated[Path, typer.Option(help="Folder that holds all results.")]
+
+
+def parse_jobs(text: str | None) -> int | Literal["auto"] | None:
+    """The value of ``--jobs``.
+
+    Raises :class:`ConfigError` for what is neither ``auto`` nor a number from 1 to 1024.
+    """
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if text.isdecimal() and len(text) < 10 and 0 < int(text) <= MOST:
+        return int(text)
+    raise ConfigError(f"--jobs {text:.20}: should be auto, or a number from 1 to {MOST}")

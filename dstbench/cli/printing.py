@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
+
+from dstbench.cli.streams import clean
 
 if TYPE_CHECKING:
     from dstbench.cell import Cell
@@ -18,8 +22,47 @@ if TYPE_CHECKING:
     from dstbench.plugins.plugin import Plugin
     from dstbench.store.claim import Claim
 
+LONGEST_NOTE = 10_000
+"""Characters of a note at most: a terminal would take minutes for millions."""
+
+
+class _Notes(Console):
+    """Standard error: what cannot be told there ends nothing."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        with suppress(OSError):
+            super().print(*objects, **how)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 out = Console(soft_wrap=True)
-notes = Console(stderr=True)
+notes = _Notes(stderr=True)
+
+
+class _NotedWarnings(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+def note_warnings() -> None:
+    """Tell on standard error what the logger ``dstbench`` warns of."""
+    logger = logging.getLogger("dstbench")
+    if not any(isinstance(each, _NotedWarnings) for each in logger.handlers):
+        logger.addHandler(_NotedWarnings(logging.WARNING))
+
+
+def show(text: str) -> None:
+    """Print a result, with what a terminal would obey written out."""
+    print(clean(text))
+
+
+def tell_error(text: str) -> None:
+    """Print what was asked wrongly."""
+    notes.print(
+        f"[bold red]error:[/] {escape(clean(_bounded(text)))}", soft_wrap=True, highlight=False
+    )
 
 
 def print_availability(found: list[tuple[Requirement, Availability]], download: bool) -> None:
@@ -43,7 +86,11 @@ def whereabouts(claim: Claim | None, cell: Cell) -> tuple[str, str, str]:
 
 
 def note(message: str) -> None:
-    notes.print(f"    {message}", markup=False, soft_wrap=True)
+    notes.print(f"    {clean(_bounded(message))}", markup=False, soft_wrap=True)
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= LONGEST_NOTE else f"{text[:LONGEST_NOTE]} …"
 
 
 def print_cells(cells: Sequence[Cell]) -> None:
@@ -67,7 +114,8 @@ def print_rows(
     """A plain table, as wide as it takes: nothing is cut off, on a pipe or a narrow terminal."""
     from tabulate import tabulate
 
-    print(tabulate(rows, columns, tablefmt="plain", disable_numparse=True), file=file)
+    cells = [[clean(str(value)) for value in row] for row in rows]
+    print(tabulate(cells, columns, tablefmt="plain", disable_numparse=True), file=file)
 
 
 def print_plugins(listing: list[Plugin]) -> None:
@@ -77,13 +125,13 @@ def print_plugins(listing: list[Plugin]) -> None:
     )
     for plugin in listing:
         if plugin.traceback:
-            out.print(f"\n{plugin.name} is broken:\n{plugin.traceback}", markup=False)
+            out.print(clean(f"\n{plugin.name} is broken:\n{plugin.traceback}"), markup=False)
 
 
 def print_plugin(plugin: Plugin) -> None:
     from dstbench.plugins.describe import describe, describe_settings
 
-    text = describe(plugin.cls) if plugin.cls else plugin.traceback
+    text = describe(plugin.cls) if plugin.cls else clean(plugin.traceback or "")
     out.print(
         f"{plugin.name}: {plugin.kind or 'plugin'} of {plugin.origin}, {plugin.state}\n{text}\n",
         markup=False,

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from dstbench.cell import Cell
+from dstbench.cli.streams import clean
 from dstbench.errors import StoreError
 from dstbench.grid.variants import variants
 from dstbench.records import Record
@@ -122,7 +123,7 @@ class Lines(Listener):
         self._print(cell, outcome(record))
 
     def _print(self, cell: Cell, text: str) -> None:
-        self.console.print(f"{self.numbers[cell.id]} {text}", markup=False, soft_wrap=True)
+        self.console.print(f"{self.numbers[cell.id]} {clean(text)}", markup=False, soft_wrap=True)
 
 
 class Bars(Listener):
@@ -153,7 +154,9 @@ class Bars(Listener):
             self.progress.remove_task(self.tasks.pop(cell.id))
         self.progress.advance(self.grid)
         self.progress.console.print(
-            f"{self.descriptions[cell.id]}: {outcome(record)}", markup=False, soft_wrap=True
+            clean(f"{self.descriptions[cell.id]}: {outcome(record)}"),
+            markup=False,
+            soft_wrap=True,
         )
 
 
@@ -161,9 +164,9 @@ class Follower:
     """Sees in the results folder what becomes of the cells, wherever they are run."""
 
     def __init__(self, store: Store, cells: Sequence[Cell], listener: Listener) -> None:
-        self.folders = {cell.id: store.cell(cell) for cell in cells}
         self.listener = listener
-        self.left = list(cells)
+        self.left = [cell for cell in cells if store.is_open(cell)]
+        self.folders = {cell.id: store.cell(cell) for cell in self.left}
         self.versions = {id: folder.version() for id, folder in self.folders.items()}
         self.claims = {
             id: None if folder.is_held() else folder.claim() for id, folder in self.folders.items()
@@ -227,10 +230,10 @@ def _listener(console: Console, store: Store, cells: Sequence[Cell]) -> Iterator
         yield Lines(console, cells)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:

@@ -8,17 +8,19 @@ missing is found out first, by :mod:`~dstbench.execution.preflight`; each cell i
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dstbench.contracts import Ended
 from dstbench.errors import StoreError
+from dstbench.execution.stopping import Held
 
 if TYPE_CHECKING:
     from dstbench.cell import Cell
     from dstbench.contracts import RunCell
 
-__all__ = ["in_this_process"]  # all that plugins need of it
+__all__ = ["Held", "in_this_process"]  # all that plugins need of it
 
 
 def in_this_process(run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
@@ -28,5 +30,7 @@ def in_this_process(run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]
             run_cell(cell)
         except StoreError as error:
             yield Ended(cell, str(error))
+        except Exception:  # costs no other cell
+            yield Ended(cell, traceback.format_exc())
         else:
             yield Ended(cell)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dstbench.sparsity import Sparsifier
-from dstbench.store.packed import ACTIVE, pack, pack_mask, unpack, unpack_mask
+from dstbench.store.packed import ACTIVE, mask_bytes, pack, pack_mask, unpack, unpack_mask
 
 Tensors = Mapping[str, Tensor]
 
@@ -49,6 +49,18 @@ def unpack_checkpoint(
         **_each(unpack, state, masks, _positions(sparsifier, optimizer)),
         "sparsifier": state["sparsifier"] | {"masks": masks},
     }
+
+
+def checkpoint_bytes(denoiser: nn.Module, sparsifier: Sparsifier | None) -> int:
+    """About the size of a checkpoint: weights, their averages and AdamW's two moments, of masked
+    weights the active values alone."""
+    state = sum(tensor.nbytes for tensor in denoiser.state_dict().values())
+    trained = sum(weight.nbytes for weight in denoiser.parameters() if weight.requires_grad)
+    saved: int = 0
+    for layer in sparsifier.sparse_layers if sparsifier else ():
+        inactive = layer.mask.numel() - int(layer.mask.count_nonzero())
+        saved += 4 * inactive * layer.weight.element_size() - mask_bytes(layer.mask.numel())
+    return int(2 * (state + trained) - saved)
 
 
 def _each(

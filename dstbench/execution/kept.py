@@ -10,11 +10,14 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from dstbench.contracts import Data, Split
 from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder
 
 KEPT_SAMPLES = 64
 """Sample images kept of each cell, for its grid and the leaderboard's sheet."""
+KEPT_REALS = 12
+"""Real images kept beside them, for the sheet: as many as it has columns."""
 
 
 def keep_samples(folder: CellFolder, images: Tensor) -> None:
@@ -22,6 +25,14 @@ def keep_samples(folder: CellFolder, images: Tensor) -> None:
     folder.write_samples(last_channel(images))
     grid = to_pil_image(make_grid(images, nrow=math.ceil(math.sqrt(len(images))), padding=0))
     write_atomically(folder.sheet, lambda path: grid.save(path, format="png"))
+
+
+def keep_reals(folder: CellFolder, data: Data, split: Split) -> None:
+    """Keep a few real images of a split, evenly spaced: its beginning may be all of one class."""
+    items = data.split(split)
+    count = min(KEPT_REALS, len(items))
+    images = data.to_images([items[i * len(items) // count] for i in range(count)])
+    folder.write_reals(last_channel(images))
 
 
 def last_channel(images: Tensor) -> NDArray[np.uint8]:

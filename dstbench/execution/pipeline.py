@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -18,9 +19,13 @@ from dstbench.cell import DENSE, Cell
 from dstbench.contracts import Data, Dataset, FeatureExtractor, Metric, Model, Workspace
 from dstbench.counting.counts import check_claims, count, measure
 from dstbench.errors import PluginError, StoreError
-from dstbench.execution.kept import KEPT_SAMPLES, keep_samples
+from dstbench.execution.history import TopologyLog
+from dstbench.execution.kept import KEPT_SAMPLES, keep_reals, keep_samples
 from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
+from dstbench.execution.outside import outside
+from dstbench.execution.room import check_room
+from dstbench.execution.sampling import Trained, draw_samples
 from dstbench.execution.scoring import Scorer
 from dstbench.execution.training import Trainer
 from dstbench.kernels import Choice, use_kernels
@@ -63,10 +68,12 @@ class Pipeline:
         network = measure(denoiser, sparsifiable, inputs, model.calls_per_sample)
         if sparsifier:  # what is wrong from the beginning is not worth training
             check_claims(network, sparsifier, trainer.averaged.module)
-        if folder.checkpoint.exists():
-            trainer.load(folder.checkpoint)
+        check_room(folder, denoiser, sparsifier)
+        trainer.resume(folder)
 
-        self._announce_updates(cell, sparsifier)
+        if sparsifier:
+            log = TopologyLog(folder.topology, sparsifier, training.steps, trainer.step)
+            log.follow(partial(self.plugins.manager.hook.dstbench_topology_updated, cell=cell))
         trainer.train(folder, lambda step, loss: self._on_step(cell, folder, step, loss))
         masks = {each.name: each.mask for each in sparsifier.sparse_layers} if sparsifier else {}
         model_bytes = folder.write_denoiser(trainer.averaged.module, masks)
@@ -78,6 +85,7 @@ class Pipeline:
         images = self.images(model, trainer.averaged.module, cell, evaluation.noises[0])
         seconds = time.perf_counter() - start
         keep_samples(folder, images[:KEPT_SAMPLES])
+        keep_reals(folder, data, evaluation.reference)
 
         scorer = self.scorer(cell)
         further = (
@@ -113,23 +121,34 @@ class Pipeline:
             )
         return outcome
 
-    def sample(self, folder: CellFolder, count: int) -> tuple[Data, Sequence[Any] | Tensor]:
+    def sample(
+        self, folder: CellFolder, count: int, *, trusted: bool = True
+    ) -> tuple[Data, Sequence[Any] | Tensor]:
         """``count`` samples of a trained cell, and the dataset whose items they are.
 
-        They start from the same noise as those that were scored.
+        They start from the same noise as those that were scored. Of a cell that is not ``trusted``,
+        nothing is read from where its record says, or fetched.
 
         Raises:
-            StoreError: for a folder without a trained cell, or one of another version.
+            StoreError: for a folder without a trained cell, or one of another version; where
+                something would be read or fetched for a cell that is not trusted.
         """
-        record, model, denoiser = self.trained(folder)
-        noise = record.cell.evaluation_settings.noises[0]
-        return model.data, self._sample(model, denoiser, record.cell, count, noise)
+        trained = self.trained(folder, trusted=trusted)
+        noise = trained.record.cell.evaluation_settings.noises[0]
+        return trained.model.data, self._sample(
+            trained.model, trained.denoiser, trained.record.cell, count, noise
+        )
 
     def trained(
-        self, folder: CellFolder, changed: Mapping[str, Any] | None = None
-    ) -> tuple[Record, Model, nn.Module]:
-        """The record of a trained cell, its model, with other settings if need be, and its
-        network.
+        self,
+        folder: CellFolder,
+        changed: Mapping[str, Any] | None = None,
+        *,
+        trusted: bool = True,
+    ) -> Trained:
+        """A trained cell, ready to sample, its model with settings ``changed`` if need be; it is
+        computed as when its scored samples were drawn. Of one that is not ``trusted``, nothing is
+        read from where its record says, or fetched.
 
         Raises:
             StoreError: for a folder without a trained cell, or one of another version.
@@ -141,6 +160,10 @@ class Pipeline:
                 "such as results/quickstart/cells/…"
             )
         cell = record.cell
+        if not trusted and (places := outside(cell, self.plugins, self.workspace)):
+            raise StoreError(
+                f"{folder.path}: to sample as its record says, {'; '.join(places)}; --yes allows it"
+            )
         for difference in self._other_versions(cell, "model", "dataset"):
             self.workspace.report(f"the cell was trained with {difference}")
         try:
@@ -149,20 +172,21 @@ class Pipeline:
             model: Model = self._plugin("model", cell.model, settings, data, self.workspace)
             denoiser = self._build(model, cell)
             denoiser.load_state_dict(folder.denoiser_state())
-            self._use_kernels(model, denoiser, record, folder)
+            masks = self._masks(model, denoiser, record, folder)
         except (ValidationError, RuntimeError, StoreError) as error:
             raise StoreError(
                 f"{folder.path}: this cell is damaged, or of another version of dstbench or of "
                 f"'{cell.model}' than is installed: {error}"
             ) from error
-        return record, model, denoiser
+        if record.kernels is not None:
+            use_kernels([denoiser], masks, Choice.from_json(record.kernels))
+        return Trained(record, model, denoiser.eval(), masks)
 
-    def _use_kernels(
+    def _masks(
         self, model: Model, denoiser: nn.Module, record: Record, folder: CellFolder
-    ) -> None:
-        """Let a stored network be computed as it was when its scored samples were drawn."""
-        if record.kernels is None:
-            return
+    ) -> dict[str, Tensor]:
+        """The masks (bool) of a stored network by parameter name, full ones of what its sparsifier
+        left dense."""
         masks = {}
         with suppress(PluginError):  # the sparsifier need not be installed to sample
             if sparsifier := self.sparsifier(record.cell):
@@ -171,7 +195,7 @@ class Pipeline:
                     name: torch.ones_like(weights[name], dtype=torch.bool)
                     for name in sparsifier.masked_names(weights)
                 }
-        use_kernels([denoiser], masks | folder.denoiser_masks(), Choice.from_json(record.kernels))
+        return masks | folder.denoiser_masks()
 
     def load(self, cell: Cell) -> Data:
         """The cell's dataset."""
@@ -248,14 +272,6 @@ class Pipeline:
         torch.manual_seed(derive(cell.seed, "weights"))
         return model.build()
 
-    def _announce_updates(self, cell: Cell, sparsifier: Sparsifier | None) -> None:
-        """Let listeners know of each topology update."""
-        hook = self.plugins.manager.hook.dstbench_topology_updated
-        if sparsifier:
-            sparsifier.on_topology_update = lambda step, changed: hook(
-                cell=cell, step=step, changed=changed
-            )
-
     def _on_step(self, cell: Cell, folder: CellFolder, step: int, loss: float) -> None:
         folder.heartbeat(step, loss)
         self.plugins.manager.hook.dstbench_step(cell=cell, step=step, loss=loss)
@@ -268,11 +284,8 @@ class Pipeline:
     def _sample(
         self, model: Model, denoiser: nn.Module, cell: Cell, count: int, noise: int
     ) -> Sequence[Any] | Tensor:
-        purpose = ("samples", noise) if noise else ("samples",)
-        rng = torch.Generator().manual_seed(derive(cell.seed, *purpose))
-        denoiser.eval()
-        with torch.no_grad():
-            return model.sample(denoiser, count, cell.evaluation_settings.batch_size, rng)
+        batch_size = cell.evaluation_settings.batch_size
+        return draw_samples(model, denoiser, cell.seed, count, batch_size, noise)
 
     def first_stage(self, cell: Cell) -> dict[str, Any]:
         """All that determines what the cell's model shares with others of its dataset."""

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from dstbench.cell import Cell
 from dstbench.contracts import Availability
 from dstbench.errors import DataError, DstbenchError, ScoreError
+from dstbench.execution.batches import check_size
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.requirements import Requirement, requirements
-from dstbench.execution.training import check_size
 from dstbench.metrics.features import require_neighbours
 from dstbench.plugins.isolation import FAILURES, call_with_timeout, isolate
 from dstbench.plugins.plugin import Kind

@@ -18,6 +18,7 @@ from dstbench.execution.pipeline import Pipeline
 from dstbench.records import Counts, Record, Times
 from dstbench.settings import METRICS, EvaluationSettings
 from dstbench.store.folder import CellFolder
+from dstbench.store.rescored import is_rescored, write_rescored
 from dstbench.store.store import Store
 
 
@@ -130,17 +131,18 @@ def rescore(pipeline: Pipeline, folder: CellFolder, asked: Rescoring, *, downloa
     if record is None or record.status != "done":
         return
     cell = asked.applied(record.cell, pipeline)
-    if cell.id == record.cell.id or folder.is_rescored(cell):
+    if cell.id == record.cell.id or is_rescored(folder, cell):
         return
     _require_weights(pipeline, cell, download)
     pipeline.workspace.report(f"{record.cell.id}: scored again")
     with folder.locked():
-        folder.write_rescored(_rescored(pipeline, folder, cell, asked))
+        write_rescored(folder, _rescored(pipeline, folder, cell, asked))
 
 
 def _rescored(pipeline: Pipeline, folder: CellFolder, cell: Cell, asked: Rescoring) -> Record:
     scorer = pipeline.scorer(cell)
-    record, model, denoiser = pipeline.trained(folder, asked.sampling)
+    trained = pipeline.trained(folder, asked.sampling)
+    record, model, denoiser = trained.record, trained.model, trained.denoiser
     noises, start = cell.evaluation_settings.noises, time.perf_counter()
     images = pipeline.images(model, denoiser, cell, noises[0])
     seconds = (time.perf_counter() - start) / len(images)

@@ -58,13 +58,16 @@ class Scheduler:
             DataError: before anything is trained, if a dataset cannot be loaded or is too small.
             ScoreError: before anything is trained, if there will be too few images to score.
             PluginError: if the executor fails.
+            StoreError: before anything is trained, if no results can be written.
         """
         open_cells = [cell for cell in cells if self.store.is_open(cell)]
+        if open_cells:
+            self.store.require_writable()
         unable = self._preflight.unable(open_cells, download)
-        to_run = [cell for cell in cells if self.store.is_open(cell) and cell.id not in unable]
+        to_run = [cell for cell in open_cells if cell.id not in unable and self.store.is_open(cell)]
         versions = {cell.id: self.store.cell(cell).version() for cell in to_run}
         worker = Worker(self.store, self.pipeline, self.options, versions)
-        for cell in cells:
+        for cell in open_cells:
             if cell.id in unable:
                 self._attempt(worker.leave_out, cell, *unable[cell.id])
         self._run_all(to_run, worker, in_this_process if executor is None else _by(executor))

@@ -12,21 +12,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dstbench.contracts import Model
-from dstbench.errors import DataError, DivergedError, StoreError
+from dstbench.errors import DivergedError, StoreError
+from dstbench.execution.batches import check_size
 from dstbench.execution.checkpoint import pack_checkpoint, unpack_checkpoint
+from dstbench.execution.history import HISTORY, rewind
+from dstbench.execution.optimization import build_average, build_optimizer, set_learning_rate
+from dstbench.execution.stopping import Held
 from dstbench.execution.timing import Elapsed, read_clocks
 from dstbench.kernels import Choice
 from dstbench.kernels.thresholds import choice_of_machine
 from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
-from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder
-
-HISTORY = ("step", "loss", "seconds_per_step", "topology_updates")
+from dstbench.store.sealed import load_sealed
 
 
 class Trainer:
@@ -53,15 +54,9 @@ class Trainer:
         self.sparsifier = sparsifier
         self.settings = settings
         self.seed = seed
-        self.optimizer = torch.optim.AdamW(
-            [p for p in denoiser.parameters() if p.requires_grad],
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
-        self.averaged = AveragedModel(denoiser, multi_avg_fn=average)
+        trained = [weight for weight in denoiser.parameters() if weight.requires_grad]
+        self.optimizer = build_optimizer(trained, settings)
+        self.averaged = build_average(denoiser, settings)
         self.step = 0
         self.seconds = 0.0
         """Wall-clock time of all steps so far, those of earlier processes included."""
@@ -90,11 +85,14 @@ class Trainer:
 
         ``on_step(step, loss)`` is called after every step.
 
+        Ctrl-C, and signals like it, end the training when its step is whole and a checkpoint
+        saved.
+
         Raises:
             DivergedError: at a loss that is not finite.
         """
-        _rewind(folder.history, self.step)
-        with folder.history.open("a", newline="") as file:
+        rewind(folder.history, HISTORY, self.step)
+        with folder.history.open("a", newline="") as file, Held() as held:
             history = csv.writer(file)
             while self.step < self.settings.steps:
                 loss = self.take_step()
@@ -103,8 +101,14 @@ class Trainer:
                 if self.step % self.settings.log_every == 0 or last:
                     history.writerow(self._history_row())
                     file.flush()
-                if last or self._checkpoint_is_due():
-                    self.save(folder.checkpoint)
+                if last or held.received is not None or self._checkpoint_is_due():
+                    self.save(folder)
+                if held.received is not None:
+                    self.model.workspace.report(
+                        f"stopped after step {self.step} of {self.settings.steps}, which is saved: "
+                        f"{folder.checkpoint}"
+                    )
+                    held.deliver()
 
     def seconds_per_step(self) -> float:
         """Median over this process's steps; the mean over all where it took none."""
@@ -129,10 +133,11 @@ class Trainer:
             total += self.model.loss(self.averaged.module, batch, rng).item() * len(indices)
         return total / count
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint into the cell's folder; it appears whole or not at all."""
+    def save(self, folder: CellFolder) -> None:
+        """Write a checkpoint into the cell's folder; it appears whole or not at all, and the one
+        before it is kept."""
         state = {
-            "cell": path.parent.name,
+            "cell": folder.path.name,
             "step": self.step,
             "seconds": self.seconds,
             "denoiser": self.denoiser.state_dict(),
@@ -144,8 +149,26 @@ class Trainer:
         }
         if self.sparsifier:
             state = pack_checkpoint(state, self.sparsifier, self.optimizer)
-        write_atomically(path, lambda unfinished: torch.save(state, unfinished))
+        folder.write_checkpoint(state)
         self._saved_at = time.monotonic()
+
+    def resume(self, folder: CellFolder) -> None:
+        """Go on from the cell's latest checkpoint; one that is damaged is set aside, and the one
+        before it taken, or none.
+
+        Raises:
+            StoreError: if a checkpoint is whole, but of another network.
+        """
+        for path in folder.checkpoints:
+            try:
+                state = self._read(path)
+            except Exception as error:
+                aside = folder.set_aside(path)
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                self.model.workspace.report(f"{path}: damaged ({reason}); it is {aside.name} now")
+            else:
+                self._take_over(state, path)
+                return
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint.
@@ -154,17 +177,25 @@ class Trainer:
             StoreError: if the file cannot be read, or is not a checkpoint of this cell.
         """
         try:
-            state = torch.load(path, map_location=self.model.workspace.device, weights_only=True)
-            if state["cell"] != path.parent.name:
-                raise ValueError(f"of {state['cell']}")
+            state = self._read(path)
+        except Exception as error:
+            raise _no_checkpoint(path) from error
+        self._take_over(state, path)
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """What is in a checkpoint of this cell. Raises whatever a damaged one leads to."""
+        state = load_sealed(path, self.model.workspace.device)
+        if state["cell"] != path.parent.name:
+            raise ValueError(f"of {state['cell']}")
+        return state
+
+    def _take_over(self, state: dict[str, Any], path: Path) -> None:
+        try:
             if self.sparsifier:
                 state = unpack_checkpoint(state, self.sparsifier, self.optimizer)
             self._restore(state)
         except Exception as error:
-            raise StoreError(
-                f"{path}: this is not a checkpoint of this cell, or it is damaged; delete it to "
-                "start the cell from its first step"
-            ) from error
+            raise _no_checkpoint(path) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.denoiser.load_state_dict(state["denoiser"])
@@ -213,6 +244,7 @@ class Trainer:
         loss = self._backward()
         if self.settings.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.gradient_clip)
+        set_learning_rate(self.optimizer, self.settings, self.step)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.averaged.update_parameters(self.denoiser)
@@ -267,34 +299,12 @@ class Trainer:
         return [self.step, *means, self._topology_updates]
 
 
-def check_size(examples: int, settings: TrainingSettings) -> None:
-    """Raise :class:`DataError` if the training split is smaller than a batch."""
-    if examples < settings.batch_size:
-        raise DataError(
-            f"the dataset has {examples} training examples, fewer than training.batch_size = "
-            f"{settings.batch_size}; a batch size of at most {examples} would fit"
-        )
-    if settings.batch_size < settings.micro_batches:
-        raise DataError(
-            f"training.micro_batches = {settings.micro_batches} is more than "
-            f"training.batch_size = {settings.batch_size}"
-        )
+def _no_checkpoint(path: Path) -> StoreError:
+    return StoreError(
+        f"{path}: this is not a checkpoint of this cell, or it is damaged; delete it to "
+        "start the cell from its first step"
+    )
 
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def _rewind(history: Path, step: int) -> None:
-    """Leave the header, and the rows of no step that is yet to be taken (again)."""
-    rows: list[list[str]] = []
-    if history.exists():
-        with history.open(newline="") as file:
-            rows = list(csv.reader(file))[1:]
-    kept = [row for row in rows if len(row) == len(HISTORY) and int(row[0]) <= step]
-
-    def write(path: Path) -> None:
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([HISTORY, *kept])
-
-    write_atomically(history, write)

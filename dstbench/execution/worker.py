@@ -16,11 +16,13 @@ from typing import Any
 import cloudpickle
 import torch
 
-from dstbench.cache import Cache
+from dstbench.cache import Cache, canonical
 from dstbench.cell import Cell
 from dstbench.contracts import Workspace
-from dstbench.errors import DataError, DivergedError, HeldError
+from dstbench.disk import unwritable
+from dstbench.errors import DataError, DivergedError, HeldError, StoreError
 from dstbench.execution.machine import choose_device, environment
+from dstbench.execution.outline import parameters
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.preflight import Unable
 from dstbench.plugins.isolation import FAILURES
@@ -77,6 +79,7 @@ class Worker:
         options = options or RunOptions()
         self.options = replace(options, device=options.device or self.device)
         self.versions = versions or {}
+        self._parameters: dict[str, int | None] = {}
 
     @property
     def results(self) -> Path:
@@ -101,6 +104,18 @@ class Worker:
     def into(self, results: Path) -> Worker:
         return _in_this_process(results.absolute(), self.options, self._given(), {})
 
+    def parameters(self, cell: Cell) -> int | None:
+        network = canonical([cell.model, cell.model_settings, cell.dataset, cell.dataset_settings])
+        if network not in self._parameters:
+            try:
+                self._parameters[network] = parameters(cell, self.pipeline.plugins)
+            except FAILURES:  # the cell itself will say why
+                self._parameters[network] = None
+        return self._parameters[network]
+
+    def report(self, message: str) -> None:
+        self.pipeline.workspace.report(message)
+
     def __reduce__(self) -> tuple[Any, ...]:
         where = self.results.absolute()
         return _in_this_process, (where, self.options, self._given(), self.versions)
@@ -118,7 +133,7 @@ class Worker:
             StoreError: if nothing can be written there.
         """
         folder = self.store.cell(cell)
-        with turn, folder.locked():
+        with turn, folder.locked(), _of_the_store(folder):
             if not self._is_as_it_was(cell, folder):
                 return
             if folder.timeout_traceback():
@@ -126,19 +141,31 @@ class Worker:
             else:
                 with time_limit(self.minutes, folder.timeout):
                     record = self._attempt(cell, folder)
-            folder.write_record(record)
+            record = self._keep(record, folder)
             if record.is_final:
-                folder.checkpoint.unlink(missing_ok=True)
+                folder.remove_checkpoints()
         hook = self.pipeline.plugins.manager.hook
         try:
             hook.dstbench_cell_finished(cell=cell, record=record)
         except FAILURES:  # of a listener's; the cell is well
-            self._report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
+            self.report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
+
+    def _keep(self, record: Record, folder: CellFolder) -> Record:
+        """Keep a record; one that could not be read back is that of a failure."""
+        try:
+            folder.write_record(record)
+        except StoreError as error:
+            record = self._without_result(record.cell, "failed", str(error))
+            folder.write_record(record)
+        return record
 
     def mark_failed(self, cell: Cell, error: str) -> None:
-        """Record a cell as failed whose process died, unless another process has it by now."""
+        """Record a cell as failed whose process died, unless another process has it by now.
+
+        Raises :class:`StoreError` if nothing can be written there.
+        """
         folder = self.store.cell(cell)
-        with suppress(HeldError), folder.locked():
+        with suppress(HeldError), folder.locked(), _of_the_store(folder):
             if self._is_as_it_was(cell, folder):
                 folder.write_record(
                     self._timed_out(cell, folder)
@@ -149,7 +176,7 @@ class Worker:
     def leave_out(self, cell: Cell, status: Unable, reason: str) -> None:
         """Record why a cell was not run; a checkpoint of it stays."""
         folder = self.store.cell(cell)
-        with folder.locked():
+        with folder.locked(), _of_the_store(folder):
             record = folder.record()
             if record is None or not record.is_final:
                 folder.write_record(self._without_result(cell, status, reason))
@@ -159,32 +186,35 @@ class Worker:
 
     def _attempt(self, cell: Cell, folder: CellFolder) -> Record:
         """Take the cell through the pipeline; its record, however that ends."""
-        device, started = self.pipeline.workspace.device, now()
+        started = now()
         outcome: dict[str, Any]
         try:
             self.pipeline.require_versions(cell)
             self.pipeline.plugins.manager.hook.dstbench_cell_started(cell=cell)
-            outcome = {
-                "status": "done",
-                **self.pipeline.run(cell, folder, self.options.measure_seconds),
-            }
+            parts = self.pipeline.run(cell, folder, self.options.measure_seconds)
+            return self._record(cell, started, status="done", **parts)
         except DivergedError as error:
             outcome = {"status": "diverged", "error": str(error)}
         except DataError as error:  # of what the model needs beside the dataset
             outcome = {"status": "skipped", "error": str(error)}
-        except FAILURES:
-            outcome = {"status": "failed", "error": traceback.format_exc()}
-        return Record(
-            cell=cell,
-            started=started,
-            environment=environment(device),
-            **outcome,
-        )
+        except StoreError as error:  # in a line: a full disk, a folder that is gone
+            outcome = {"status": "failed", "error": str(error)}
+        except FAILURES as error:
+            reason = unwritable(error, self.results)
+            outcome = {
+                "status": "failed",
+                "error": f"{self.results}: {reason}" if reason else traceback.format_exc(),
+            }
+        return self._record(cell, started, **outcome)
+
+    def _record(self, cell: Cell, started: str, **parts: Any) -> Record:
+        where = environment(self.pipeline.workspace.device)
+        return Record(cell=cell, started=started, environment=where, **parts)
 
     def _timed_out(self, cell: Cell, folder: CellFolder) -> Record:
         """The record of a cell whose time limit ended its process."""
         where = folder.timeout_traceback()
-        folder.timeout.unlink()
+        folder.timeout.unlink(missing_ok=True)
         return self._without_result(
             cell,
             "failed",
@@ -202,8 +232,16 @@ class Worker:
         """The environment of this process, found out once: that takes a moment."""
         return environment(self.pipeline.workspace.device)
 
-    def _report(self, message: str) -> None:
-        self.pipeline.workspace.report(message)
+
+@contextmanager
+def _of_the_store(folder: CellFolder) -> Iterator[None]:
+    """Raise :class:`StoreError` for what the operating system does not allow in a cell's folder,
+    which is no fault of the executor's."""
+    try:
+        yield
+    except OSError as error:
+        reason = unwritable(error, folder.path) or error.strerror or error
+        raise StoreError(f"{folder.path}: cannot be written to: {reason}") from error
 
 
 def _in_this_process(
@@ -238,7 +276,8 @@ def time_limit(minutes: float | None, timeout: Path) -> Iterator[None]:
     if minutes is None:
         yield
         return
-    with timeout.open("w") as file:
+    timeout.unlink(missing_ok=True)  # it may be a link
+    with timeout.open("x") as file:
         faulthandler.dump_traceback_later(60 * minutes, exit=True, file=file)
         try:
             yield

@@ -1,20 +1,23 @@
-"""The axes that lists of settings make."""
+"""The axes that lists of settings make, and settings for high sparsities alone."""
 
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from dstbench.grid.benchmark import SettingsFrom
 from dstbench.grid.problems import Problems
 from dstbench.grid.schema import unique
-from dstbench.grid.tables import Table
+from dstbench.grid.tables import Table, dotted
 from dstbench.plugins.isolation import FAILURES
-from dstbench.settings import (
-    PluginSettings,
-)
+from dstbench.settings import PluginSettings
+
+FROM = "from"
+"""The key of settings for high sparsities: no plugin can have a setting of that name."""
 
 
 def axes(
@@ -40,6 +43,40 @@ def axes(
         )
         for values in itertools.product(*lists.values())
     )
+
+
+def axes_from(
+    schema: type[PluginSettings], table: Table, problems: Problems
+) -> tuple[SettingsFrom, ...]:
+    """A plugin's settings at high sparsities, in ascending order.
+
+    The table's array ``from`` holds tables that each name a ``sparsity``, and the settings which
+    are others from it on.
+    """
+    entries = table.values.get(FROM, [])
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        header = f"[[{dotted((*table.path, FROM))}]]"
+        problems.note(table.locate((FROM,)), f"should be tables, each beginning with {header}")
+        return ()
+    levels: dict[float, int] = {}
+    for index, entry in enumerate(entries):
+        least = entry.get("sparsity")
+        if not isinstance(least, int | float) or not 0 < least < 1 or least in levels:
+            given = "is given twice" if least in levels else f"is {json.dumps(least)}"
+            problems.note(
+                table.locate((FROM, index, "sparsity")),
+                f"{given}; it should be the sparsity, between 0 and 1, from which on the settings "
+                "of this table count",
+            )
+        else:
+            levels[least] = index
+    found = []
+    table = table.without(FROM)
+    for least, index in sorted(levels.items()):
+        changed = {key: value for key, value in entries[index].items() if key != "sparsity"}
+        table = table.overlaid(changed, (*table.locate((FROM,)), index))
+        found.append(SettingsFrom(float(least), axes(schema, table, problems)))
+    return tuple(found)
 
 
 def _is_scalar(schema: type[PluginSettings], key: str) -> bool:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dstbench.settings import (
     EvaluationSettings,
     ExecutionSettings,
     PluginSettings,
+    ReportSettings,
     TrainingSettings,
 )
+
+
+class SettingsFrom(NamedTuple):
+    """A sparsifier's settings from a sparsity on: one for each combination of its axes' values."""
+
+    sparsity: float
+    settings: tuple[PluginSettings, ...]
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,23 @@ class Task:
     """Distribution and version of model, dataset, extractor and further metrics, by kind."""
     sparsifier_versions: Mapping[str, str] = field(default_factory=dict)
     """Distribution and version of each sparsifier, by its name."""
+    settings_from: Mapping[str, tuple[SettingsFrom, ...]] = field(default_factory=dict)
+    """What takes the place of ``sparsifier_settings`` at high sparsities, by sparsifier and in
+    ascending order."""
+
+    def methods(
+        self, sparsifier: str, sparsities: Sequence[float]
+    ) -> Iterator[tuple[PluginSettings, float]]:
+        """The settings that a sparsifier has at each sparsity: the first ones at every sparsity,
+        then the second ones, and so on."""
+        usual = self.sparsifier_settings.get(sparsifier, ())
+        at = dict.fromkeys(sparsities, usual)
+        for level in self.settings_from.get(sparsifier, ()):
+            at |= {S: level.settings for S in sparsities if level.sparsity <= S}
+        for position in range(max(map(len, at.values()), default=0)):
+            for sparsity, settings in at.items():
+                if position < len(settings):
+                    yield settings[position], sparsity
 
 
 @dataclass(frozen=True)
@@ -41,8 +67,11 @@ class Benchmark:
     seeds: tuple[int, ...]
     sparsities: tuple[float, ...]
     sparsifiers: tuple[str, ...]
-    """As named in the file; ``dense`` is the reference."""
+    """As named in the file, then those that were added; ``dense`` is the reference."""
     tasks: tuple[Task, ...]
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
+    added: tuple[str, ...] = ()
+    """Those of the sparsifiers that only a command line names."""
     executors: Mapping[str, PluginSettings] = field(default_factory=dict)
     """Settings of executors, by name: of the one to be used, and of those with a table."""

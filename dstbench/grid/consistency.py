@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,14 +21,13 @@ def refuse_sparsities(
     """Note the sparsities that a sparsifier which the file names is not defined for."""
     for task in benchmark.tasks:
         for name in grid.values["sparsifiers"]:
-            for settings, (index, sparsity) in itertools.product(
-                task.sparsifier_settings.get(name, ()), enumerate(benchmark.sparsities)
-            ):
+            for settings, sparsity in task.methods(name, benchmark.sparsities):
                 try:
                     cls: Any = plugins.find("sparsifier", name)
                     steps = task.training.steps
                     cls(sparsity, total_steps=steps, **settings.model_dump(mode="json"))
                 except SparsityError as error:
+                    index = benchmark.sparsities.index(sparsity)
                     problems.note(grid.locate(("sparsities", index)), f"{name}: {error}")
                 except FAILURES:
                     pass  # its cells fail, and say so

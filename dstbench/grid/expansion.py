@@ -21,25 +21,7 @@ def cells(benchmark: Benchmark) -> list[Cell]:
 
     Raises :class:`ConfigError` if two cells are the same.
     """
-    grid = [
-        Cell(
-            model=task.model,
-            dataset=task.dataset,
-            sparsifier=sparsifier,
-            sparsity=sparsity,
-            seed=seed,
-            model_settings=task.model_settings.model_dump(mode="json"),
-            dataset_settings=task.dataset_settings.model_dump(mode="json"),
-            sparsifier_settings=settings,
-            extractor_settings=task.extractor_settings.model_dump(mode="json"),
-            training=task.training.model_dump(mode="json"),
-            evaluation=task.evaluation.model_dump(mode="json"),
-            versions=_versions(task, sparsifier),
-        )
-        for task in benchmark.tasks
-        for seed in benchmark.seeds
-        for sparsifier, settings, sparsity in _methods(benchmark, task)
-    ]
+    grid = [cell for task in benchmark.tasks for cell in _cells(benchmark, task)]
     repeated = [name for name, count in Counter(cell.id for cell in grid).items() if count > 1]
     if repeated:
         raise ConfigError(
@@ -49,14 +31,36 @@ def cells(benchmark: Benchmark) -> list[Cell]:
     return grid
 
 
+def _cells(benchmark: Benchmark, task: Task) -> Iterator[Cell]:
+    settings = {
+        "model_settings": task.model_settings.model_dump(mode="json"),
+        "dataset_settings": task.dataset_settings.model_dump(mode="json"),
+        "extractor_settings": task.extractor_settings.model_dump(mode="json"),
+        "training": task.training.model_dump(mode="json"),
+        "evaluation": task.evaluation.model_dump(mode="json"),
+    }
+    methods = list(_methods(benchmark, task))
+    for seed in benchmark.seeds:
+        for sparsifier, sparsifier_settings, sparsity in methods:
+            yield Cell(
+                model=task.model,
+                dataset=task.dataset,
+                sparsifier=sparsifier,
+                sparsity=sparsity,
+                seed=seed,
+                sparsifier_settings=sparsifier_settings,
+                versions=_versions(task, sparsifier),
+                **settings,
+            )
+
+
 def _methods(benchmark: Benchmark, task: Task) -> Iterator[tuple[str, dict[str, Any], float]]:
     """Sparsifier, settings and sparsity of each method that a task is trained with."""
     if DENSE in benchmark.sparsifiers:
         yield DENSE, {}, 0.0
     for sparsifier in benchmark.sparsifiers:
-        for settings in task.sparsifier_settings.get(sparsifier, ()):
-            for sparsity in benchmark.sparsities:
-                yield sparsifier, settings.model_dump(mode="json"), sparsity
+        for settings, sparsity in task.methods(sparsifier, benchmark.sparsities):
+            yield sparsifier, settings.model_dump(mode="json"), sparsity
 
 
 def _versions(task: Task, sparsifier: str) -> dict[str, str]:

@@ -31,6 +31,9 @@ class Problems:
         self._lines = TomlLines(text)
         self._found: dict[str, None] = {}  # a set that keeps its order
 
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
     def note(self, path: KeyPath, what: str) -> None:
         """There is a problem with what stands at ``path``."""
         self.add(self.place(path), what)

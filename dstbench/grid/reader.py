@@ -16,11 +16,16 @@ Every error names the file, the line, the key, what is wrong and what would be r
     [sparsifiers.rigl]
     prune_rate = [0.05, 0.5]    # a list where the plugin wants one value: an axis of the grid
 
+    [[sparsifiers.rigl.from]]
+    sparsity = 0.9              # and above: other settings
+    prune_rate = 0.05
+
     [training]
     steps = 2000
 
 Where cells are run is said by ``[execution]`` (see
-:class:`~dstbench.settings.ExecutionSettings`) and, by an executor's name, ``[executors.NAME]``.
+:class:`~dstbench.settings.ExecutionSettings`) and, by an executor's name, ``[executors.NAME]``; how
+results are compared by ``[report]`` (:class:`~dstbench.settings.ReportSettings`).
 
 A task may repeat any of the tables ``models``, ``datasets``, ``sparsifiers``, ``extractors``
 (each by a plugin's name), ``training`` and ``evaluation``; its keys win over the file's.
@@ -34,7 +39,6 @@ file's and over those of every task, and results go to a folder of their own, ``
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,12 +46,12 @@ from typing import Any, NamedTuple
 
 from dstbench.cell import DENSE
 from dstbench.errors import ConfigError, PluginError, did_you_mean
-from dstbench.grid.axes import axes
+from dstbench.grid.axes import FROM, axes, axes_from
 from dstbench.grid.benchmark import Benchmark, Task
 from dstbench.grid.consistency import refuse_sparsities, refuse_unused
 from dstbench.grid.problems import AsWritten, Problems
 from dstbench.grid.schema import FileTables, GridTable, TaskTables
-from dstbench.grid.source import read_text
+from dstbench.grid.source import parse, read_text
 from dstbench.grid.tables import KeyPath, Table, over, table_at
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.plugin import Kind, check_name
@@ -57,8 +61,16 @@ from dstbench.settings import (
     EvaluationSettings,
     ExecutionSettings,
     PluginSettings,
+    ReportSettings,
     TrainingSettings,
 )
+
+OWN_TABLES: Mapping[str, type[PluginSettings]] = {
+    "training": TrainingSettings,
+    "evaluation": EvaluationSettings,
+    "execution": ExecutionSettings,
+}
+"""The tables that are no plugin's."""
 
 
 def load_benchmark(
@@ -79,11 +91,7 @@ def load_benchmark(
     if isinstance(source, Mapping):
         return _Reader("benchmark", "", source, plugins, also).read(preset)
     text = read_text(source)
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: this is not valid TOML: {error}") from None
-    return _Reader(str(source), text, data, plugins, also).read(preset)
+    return _Reader(str(source), text, parse(text, source), plugins, also).read(preset)
 
 
 class _Broken:
@@ -114,6 +122,10 @@ class _Reader:
 
     def read(self, preset: str | None) -> Benchmark:
         file = self.problems.validate(FileTables, Table((), dict(self.data)))
+        if self.problems:  # which hide no other's
+            for name, schema in OWN_TABLES.items():
+                if isinstance(values := self.data.get(name), dict):
+                    self.problems.validate(schema, Table((name,), values))
         self.problems.stop_if_any()
         for name in file.presets:
             try:
@@ -150,6 +162,7 @@ class _Reader:
         presets = over(preset)
         table = self._table(((), *presets), "grid")
         grid = self.problems.validate(GridTable, table)
+        self._validate_own(file, presets)
         self.problems.stop_if_any()
         mentioned = {
             name: self.problems.place(table.locate(("sparsifiers", index)))
@@ -168,6 +181,7 @@ class _Reader:
                 table.locate(("sparsities",)), f"is empty, but {names} would need at least one"
             )
         execution, executors = self._execution(presets)
+        report = self.problems.validate(ReportSettings, self._table(((), *presets), "report"))
         return Benchmark(
             name=file.name if preset is None else f"{file.name}-{preset}",
             seeds=grid.seeds,
@@ -178,8 +192,19 @@ class _Reader:
                 for index, task in enumerate(file.tasks)
             ),
             execution=execution,
+            report=report,
+            added=tuple(name for name in mentioned if name not in grid.sparsifiers),
             executors=executors,
         )
+
+    def _validate_own(self, file: FileTables, presets: tuple[KeyPath, ...]) -> None:
+        """Note all that is wrong with the tables that are no plugin's, so that none hides another's
+        errors."""
+        self.problems.validate(ExecutionSettings, self._table(((), *presets), "execution"))
+        for index in range(len(file.tasks)):
+            starts = ((), ("tasks", index), *presets)
+            self.problems.validate(TrainingSettings, self._table(starts, "training"))
+            self.problems.validate(EvaluationSettings, self._table(starts, "evaluation"))
 
     def _execution(
         self, presets: tuple[KeyPath, ...]
@@ -218,6 +243,7 @@ class _Reader:
         sparsifiers: Mapping[str, _Found],
     ) -> Task:
         at: KeyPath = ("tasks", index)
+        problems = self.problems
 
         def table(*keys: str) -> Table:
             return self._table(((), at, *presets), *keys)
@@ -256,8 +282,8 @@ class _Reader:
                 dataset.cls.Settings, table("datasets", task.dataset)
             ),
             sparsifier_settings={
-                name: axes(sparsifier.cls.Settings, table("sparsifiers", name), self.problems)
-                for name, sparsifier in sparsifiers.items()
+                name: axes(each.cls.Settings, table("sparsifiers", name).without(FROM), problems)
+                for name, each in sparsifiers.items()
             },
             extractor_settings=self.problems.validate_plugin(
                 extractor.cls.Settings, table("extractors", evaluation.extractor)
@@ -271,6 +297,11 @@ class _Reader:
                 **further,
             },
             sparsifier_versions={name: each.origin for name, each in sparsifiers.items()},
+            settings_from={
+                name: levels
+                for name, each in sparsifiers.items()
+                if (levels := axes_from(each.cls.Settings, table("sparsifiers", name), problems))
+            },
         )
 
     def _find(self, kind: Kind, name: str, mentioned_at: str) -> _Found:

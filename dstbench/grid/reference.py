@@ -8,7 +8,12 @@ from pydantic import BaseModel
 
 from dstbench.grid.schema import FileTables, GridTable, PresetTables, TaskTables
 from dstbench.plugins.describe import Setting, describe, describe_field
-from dstbench.settings import EvaluationSettings, ExecutionSettings, TrainingSettings
+from dstbench.settings import (
+    EvaluationSettings,
+    ExecutionSettings,
+    ReportSettings,
+    TrainingSettings,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ TOPICS = {
     "training": _topic("[training]", TrainingSettings),
     "evaluation": _topic("[evaluation]", EvaluationSettings),
     "execution": _topic("[execution]", ExecutionSettings),
+    "report": _topic("[report]", ReportSettings),
     "presets": _topic("[presets.NAME]", PresetTables),
     "models": _of_plugins("models", "models", "ldm"),
     "datasets": _of_plugins("datasets", "datasets", "kanjivg"),

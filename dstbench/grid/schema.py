@@ -26,7 +26,7 @@ def not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
     return items
 
 
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 NotEmpty = AfterValidator(not_empty)
 Unique = AfterValidator(unique)
@@ -57,7 +57,8 @@ class Tables(PluginSettings):
     sparsifiers: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="settings of sparsifiers, such as [sparsifiers.rigl]; a list where one value "
-        "is wanted is another axis of the grid",
+        "is wanted is another axis of the grid, and [[sparsifiers.rigl.from]] names a sparsity and "
+        "the settings that are others from it on",
     )
     extractors: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
@@ -85,6 +86,7 @@ class RunTables(Tables):
     executors: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="settings of executors, such as [executors.slurm]"
     )
+    report: dict[str, Any] = Field(default_factory=dict, description="how results are compared")
 
 
 class PresetTables(RunTables):

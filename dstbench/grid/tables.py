@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 KeyPath = tuple[str | int, ...]
@@ -24,6 +25,16 @@ class Table:
             if location[:end] in self.paths:
                 return (*self.paths[location[:end]], *location[end:])
         return (*self.path, *location)
+
+    def overlaid(self, values: Mapping[str, Any], path: KeyPath) -> Table:
+        """A table with these values, which stand at ``path`` in the file, over its own."""
+        table = Table(self.path, deepcopy(self.values), dict(self.paths))
+        _overlay(table, table.values, values, path, ())
+        return table
+
+    def without(self, key: str) -> Table:
+        """The table less one of its keys."""
+        return replace(self, values={k: v for k, v in self.values.items() if k != key})
 
 
 def over(preset: str | None) -> tuple[KeyPath, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from dstbench.cache import canonical
 from dstbench.cell import Cell
 
 
@@ -28,6 +29,13 @@ def distinctions(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
     A version, kept under ``versions``, needs no key: ``"dstbench 0.1.0"``.
     """
+    texts = [canonical(each) for each in settings]
+    different = dict(zip(texts, settings, strict=True))  # of thousands of cells, a few
+    found = dict(zip(different, _distinctions(list(different.values())), strict=True))
+    return [found[text] for text in texts]
+
+
+def _distinctions(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     flat = [dict(_leaves(each)) for each in settings]
     varying = [
         path

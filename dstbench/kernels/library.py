@@ -142,6 +142,7 @@ def _run(command: Sequence[str]) -> None:
 def _compiled() -> Path:
     try:  # the engine does not need what the cache is made of; the harness does
         from dstbench.cache import Cache, digest
+        from dstbench.errors import StoreError
     except ImportError as error:
         raise NoKernelsError(f"there is no cache to keep them in: {error}") from None
     found = compiler()
@@ -160,7 +161,7 @@ def _compiled() -> Path:
 
     try:
         return Cache().folder("kernels", {"digest": digest(key)}, make) / name
-    except OSError as error:
+    except (OSError, StoreError) as error:
         raise NoKernelsError(f"the cache cannot be written: {error}") from None
 
 

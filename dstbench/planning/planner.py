@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from dstbench.cache import canonical
 from dstbench.cell import DENSE, Cell
-from dstbench.contracts import Dataset, Items, Model, Outline
 from dstbench.counting.counts import Network, count, measure, sparsifiable_flops
 from dstbench.counting.flops import Flops
-from dstbench.errors import DstbenchError, PluginError
+from dstbench.errors import DstbenchError
+from dstbench.execution.outline import Undertaking, undertaking
 from dstbench.planning.speed import Speed, measure_speed
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.registry import Plugins
@@ -72,25 +72,6 @@ def plan(cells: Sequence[Cell], plugins: Plugins, device: torch.device | None = 
 
 
 @dataclass(frozen=True)
-class _Task:
-    """A model, and the items it is to learn."""
-
-    model: type[Model]
-    settings: Any
-    items: Items
-
-    def outline(self, device: torch.device) -> Outline:
-        with device:
-            outline = self.model.outline(self.settings, self.items)
-        if outline is None:
-            raise PluginError(
-                f"model '{self.model.name}' does not tell its denoiser before it has data "
-                "(it has no 'outline')"
-            )
-        return outline
-
-
-@dataclass(frozen=True)
 class _Measured:
     network: Network
     state_bytes: int
@@ -128,14 +109,14 @@ class _Planner:
 
     plugins: Plugins
     device: torch.device | None
-    _tasks: dict[str, _Task | str] = field(default_factory=dict)
+    _tasks: dict[str, Undertaking | str] = field(default_factory=dict)
     _measured: dict[str, _Measured | str] = field(default_factory=dict)
     _counts: dict[str, _Counted | str] = field(default_factory=dict)
     _speeds: dict[str, Speed | str] = field(default_factory=dict)
 
     def plan(self, cell: Cell) -> Plan:
         on = cell.model, cell.model_settings, cell.dataset, cell.dataset_settings
-        task = _once(self._tasks, canonical(on), lambda: self._task(cell))
+        task = _once(self._tasks, canonical(on), lambda: undertaking(cell, self.plugins))
         if isinstance(task, str):
             return Plan(cell, problem=task)
         key = canonical([cell.model, cell.model_settings, task.items.shape])
@@ -161,17 +142,6 @@ class _Planner:
         )
         return self._timed(plan, task, key, measured.network.calls_per_sample)
 
-    def _task(self, cell: Cell) -> _Task:
-        dataset: type[Dataset] = self.plugins.find("dataset", cell.dataset)
-        model: type[Model] = self.plugins.find("model", cell.model)
-        items = dataset(dataset.Settings(**cell.dataset_settings)).outline()
-        if items is None:
-            raise PluginError(
-                f"dataset '{cell.dataset}' does not tell the shape of its items before it is "
-                "loaded (it has no 'outline')"
-            )
-        return _Task(model, model.Settings(**cell.model_settings), items)
-
     def _count(self, cell: Cell, network: Network) -> _Counted:
         training = cell.training_settings
         sparsifier: Sparsifier | None = None
@@ -189,7 +159,7 @@ class _Planner:
             packed=2 if keeps else 4,
         )
 
-    def _timed(self, plan: Plan, task: _Task, key: str, calls_per_sample: int) -> Plan:
+    def _timed(self, plan: Plan, task: Undertaking, key: str, calls_per_sample: int) -> Plan:
         device = self.device
         if device is None:
             return plan
@@ -209,7 +179,7 @@ class _Planner:
         )
 
 
-def _measure(task: _Task) -> _Measured:
+def _measure(task: Undertaking) -> _Measured:
     outline = task.outline(torch.device("meta"))
     # Tracing takes real tensors, but not their values; memory that nobody writes to is free.
     denoiser = outline.denoiser.to_empty(device="cpu")

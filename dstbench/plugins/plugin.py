@@ -48,6 +48,10 @@ class Plugin:
         return {k: value for k, value in vars(self).items() if k not in ("cls", "error")}
 
 
+LONGEST_NAME = 64
+"""Characters of a name: those of a model, a dataset and a sparsifier stand in one file name."""
+
+
 def check_name(name: str) -> str:
     """``name``, if it can be part of a path. Raises :class:`ValueError` otherwise."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
@@ -55,6 +59,8 @@ def check_name(name: str) -> str:
             f"{name!r} is not a name: use lower-case letters, digits, '_', '.' and '-', "
             "with a letter or digit first"
         )
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"{name[:20]!r}… has {len(name)} characters; at most {LONGEST_NAME} fit")
     return name
 
 

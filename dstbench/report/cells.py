@@ -21,7 +21,8 @@ from dstbench.records import (
     Sizes,
     Times,
 )
-from dstbench.report.formatting import MISSING, escape_markdown
+from dstbench.report.formatting import MISSING, as_csv, escape_markdown
+from dstbench.report.leaderboard import tables
 from dstbench.report.text import Format
 
 _PARTS: dict[str, type[BaseModel]] = {
@@ -38,7 +39,8 @@ _SECONDS = {"training_step": "training_step_seconds", "training": "training_seco
 def cell_frame(records: Sequence[Record]) -> pd.DataFrame:
     """One row per cell, by its id, in the order of the records.
 
-    Columns: ``model``, ``dataset``, ``sparsifier``, ``sparsity``, ``seed``; every setting that
+    Columns: ``table`` and ``method``, as the leaderboard calls the cell's table and row;
+    ``model``, ``dataset``, ``sparsifier``, ``sparsity``, ``seed``; every setting that
     differs among the cells that have it, by its path (``training.steps``); ``status`` and
     ``reason``; every score; counts of parameters and FLOPs, and the sparsities that follow from
     them; times (seconds) and sizes (bytes); times relative to the dense twin, with their intervals
@@ -46,14 +48,24 @@ def cell_frame(records: Sequence[Record]) -> pd.DataFrame:
     cell does not have is missing (NaN).
     """
     varied = _varied_settings(records)
-    rows = [_row(record, settings) for record, settings in zip(records, varied, strict=True)]
+    found = tables(records) if records else []
+    names = {
+        record.cell.id: {"table": table.heading, "method": row.method}
+        for table in found
+        for row in table.rows
+        for record in row.records
+    }
+    rows = [
+        names[record.cell.id] | _row(record, settings)
+        for record, settings in zip(records, varied, strict=True)
+    ]
     return pd.DataFrame(rows, index=pd.Index([r.cell.id for r in records], name="cell"))
 
 
 def render_cells(cells: pd.DataFrame, format: Format = "markdown") -> str:
     """The rows of :func:`cell_frame` as text; markdown and LaTeX leave out empty columns."""
     if format == "csv":
-        return cells.to_csv().rstrip("\n")
+        return as_csv(cells, index=True).rstrip("\n")
     if format == "json":
         return cells.reset_index().to_json(orient="records", indent=2, force_ascii=False)
     known = cells.dropna(axis="columns", how="all").reset_index()
@@ -132,14 +144,17 @@ def _measured(measurement: Measurement | None) -> dict[str, Any]:
 
 def _varied_settings(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The settings of each cell that are not the same in all cells that have them."""
-    flat = [dict(_leaves(record.cell.settings)) for record in records]
+    cells = [record.cell for record in records]
+    # Of thousands of cells there are but a few settings, by model, dataset and sparsifier.
+    keys = [(c.model, c.dataset, c.sparsifier, canonical(c.settings)) for c in cells]
+    different = dict(zip(keys, cells, strict=True))
+    leaves = {key: dict(_leaves(cell.settings)) for key, cell in different.items()}
     values: dict[tuple[str, str], set[str]] = {}
-    for record, settings in zip(records, flat, strict=True):
-        for path, value in settings.items():
-            key = path, _versioned(record.cell, path)
-            values.setdefault(key, set()).add(canonical(value))
+    for key, cell in different.items():
+        for path, value in leaves[key].items():
+            values.setdefault((path, _versioned(cell, path)), set()).add(canonical(value))
     varied = dict.fromkeys(path for (path, _), found in values.items() if len(found) > 1)
-    return [{path: settings.get(path) for path in varied} for settings in flat]
+    return [{path: leaves[key].get(path) for path in varied} for key in keys]
 
 
 def _versioned(cell: Cell, path: str) -> str:

@@ -10,6 +10,13 @@ from typing import Any
 from dstbench.records import Ratio, Record
 
 
+def check(record: Record) -> None:
+    """Raise ``ArithmeticError`` for a record whose numbers have no ratios: of a network without
+    parameters, say."""
+    done = [record]
+    sparsities(done), counts(done), times(done), sizes(done)
+
+
 def sparsities(done: Sequence[Record]) -> dict[str, float]:
     """Sparsities at the end of the training, and averaged over it: means over cells."""
     found = [record.counts for record in done if record.counts]

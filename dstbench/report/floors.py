@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean, variance
 
 from dstbench.records import Floor, Record
-from dstbench.report.leaderboard import METRICS, Row, Table
+from dstbench.report.leaderboard import Table
+from dstbench.report.rows import FID, METRICS, Row
 
-FID = METRICS[0]
 SHOWN = METRICS[:2]
 """The scores of a floor that stand below a table; its record has all of them."""
 

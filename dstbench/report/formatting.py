@@ -6,6 +6,10 @@ import html
 import math
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MISSING = "—"
 
@@ -43,3 +47,15 @@ def escape_markdown(text: str) -> str:
     one_line = html.escape(" ".join(text.split()), quote=False)
     # An underscore within a word is no markup.
     return re.sub(r"[\\`*|\[]|(?<!\w)_|_(?!\w)", r"\\\g<0>", one_line)
+
+
+def as_csv(frame: pd.DataFrame, *, index: bool = False) -> str:
+    """A table as CSV in which no text is a formula to a spreadsheet: text that would be one begins
+    with an apostrophe."""
+    inert = frame.map(_inert).rename(columns=_inert)
+    return inert.rename(index=_inert).to_csv() if index else inert.to_csv(index=False)
+
+
+def _inert(value: Any) -> Any:
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if formula else value

@@ -3,70 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import stdev
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.stats import ttest_rel
 
 from dstbench.cache import canonical
 from dstbench.cell import DENSE, Cell
-from dstbench.errors import StoreError
+from dstbench.errors import ConfigError, StoreError, did_you_mean
 from dstbench.grid.variants import distinctions
 from dstbench.records import Protocol, Record
+from dstbench.report.comparisons import AGAINST_DENSE, COLUMNS, Comparison, Reference, compare
 from dstbench.report.costs import counts, mean, sizes, sparsities, times
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A score as the leaderboard sees it; ``field`` is its name in :class:`records.Scores`."""
-
-    field: str
-    title: str
-    better: Literal["lower", "higher"]
-    decimals: int
-
-
-METRICS = (
-    Metric("fid", "FID", "lower", 2),
-    Metric("kid", "KID", "lower", 4),
-    Metric("inception_score", "IS", "higher", 2),
-    Metric("precision", "precision", "higher", 3),
-    Metric("recall", "recall", "higher", 3),
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """The cells that differ in nothing but their seed."""
-
-    method: str
-    """The sparsifier, with those of its settings that the benchmark varies, and its version where
-    there are records of several."""
-    sparsifier: str
-    sparsity: float
-    records: tuple[Record, ...]
-
-    @property
-    def done(self) -> list[Record]:
-        return [record for record in self.records if record.status == "done"]
-
-    @property
-    def unfinished(self) -> list[Record]:
-        return [record for record in self.records if record.status != "done"]
-
-    @property
-    def skipped(self) -> list[Record]:
-        return [record for record in self.records if record.status == "skipped"]
-
-    def scores(self, metric: Metric) -> dict[int, float]:
-        """Finite scores of the finished cells, by seed."""
-        scores = {r.cell.seed: r.scores.get(metric.field) for r in self.done if r.scores}
-        return {s: float(v) for s, v in scores.items() if v is not None and np.isfinite(v)}
+from dstbench.report.rows import METRICS, Metric, Row
 
 
 @dataclass(frozen=True)
@@ -77,6 +30,8 @@ class Table:
     variant: str
     """What sets this table apart from others of the same task; empty where there are none."""
     rows: tuple[Row, ...]
+    reference: Reference = AGAINST_DENSE
+    """What the rows are compared with."""
 
     @property
     def heading(self) -> str:
@@ -106,6 +61,23 @@ class Table:
         return next((row for row in self.rows if row.sparsifier == DENSE), None)
 
     @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """All comparisons of all scores."""
+        return [e for metric in self.metrics for e in compare(self.rows, metric, self.reference)]
+
+    def with_reference(self, metric: Metric) -> Mapping[tuple[str, float], Comparison]:
+        """The comparisons of a score with the reference, by :attr:`Row.key`."""
+        return self._with_reference.get(metric, {})
+
+    @cached_property
+    def _with_reference(self) -> dict[Metric, dict[tuple[str, float], Comparison]]:
+        found: dict[Metric, dict[tuple[str, float], Comparison]] = {}
+        for each in self.comparisons:
+            if each.with_reference:
+                found.setdefault(each.metric, {})[each.row.key] = each
+        return found
+
+    @cached_property
     def frame(self) -> pd.DataFrame:
         """One line per row; :func:`leaderboard` explains the columns."""
         return pd.DataFrame([self._line(row) for row in self.rows])
@@ -131,16 +103,19 @@ class Table:
 
     def _scores(self, row: Row, metric: Metric) -> Iterator[tuple[str, float]]:
         scores = row.scores(metric)
-        dense = self.dense.scores(metric) if self.dense else {}
-        difference, p = paired_difference(scores, dense)
+        compared = self.with_reference(metric).get(row.key)
+        low, high = compared.differences.interval if compared else (math.nan, math.nan)
         yield f"{metric.field}_mean", mean(scores.values())
         yield f"{metric.field}_std", stdev(scores.values()) if len(scores) > 1 else math.nan
         yield f"{metric.field}_n", len(scores)
-        yield f"{metric.field}_difference", difference
-        yield f"{metric.field}_p", p
+        yield f"{metric.field}_difference", compared.differences.mean if compared else math.nan
+        yield f"{metric.field}_low", low
+        yield f"{metric.field}_high", high
+        yield f"{metric.field}_p", compared.tests.p if compared else math.nan
+        yield f"{metric.field}_holm_p", compared.tests.holm_p if compared else math.nan
 
 
-def tables(records: Sequence[Record]) -> list[Table]:
+def tables(records: Sequence[Record], reference: Reference = AGAINST_DENSE) -> list[Table]:
     """The records as tables, one per task and protocol.
 
     Tasks, and the methods within each, stand in the order in which the records first name them,
@@ -149,33 +124,44 @@ def tables(records: Sequence[Record]) -> list[Table]:
 
     Raises:
         StoreError: there are no records, or two of the same cell.
+        ConfigError: there is no method of the reference's name; dense may be missing.
     """
     if not records:
         raise StoreError("there is no record to make a leaderboard of: run the benchmark first")
-    ids = [record.cell.id for record in records]
-    if repeated := sorted({id for id in ids if ids.count(id) > 1}):
+    ids = Counter(record.cell.id for record in records)
+    if repeated := sorted(id for id, count in ids.items() if count > 1):
         raise StoreError(f"a cell has one record, but there are more of {', '.join(repeated)}")
 
     tasks: dict[str, list[list[Record]]] = {}
     for group in _comparable(records):
         tasks.setdefault(group[0].cell.task, []).append(group)
-    return [
-        Table(task, variant, tuple(_rows(group)))
+    found = [
+        Table(task, variant, tuple(_rows(group)), reference)
         for task, groups in tasks.items()
         for group, variant in zip(
             groups, distinctions([_circumstances(group) for group in groups]), strict=True
         )
     ]
+    methods = {row.method for table in found for row in table.rows}
+    if reference.method not in methods | {DENSE}:
+        raise ConfigError(
+            f"nothing can be compared with '{reference.method}': no method of the leaderboard; "
+            f"{did_you_mean(reference.method, methods)}"
+        )
+    return found
 
 
-def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
+def leaderboard(records: Sequence[Record], reference: Reference = AGAINST_DENSE) -> pd.DataFrame:
     """One line per task, method and sparsity: numbers only, at full precision.
 
     A task whose cells were all skipped has none.
 
     Of every score (``fid``, ``kid``, ``inception_score``, ``precision``, ``recall``) there are
     ``_mean``, ``_std`` (sample standard deviation, ddof = 1) and ``_n`` over the seeds whose cell
-    finished, and ``_difference`` and ``_p`` as :func:`paired_difference` to dense gives them.
+    finished. To the reference (dense, unless another is given) there are ``_difference``, the mean
+    of the paired differences over the seeds that both have, its 95 % interval from ``_low`` to
+    ``_high``, ``_p`` of the two-sided paired t-test, and ``_holm_p``, the same corrected for the
+    number of comparisons in the table: see :mod:`dstbench.report.comparisons`.
 
     ``sparsity`` is what was asked for; ``final_sparsity`` is the fraction of the sparsifiable
     weights that were zero at the end of the training, ``mean_sparsity`` the same averaged over its
@@ -192,26 +178,40 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     Raises:
         StoreError: there are no records, or two of the same cell.
     """
-    found = tables(records)
+    return leaderboard_frame(tables(records, reference))
+
+
+def leaderboard_frame(found: Sequence[Table]) -> pd.DataFrame:
+    """What :func:`leaderboard` is of the records of these tables, at least one."""
     frames = [table.frame for table in found if not table.skipped]
     return pd.concat(frames, ignore_index=True) if frames else found[0].frame.head(0)
 
 
-def paired_difference(ours: Mapping[int, float], dense: Mapping[int, float]) -> tuple[float, float]:
-    """Mean of ours − dense over the seeds both have, and the p-value of the paired t-test.
+def comparison_frame(
+    records: Sequence[Record], reference: Reference = AGAINST_DENSE
+) -> pd.DataFrame:
+    """One line per score and two rows that are compared, at full precision: each row with the
+    reference (``with_reference``), and methods with each other at the same sparsity.
 
-    The test is two-sided. Its p-value is NaN with fewer than two common seeds, and where all
-    differences are equal: their spread, which the test measures noise by, is then unknown.
+    ``difference`` is the mean over the ``seeds`` that both have of ``method`` at ``sparsity`` minus
+    ``against`` at ``against_sparsity``, from ``low`` to ``high`` its 95 % interval. ``p`` is of the
+    two-sided paired t-test, ``equivalence_p`` of two one-sided tests of a difference within ±
+    ``margin``, ``not_worse_p`` of a one-sided test of being worse by less than that; ``_holm_p``
+    are the same, corrected by Holm's method: ``p`` over all comparisons of a score in a table, the
+    others over those with the reference. ``mark`` is ▲, ▼ or ≈, as in the leaderboard. What cannot
+    be tested is NaN.
+
+    The errors raised are those of :func:`tables`.
     """
-    seeds = sorted(ours.keys() & dense.keys())
-    if not seeds:
-        return math.nan, math.nan
-    a = np.array([ours[seed] for seed in seeds])
-    b = np.array([dense[seed] for seed in seeds])
-    differences = a - b
-    rounding = 1e-9 * max(np.abs(a).max(), np.abs(b).max())
-    p = math.nan if np.ptp(differences) <= rounding else float(ttest_rel(a, b).pvalue)
-    return float(differences.mean()), p
+    return comparisons_of(tables(records, reference))
+
+
+def comparisons_of(found: Sequence[Table]) -> pd.DataFrame:
+    """What :func:`comparison_frame` is of the records of these tables."""
+    lines = [
+        {"table": table.heading} | each.line() for table in found for each in table.comparisons
+    ]
+    return pd.DataFrame(lines, columns=["table", *COLUMNS])
 
 
 def machines(records: Iterable[Record]) -> list[str]:
@@ -224,21 +224,13 @@ def _comparable(records: Sequence[Record]) -> list[list[Record]]:
     protocols: dict[str, Protocol] = {}
     for record in records:
         if record.protocol:
-            protocols.setdefault(canonical(_conditions(record.cell)), record.protocol)
+            protocols.setdefault(record.cell.kin, record.protocol)
     groups: dict[tuple[str, Protocol | None], list[Record]] = {}
     for record in records:
-        conditions = canonical(_conditions(record.cell))
-        protocol = record.protocol or protocols.get(conditions)
-        groups.setdefault((conditions, protocol), []).append(record)
+        kin = record.cell.kin
+        protocol = record.protocol or protocols.get(kin)
+        groups.setdefault((kin, protocol), []).append(record)
     return list(groups.values())
-
-
-def _conditions(cell: Cell) -> dict[str, Any]:
-    """What determines a cell's result, but for what a table compares."""
-    compared = {"sparsifier", "sparsity", "seed", "sparsifier_settings"}
-    conditions = {key: value for key, value in cell.identity.items() if key not in compared}
-    versions = {kind: version for kind, version in cell.versions.items() if kind != "sparsifier"}
-    return conditions | {"versions": versions}
 
 
 def _method(cell: Cell) -> dict[str, Any]:
@@ -255,7 +247,7 @@ def _circumstances(group: Sequence[Record]) -> dict[str, Any]:
         for follows in ("kid_subset_size", "inception_score_splits", "others"):  # from the rest
             del protocol[follows]
     told = {name: value for name, value in protocol.items() if value is not None}
-    return _conditions(group[0].cell) | {"protocol": told}
+    return group[0].cell.conditions | {"protocol": told}
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:

@@ -30,7 +30,7 @@ def neighbour_sheet(
         for cell, near in neighbours.items()
         if cell in samples and samples[cell].shape[1:] == near.shape[1:]
     }
-    return sample_sheet(tables, pairs, CAPTION)
+    return sample_sheet(tables, pairs, {}, CAPTION)
 
 
 def _alternating(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -9,9 +9,9 @@ from textwrap import shorten
 from dstbench.metrics import caveats, in_words
 from dstbench.records import Record
 from dstbench.report.floors import floor_notes, noise_notes
-from dstbench.report.leaderboard import METRICS, Table, machines
-
-SIGNIFICANCE = 0.05
+from dstbench.report.leaderboard import Table, machines
+from dstbench.report.rows import FID
+from dstbench.report.verdicts import marks, recommendation
 
 ROUNDING = 0.001
 """Difference of two sparsities below which the numbers of connections are but rounded."""
@@ -38,6 +38,8 @@ def _skipped(table: Table) -> str:
 
 def _notes(table: Table) -> Iterator[str]:
     protocol = table.protocol
+    if recommended := recommendation(table):
+        yield recommended
     if failures := [
         f"{row.method}, S = {row.sparsity:g}, seed {record.cell.seed}: {_reason(record)}"
         for row in table.rows
@@ -58,7 +60,7 @@ def _notes(table: Table) -> Iterator[str]:
             yield details
         yield from floor_notes(table)
         yield from noise_notes(table)
-        yield _LEGEND if table.dense else "Best in bold."
+        yield marks(table)
     if untrained := _untrained(table):
         yield untrained
     yield _meaning_of_s(table)
@@ -103,13 +105,6 @@ def _measured(table: Table) -> Iterator[str]:
         )
 
 
-_LEGEND = (
-    "Best in bold. Against dense, over the seeds both have: ▲ better by more than noise, △ better, "
-    "but within noise or with too few seeds to tell, ▼ worse by more than noise (two-sided paired "
-    f"t-test at {SIGNIFICANCE:.0%}, not corrected for the number of comparisons)."
-)
-
-
 def _meaning_of_s(table: Table) -> str:
     told = told_sparsities(table)
     asked = "S is the fraction of the sparsifiable weights that are zero"
@@ -123,7 +118,6 @@ def _meaning_of_s(table: Table) -> str:
 
 
 def _untrained(table: Table) -> str | None:
-    fid = METRICS[0]
     before = [
         record.untrained_scores.fid
         for record in table.records
@@ -132,7 +126,7 @@ def _untrained(table: Table) -> str | None:
     if not before:
         return None
     text = f"Untrained denoiser: FID {fmean(before):.2f}"
-    dense = table.dense.scores(fid) if table.dense else {}
+    dense = table.dense.scores(FID) if table.dense else {}
     if not dense:
         return f"{text}."
     return f"{text}; the dense cells reach {fmean(dense.values()) / fmean(before):.3f} of it."

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from textwrap import fill
 
+import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -18,6 +20,11 @@ from dstbench.report.leaderboard import Table
 PANELS_ABREAST = 3
 LOG_FROM = 10
 """Ratio of the largest to the smallest FID from which on a panel's scale is logarithmic."""
+
+DODGE = 0.06
+"""Width at most that methods of one sparsity take side by side, on an axis from 0 to 1."""
+ROUNDING = 0.005
+"""Difference of two values below which they stand at one place."""
 
 
 def panels(count: int) -> tuple[Figure, list[Axes]]:
@@ -41,6 +48,18 @@ def colours_of(methods: Sequence[str]) -> dict[str, tuple[float, float, float]]:
 def markers_of(methods: Sequence[str]) -> dict[str, str]:
     """A marker for each method."""
     return {method: "osD^vPX"[i % 7] for i, method in enumerate(methods)}
+
+
+def dodges(
+    values: pd.Series[float], methods: pd.Series[str], order: Sequence[str]
+) -> pd.Series[float]:
+    """What to add to the values so that methods of equal ones stand side by side, in their order,
+    and closer to each other than to any other value."""
+    known = sorted(set(values))
+    gap = min((b - a for a, b in pairwise(known) if b - a > ROUNDING), default=DODGE / 2)
+    step = min(DODGE, gap / 2) / max(len(order), 1)
+    offsets = {method: (i - (len(order) - 1) / 2) * step for i, method in enumerate(order)}
+    return methods.map(lambda method: offsets.get(method, 0.0))
 
 
 def finish(axes: Axes, table: Table, xlabel: str) -> None:

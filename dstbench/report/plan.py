@@ -191,10 +191,10 @@ def _notes(machine: str | None) -> str:
         "FLOPs are theoretical: a masked weight costs nothing, one multiply-add = one FLOP. "
         "Training: three forward passes' worth per example and step, and what the method's dense "
         "gradients cost. Sampling: all denoiser calls of all samples; decoder not included.",
-        "Disk is estimated: a checkpoint is there while a cell is in training (two, while the "
-        "second takes the first one's place); the trained weights are kept. Of masked weights both "
-        "hold the active values and a bit per connection. Cells that run at the "
-        "same time have a checkpoint each. Prepared data are not included.",
+        "Disk is estimated: two checkpoints are there while a cell is in training (and a third "
+        "while it is written, if there is room); the trained weights are kept. Of masked weights "
+        "all hold the active values and a bit per connection. Cells that run at the "
+        "same time have two checkpoints each. Prepared data are not included.",
     ]
     if machine is not None:
         notes.append(

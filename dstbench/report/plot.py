@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dstbench.cell import DENSE
-from dstbench.report.leaderboard import METRICS, Table
-from dstbench.report.panels import add_legend, colours_of, finish, markers_of, panels
-
-FID = METRICS[0]
+from dstbench.report.leaderboard import Table
+from dstbench.report.panels import add_legend, colours_of, dodges, finish, markers_of, panels
+from dstbench.report.rows import FID
 
 
 def fid_vs_sparsity(tables: Sequence[Table]) -> Figure | None:
     """The plot, or ``None`` where no sparse cell has an FID.
 
-    Points are means over seeds, bars one sample standard deviation to either side.
+    Points are means over seeds, bars one sample standard deviation to either side. Methods stand
+    side by side at a sparsity.
     """
     found = [(table, scores) for table in tables if len(scores := _sparse_scores(table))]
     if not found:
@@ -29,21 +28,19 @@ def fid_vs_sparsity(tables: Sequence[Table]) -> Figure | None:
     colours, markers = colours_of(methods), markers_of(methods)
     figure, every = panels(len(found))
     for axes, (table, scores) in zip(every, found, strict=True):
-        sns.lineplot(
-            scores,
-            x="sparsity",
-            y="FID",
-            hue="method",
-            style="method",
-            palette=colours,
-            markers=markers,
-            dashes=False,
-            markersize=7,
-            errorbar="sd",
-            err_style="bars",
-            err_kws={"capsize": 3},
-            ax=axes,
-        )
+        scores["x"] = scores["sparsity"] + dodges(scores["sparsity"], scores["method"], methods)
+        for method, of_method in scores.groupby("method", sort=False):
+            points = of_method.groupby("x")["FID"].agg(["mean", "std"]).fillna({"std": 0.0})
+            axes.errorbar(
+                points.index,
+                points["mean"],
+                yerr=points["std"],
+                color=colours[str(method)],
+                marker=markers[str(method)],
+                markersize=7,
+                capsize=3,
+                label=str(method),
+            )
         _add_dense(axes, table)
         sparsities = sorted(set(scores["sparsity"]))
         axes.set_xticks(sparsities, [f"{sparsity:g}" for sparsity in sparsities])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstbench.cell import Cell
 from dstbench.errors import StoreError, did_you_mean
-from dstbench.records import Record
+from dstbench.records import Protocol, Record
+from dstbench.report import costs
+from dstbench.report.comparisons import Reference
 from dstbench.store.folder import CellFolder
+from dstbench.store.layout import Layout
 from dstbench.store.store import Store
 
 if TYPE_CHECKING:
@@ -19,18 +23,31 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from dstbench.report.leaderboard import Table
     from dstbench.report.text import Format
+
+logger = logging.getLogger("dstbench")
 
 
 class Results:
     """What the cells of a benchmark have left behind."""
 
-    def __init__(self, store: Store, records: Sequence[Record], name: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        records: Sequence[Record],
+        name: str,
+        layout: Layout,
+        reference: Reference | None = None,
+    ) -> None:
         self._store = store
+        self._layout = layout
+        self.reference = reference or Reference(margin=layout.report.margin)
+        """What the rows of the leaderboard are compared with, and by what margin."""
         self.name = name
         """The benchmark's name."""
-        self.records = list(records)
-        """The record of each cell that has ended, well or not."""
+        self.records = layout.arranged(list(_that_make_sense(records)))
+        """The record of each cell that has ended, well or not, in the order of the leaderboard."""
 
     def __repr__(self) -> str:
         states = Counter(record.status for record in self.records)
@@ -46,9 +63,18 @@ class Results:
     def table(self) -> pd.DataFrame:
         """The leaderboard: one row per task, method and sparsity, with means and standard
         deviations over seeds (see :func:`dstbench.report.leaderboard.leaderboard`)."""
-        from dstbench.report.leaderboard import leaderboard
+        from dstbench.report.leaderboard import leaderboard_frame
 
-        return leaderboard(self.records)
+        return leaderboard_frame(self._tables)
+
+    @cached_property
+    def comparisons(self) -> pd.DataFrame:
+        """One row per score and two rows of the leaderboard that are compared: paired differences
+        over seeds, with intervals and tests (see
+        :func:`dstbench.report.leaderboard.comparison_frame`)."""
+        from dstbench.report.leaderboard import comparisons_of
+
+        return comparisons_of(self._tables)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -71,6 +97,19 @@ class Results:
             raise StoreError(f"{path}: not there; the cell was never trained")
         return pd.read_csv(path)
 
+    def topology(self, cell: str | Cell) -> pd.DataFrame:
+        """The densities of a sparse cell's layers over time: columns ``step``, ``layer``,
+        ``density`` and ``changed`` (connections that the topology update there replaced or added).
+
+        Raises :class:`~dstbench.errors.StoreError` where there are none.
+        """
+        import pandas as pd
+
+        path = self._folder(cell).topology
+        if not path.exists():
+            raise StoreError(f"{path}: not there; the cell has no masks, or was never trained")
+        return pd.read_csv(path)
+
     def samples(self, cell: str | Cell) -> NDArray[np.uint8]:
         """The sample images that are kept of a cell: uint8 (n, H, W, C).
 
@@ -78,35 +117,64 @@ class Results:
 
         Raises :class:`~dstbench.errors.StoreError` where there are none.
         """
-        import numpy as np
+        folder = self._folder(cell)
+        if not folder.samples.exists():
+            raise StoreError(f"{folder.samples}: not there; the cell was not trained to its end")
+        return folder.read_samples()
 
-        path = self._folder(cell).samples
-        if not path.exists():
-            raise StoreError(f"{path}: not there; the cell was not trained to its end")
-        images: NDArray[np.uint8] = np.load(path, allow_pickle=False)
-        return images
+    def reals(self, cell: str | Cell) -> NDArray[np.uint8]:
+        """Some of the real images that a cell's samples were scored against, in the same form.
+
+        Raises :class:`~dstbench.errors.StoreError` where none are kept.
+        """
+        folder = self._folder(cell)
+        if not folder.reals.exists():
+            raise StoreError(f"{folder.reals}: not there; none were kept of this cell")
+        return folder.read_reals()
 
     def text(self, format: Format = "markdown") -> str:
         """The leaderboard, with notes on how its numbers came about."""
-        from dstbench.report import render
+        from dstbench.report import render_tables
 
-        return render(self.records, format, self.name)
+        return render_tables(self._tables, format, self.name)
 
     def write_report(self) -> None:
-        """Write the leaderboard and its pictures into the results folder, if there are records.
+        """Write the leaderboard, its data, its pictures and ``report.html`` into the results
+        folder, if there are records.
 
         Raises :class:`~dstbench.errors.StoreError` where nothing can be written there.
         """
-        from dstbench.report import write_report
+        from dstbench.report import write_tables
+        from dstbench.report.page import write_page
 
         if not self.records:
             return
-        samples = self._store.samples(self.records)
-        neighbours = self._store.neighbours(self.records)
+        shown = self._shown()
+        samples, reals = self._store.samples(shown), self._store.reals(shown)
+        neighbours = self._store.neighbours(shown)
         try:
-            write_report(self.records, self.folder, samples, self.name, neighbours)
+            write_tables(
+                self._tables, self.cells, self.folder, samples, reals, self.name, neighbours
+            )
+            self._store.write_layout(self._layout)
+            write_page([self], self.folder / "report.html", self.name)
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
+
+    @cached_property
+    def _tables(self) -> list[Table]:
+        from dstbench.report.leaderboard import tables
+
+        return tables(self.records, self.reference)
+
+    def _shown(self) -> list[Record]:
+        """The records whose samples are shown: in each table, those of one seed."""
+        seeds: dict[tuple[str, Protocol | None], int] = {}
+        for record in self.records:
+            table = record.cell.kin, record.protocol
+            if table not in seeds and self._store.cell(record.cell).samples.exists():
+                seeds[table] = record.cell.seed
+        return [r for r in self.records if seeds.get((r.cell.kin, r.protocol)) == r.cell.seed]
 
     def _folder(self, cell: str | Cell) -> CellFolder:
         name = cell.id if isinstance(cell, Cell) else cell
@@ -114,3 +182,17 @@ class Results:
         if name not in known:
             raise StoreError(f"{self.folder}: no cell '{name}'; {did_you_mean(name, known)}")
         return self._store.cell(known[name])
+
+
+def _that_make_sense(records: Sequence[Record]) -> Iterator[Record]:
+    """The records but those whose numbers are nonsense (nothing divided by nothing), which a
+    warning names: they cost no other cell its row."""
+    for record in records:
+        try:
+            costs.check(record)
+        except (ArithmeticError, ValueError) as error:
+            logger.warning(
+                "cell %s: its record makes no sense and is left out: %s", record.cell.id, error
+            )
+        else:
+            yield record

@@ -24,16 +24,18 @@ TEXT, HEADING = 15, 20
 def sample_sheet(
     tables: Sequence[Table],
     samples: Mapping[str, NDArray[np.uint8]],
-    caption: str = "every column starts from the same noise",
+    reals: Mapping[str, NDArray[np.uint8]],
+    caption: str = "samples of a column start from the same noise",
 ) -> Image.Image | None:
-    """Samples of each table's first seed under its heading, or ``None`` if there are none.
+    """Samples of each table's first seed under its heading, real images above them where there are
+    some; ``None`` if there are no samples.
 
-    ``samples`` holds uint8 images (n, H, W, C), C = 1 or 3, by cell id.
+    Both hold uint8 images (n, H, W, C), C = 1 or 3, by cell id.
 
     Raises:
         StoreError: samples of another form.
     """
-    blocks = [block for table in tables if (block := _block(table, samples, caption))]
+    blocks = [block for table in tables if (block := _block(table, samples, reals, caption))]
     if not blocks:
         return None
     width = max(block.width for block in blocks) + 2 * MARGIN
@@ -46,13 +48,19 @@ def sample_sheet(
 
 
 def _block(
-    table: Table, samples: Mapping[str, NDArray[np.uint8]], caption: str
+    table: Table,
+    samples: Mapping[str, NDArray[np.uint8]],
+    reals: Mapping[str, NDArray[np.uint8]],
+    caption: str,
 ) -> Image.Image | None:
-    """A heading and, per row of the table, a label and a strip of samples."""
+    """A heading and, for real images and each row of the table, a label and a strip."""
     seeds = [record.cell.seed for record in table.records if record.cell.id in samples]
     if not seeds:
         return None
-    strips = [
+    # Cells of a table are scored against the same real images.
+    known = [record.cell.id for record in table.records if record.cell.id in reals][:1]
+    strips = [("real images", _strip(reals[name], name)) for name in known]
+    strips += [
         (_label(row.method, row.sparsity), _strip(samples[record.cell.id], record.cell.id))
         for row in table.rows
         for record in row.records

@@ -10,40 +10,53 @@ from typing import Literal, NamedTuple
 from tabulate import tabulate
 
 from dstbench.records import Record
+from dstbench.report.comparisons import AGAINST_DENSE, Reference
 from dstbench.report.floors import warnings
 from dstbench.report.formatting import (
     _decimals,
     _fixed,
+    as_csv,
     escape_markdown,
     scaled,
     with_interval,
     with_ratio,
 )
-from dstbench.report.leaderboard import Metric, Table, leaderboard, tables
-from dstbench.report.notes import SIGNIFICANCE, _notes, _skipped, told_sparsities
+from dstbench.report.leaderboard import Table, leaderboard_frame, tables
+from dstbench.report.notes import _notes, _skipped, told_sparsities
+from dstbench.report.rows import Metric
+from dstbench.report.verdicts import differences
 
 Format = Literal["markdown", "csv", "latex", "json"]
 
 
 def render(
-    records: Sequence[Record], format: Format = "markdown", title: str = "Leaderboard"
+    records: Sequence[Record],
+    format: Format = "markdown",
+    title: str = "Leaderboard",
+    reference: Reference = AGAINST_DENSE,
 ) -> str:
     """The leaderboard of these records as text.
 
     Markdown and LaTeX (which needs the packages ``booktabs`` and ``amssymb``) have one table per
-    task and protocol, with notes below it; csv and json hold the numbers of
-    :func:`dstbench.leaderboard.leaderboard`.
+    task and protocol, with notes below it, and markdown the differences that were tested; csv and
+    json hold the numbers of :func:`dstbench.report.leaderboard.leaderboard`.
 
     Raises:
         StoreError: there are no records, or two of the same cell.
+        ConfigError: there is no method of the reference's name.
     """
+    return render_tables(tables(records, reference), format, title)
+
+
+def render_tables(found: Sequence[Table], format: Format, title: str = "Leaderboard") -> str:
+    """The text of :func:`render`, from the tables of its records."""
     if format == "csv":
-        return leaderboard(records).to_csv(index=False)
+        return as_csv(leaderboard_frame(found))
     if format == "json":
-        frame = leaderboard(records).astype(object)
+        frame = leaderboard_frame(found).astype(object)
         return json.dumps(frame.where(frame.notna(), None).to_dict("records"), indent=2) + "\n"
     document = _markdown if format == "markdown" else _latex
-    return document(tables(records), title)
+    return document(found, title)
 
 
 class _Entry(NamedTuple):
@@ -92,30 +105,23 @@ def _time(ratio: float, low: float, high: float, clocks: str) -> str:
 
 
 def _score_column(table: Table, metric: Metric) -> _Column:
-    parts = ("mean", "std", "n", "difference", "p")
-    scores = table.frame[[f"{metric.field}_{part}" for part in parts]]
+    scores = table.frame[[f"{metric.field}_{part}" for part in ("mean", "std", "n")]]
     means = scores[f"{metric.field}_mean"]
     digits = max(metric.decimals, _decimals(means.abs().max()))
+    every = [_fixed(mean, digits) for mean in means]
     best = _fixed(means.min() if metric.better == "lower" else means.max(), digits)
+    alone = every.count(best) == 1 < means.count()
+    compared = table.with_reference(metric)
     entries = []
-    for seeds, (mean, std, n, difference, p) in zip(
-        table.frame["seeds"], scores.itertuples(index=False, name=None), strict=True
+    for row, text, (_, std, n) in zip(
+        table.rows, every, scores.itertuples(index=False, name=None), strict=True
     ):
-        text = shown = _fixed(mean, digits)
-        if n > 1:
-            text += f" ± {std:.{digits}f}"
-        if 0 < n < seeds:
-            text += f" (n = {n})"
-        entries.append(_Entry(text, shown == best, _mark(difference, p, metric)))
+        shown = f"{text} ± {std:.{digits}f}" if n > 1 else text
+        if 0 < n < len(row.done):
+            shown += f" (n = {n})"
+        mark = compared[row.key].mark if row.key in compared else ""
+        entries.append(_Entry(shown, alone and n > 1 and text == best, mark))
     return _Column(f"{metric.title} {'↓' if metric.better == 'lower' else '↑'}", entries)
-
-
-def _mark(difference: float, p: float, metric: Metric) -> str:
-    """How a score compares with dense's; a note below the table says what the marks mean."""
-    better = difference < 0 if metric.better == "lower" else difference > 0
-    if p < SIGNIFICANCE:
-        return "▲" if better else "▼"
-    return "△" if better else ""
 
 
 class _Markup(NamedTuple):
@@ -151,6 +157,13 @@ def _markdown(tables: Sequence[Table], title: str) -> str:
             tabulate(body, header, "pipe", disable_numparse=True, colalign=alignment),
             "\n".join(f"- {escape_markdown(note)}" for note in _notes(table)),
         ]
+        if found := differences(table):
+            title, (header, body) = found
+            escaped = [[escape_markdown(entry) for entry in line] for line in body]
+            parts += [
+                escape_markdown(title),
+                tabulate(escaped, header, "pipe", disable_numparse=True, stralign="right"),
+            ]
     if skipped := [f"- {escape_markdown(_skipped(table))}" for table in tables if table.skipped]:
         parts += ["## Skipped", "\n".join(skipped)]
     return "\n\n".join(parts) + "\n"
@@ -198,8 +211,8 @@ _LATEX = str.maketrans(
         "↓": r"$\downarrow$",
         "↑": r"$\uparrow$",
         "▲": r"$\blacktriangle$",
-        "△": r"$\vartriangle$",
         "▼": r"$\blacktriangledown$",
+        "≈": r"$\approx$",
         "—": "---",
         "…": r"\dots{}",
     }

@@ -1,4 +1,4 @@
-"""FID against measured time, with the Pareto front: one panel per table, one point per row."""
+"""FID against cost, with the Pareto front: one panel per table, one point per row."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from matplotlib.figure import Figure
 
 from dstbench.cell import DENSE
 from dstbench.report.leaderboard import Table
-from dstbench.report.panels import add_legend, colours_of, finish, markers_of, panels
+from dstbench.report.panels import add_legend, colours_of, dodges, finish, markers_of, panels
 
-What = Literal["step", "sample"]
+What = Literal["flops", "step", "sample"]
+_LABELS: dict[What, str] = {
+    "flops": "theoretical FLOPs of a denoiser call ÷ dense",
+    "step": "measured time per step ÷ dense",
+    "sample": "measured time per sample ÷ dense",
+}
 
 
-def fid_vs_time(tables: Sequence[Table], what: What) -> Figure | None:
-    """The plot, or ``None`` where no sparse row has both an FID and a measured time.
+def fid_vs_cost(tables: Sequence[Table], what: What) -> Figure | None:
+    """The plot, or ``None`` where no sparse row has both an FID and such a cost.
 
-    Time is per optimizer step or per sample, relative to the dense twin, which is at 1. Points are
-    means over seeds with the interval of the time and one sample standard deviation of the FID; the
-    sparsity stands beside them.
+    Cost is theoretical FLOPs, or measured time per optimizer step or per sample, relative to the
+    dense network, which is at 1. Points are means over seeds with the interval of the time and one
+    sample standard deviation of the FID; the sparsity stands beside them. Methods of equal FLOPs
+    stand side by side.
     """
     found = [(table, _points(table, what)) for table in tables]
     found = [(table, points) for table, points in found if (points["method"] != DENSE).any()]
@@ -33,12 +39,14 @@ def fid_vs_time(tables: Sequence[Table], what: What) -> Figure | None:
     markers = {DENSE: "*", **markers_of(sparse)}
     figure, every = panels(len(found))
     for axes, (table, points) in zip(every, found, strict=True):
+        aside = dodges(points["cost"], points["method"], sparse) if what == "flops" else 0.0
+        points["at"] = points["cost"] + aside
         _add_front(axes, points)
         for method, of_method in points.groupby("method", sort=False):
             axes.errorbar(
-                of_method["time"],
+                of_method["at"],
                 of_method["fid"],
-                xerr=(of_method["time"] - of_method["low"], of_method["high"] - of_method["time"]),
+                xerr=(of_method["cost"] - of_method["low"], of_method["high"] - of_method["cost"]),
                 yerr=of_method["spread"],
                 color=colours[str(method)],
                 marker=markers[str(method)],
@@ -49,48 +57,50 @@ def fid_vs_time(tables: Sequence[Table], what: What) -> Figure | None:
             )
         for point in points[points["method"] != DENSE].itertuples():
             axes.annotate(
-                f"{point.sparsity:g}", (point.time, point.fid), (5, 4), fontsize=8,
+                f"{point.sparsity:g}", (point.at, point.fid), (5, 4), fontsize=8,
                 textcoords="offset points",
             )  # fmt: skip
-        finish(axes, table, f"measured time per {what} ÷ dense")
+        finish(axes, table, _LABELS[what])
         axes.set_xlim(left=0)
     add_legend(figure)
     return figure
 
 
 def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
-    """The points (columns ``time`` and ``fid``) that no other is better than in one of the two and
-    at least as good in the other, by ascending time."""
-    best = points.sort_values(["time", "fid"])
+    """The points (columns ``cost`` and ``fid``) that no other is better than in one of the two and
+    at least as good in the other, by ascending cost."""
+    best = points.sort_values(["cost", "fid"])
     return best[best["fid"] < best["fid"].cummin().shift(fill_value=float("inf"))]
 
 
 def _points(table: Table, what: What) -> pd.DataFrame:
-    """One line per row that has an FID and a time: ``method``, ``sparsity``, ``fid`` and its
-    ``spread``, ``time`` with its interval (``low``, ``high``)."""
-    name = f"{what}_time"
+    """One line per row that has an FID and a cost: ``method``, ``sparsity``, ``fid`` and its
+    ``spread``, ``cost`` with its interval (``low``, ``high``)."""
+    names = [f"{what}_time_{part}" for part in ("ratio", "low", "high")]
+    if what == "flops":
+        names = ["inference_flops_ratio"] * 3
     points = pd.DataFrame(
         {
             "method": table.frame["method"],
             "sparsity": table.frame["sparsity"],
             "fid": table.frame["fid_mean"],
             "spread": table.frame["fid_std"].fillna(0.0),
-            "time": table.frame[f"{name}_ratio"],
-            "low": table.frame[f"{name}_low"],
-            "high": table.frame[f"{name}_high"],
+            **{
+                part: table.frame[name]
+                for part, name in zip(("cost", "low", "high"), names, strict=True)
+            },
         }
     )
-    dense = points["method"] == DENSE
-    points.loc[dense, ["time", "low", "high"]] = 1.0
+    points.loc[points["method"] == DENSE, ["cost", "low", "high"]] = 1.0
     return points.dropna()
 
 
 def _add_front(axes: Axes, points: pd.DataFrame) -> None:
     front = pareto_front(points)
     axes.step(
-        front["time"], front["fid"], where="post", color="0.6", linewidth=1.2, linestyle="--",
+        front["cost"], front["fid"], where="post", color="0.6", linewidth=1.2, linestyle="--",
         zorder=1, label="Pareto front",
     )  # fmt: skip
     axes.plot(
-        front["time"], front["fid"], "o", color="0.6", markersize=14, fillstyle="none", zorder=1
+        front["at"], front["fid"], "o", color="0.6", markersize=14, fillstyle="none", zorder=1
     )

@@ -272,9 +272,10 @@ class DynamicSparsifier(Sparsifier, ABC):
         self.verify()
         counts = whole_counts(self.structure, self.counts_after_update(self.step), self.shapes)
         before = {layer.name: layer.active for layer in self.layers}
-        self.connections_changed = sum(
-            self._drop_and_grow(layer, rate, counts[layer.name]) for layer in ready
-        )
+        self.changes = {
+            layer.name: self._drop_and_grow(layer, rate, counts[layer.name]) for layer in ready
+        }
+        self.connections_changed = sum(self.changes.values())
         if any(layer.active != before[layer.name] for layer in self.layers):
             self.count_history.append((self.step, {each.name: each.active for each in self.layers}))
         self.topology_updates += 1

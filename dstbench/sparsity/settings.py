@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import Field, field_validator
 
-from dstbench.settings import PluginSettings
+from dstbench.settings import PluginSettings, unless
 from dstbench.sparsity.distribution import Distribution
 from dstbench.sparsity.schedules import Schedule
 from dstbench.sparsity.structure import UNSTRUCTURED, parse_structure
@@ -27,6 +27,7 @@ class SparsifierSettings(PluginSettings):
     )
     structure: str = Field(
         str(UNSTRUCTURED),
+        exclude_if=unless(str(UNSTRUCTURED)),
         description="which connections are active together: unstructured (each by itself), "
         "channels:G (G neighbouring output channels share one mask), N:M (N of every M "
         "neighbouring inputs are active, which S has to be: 2:4 at S = 0.5, distribution uniform)",
@@ -36,16 +37,6 @@ class SparsifierSettings(PluginSettings):
     @classmethod
     def _known(cls, structure: str) -> str:
         return str(parse_structure(structure))
-
-    @model_serializer(mode="wrap")
-    def _without_default_structure(
-        self, serialize: SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        """Leaves out the structure that cells had before there was a choice: their ids stay."""
-        dumped: dict[str, Any] = serialize(self)
-        if self.structure == str(UNSTRUCTURED):
-            dumped.pop("structure", None)
-        return dumped
 
 
 class DynamicSparsifierSettings(SparsifierSettings):

@@ -83,6 +83,8 @@ class Sparsifier(ActiveLayers):
         """Topology updates made since the training began."""
         self.skipped_updates = 0
         """Topology updates left out because a gradient was not finite."""
+        self.changes: dict[str, int] = {}
+        """Number of connections of each layer that the latest topology update replaced or added."""
         self.on_topology_update: Callable[[int, int], object] | None = None
         """Function that is called after each topology update, with the optimizer step that the
         update follows and the number of connections that it replaced by others."""

@@ -5,6 +5,7 @@ A lock is the operating system's: it goes with its process, however that ends.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import time
@@ -15,8 +16,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dstbench.disk import unwritable
 from dstbench.errors import HeldError, StoreError
-from dstbench.store.files import now, write_atomically
+from dstbench.files import read_regular
+from dstbench.store.files import MOST, now, write_atomically
 
 SECONDS_BETWEEN_HEARTBEATS = 2
 """How often a process says at which step it is, at most."""
@@ -57,48 +60,64 @@ class CellLock:
 
         Raises:
             HeldError: if another process holds it.
-            StoreError: if nothing can be written there.
+            StoreError: if nothing can be written there, or it is a link to somewhere else.
         """
         lock = FileLock(self._lock)
         try:
+            self.refuse_links()
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise HeldError(f"cell {self.folder.name} is being run by another process") from None
         except OSError as error:
-            raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
+            raise self._unwritable(error) from None
         try:
-            self._write(Claim(host=socket.gethostname(), pid=os.getpid(), since=now()))
+            try:
+                self._write(Claim(host=socket.gethostname(), pid=os.getpid(), since=now()))
+            except OSError as error:
+                raise self._unwritable(error) from None
             yield
         finally:
-            self._running.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder may have been moved meanwhile
+                self._running.unlink(missing_ok=True)
             lock.release()
 
     def is_held(self) -> bool:
         """Whether some process holds the cell, on whatever machine."""
-        if not self._lock.exists():
-            return False
-        lock = FileLock(self._lock)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        except OSError:  # of somebody else's folder, which one may only read
-            return self._running.exists()
-        lock.release()
+        with suppress(OSError):  # a lock that is not there, or that nobody can hold
+            descriptor = os.open(self._lock, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                # Somebody else's folder, too, may be asked, which one may only read.
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(descriptor)
         return False
 
     def heartbeat(self, step: int, loss: float) -> None:
-        """Say, every few seconds at most, how far the process is that holds the cell."""
+        """Say, every few seconds at most, how far the process is that holds the cell; where that
+        cannot be written, it is left unsaid."""
         due = time.monotonic() - self._claimed_at >= SECONDS_BETWEEN_HEARTBEATS
         if self._claim and due:
-            self._write(self._claim.model_copy(update={"step": step, "loss": loss}))
+            with suppress(OSError):
+                self._write(self._claim.model_copy(update={"step": step, "loss": loss}))
 
     def claim(self) -> Claim | None:
         """What the process that holds the cell, or held it when it was killed, last said."""
         with suppress(OSError, ValidationError):
-            return Claim.model_validate_json(self._running.read_bytes())
+            return Claim.model_validate_json(read_regular(self._running, MOST))
         return None
+
+    def refuse_links(self) -> None:
+        """Raise ``OSError`` where something would be written to another place than it seems."""
+        for path in (self.folder.parent, self.folder, self._lock):
+            if path.is_symlink():
+                raise OSError(f"{path.name} is a link, which is not followed")
+
+    def _unwritable(self, error: OSError) -> StoreError:
+        reason = unwritable(error, self.folder) or error.strerror or error
+        return StoreError(f"{self.folder}: cannot be written to: {reason}")
 
     def _write(self, claim: Claim) -> None:
         self._claim, self._claimed_at = claim, time.monotonic()

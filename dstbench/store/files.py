@@ -8,6 +8,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+MOST = 256 << 20
+"""Bytes at most of a file of JSON or words; what is larger is something else."""
+
 
 def now() -> str:
     """The time, ISO 8601 in UTC."""

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from dstbench.cell import Cell
+from dstbench.checksums import file_digest
+from dstbench.disk import unwritable
 from dstbench.errors import StoreError
+from dstbench.files import read_regular
 from dstbench.records import Record
+from dstbench.store.arrays import read_images, write_images
 from dstbench.store.claim import CellLock, Claim
-from dstbench.store.files import write_atomically
+from dstbench.store.files import MOST, write_atomically
+from dstbench.store.record_file import read_record, record_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,15 +39,59 @@ class CellFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.history = path / "history.csv"
+        self.topology = path / "topology.csv"
         self.denoiser = path / "denoiser.safetensors"
         self.samples = path / "samples.npy"
+        self.reals = path / "reals.npy"
         self.neighbours = path / "neighbours.npy"
         self.sheet = path / "samples.png"
         self.checkpoint = path / "checkpoint.pt"
+        self.previous_checkpoint = path / "checkpoint.previous.pt"
         self.timeout = path / "timeout.txt"
         self._request = path / "cell.json"
         self._record = path / "record.json"
         self._lock = CellLock(path)
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that are there, the latest first."""
+        return [path for path in (self.checkpoint, self.previous_checkpoint) if path.exists()]
+
+    def remove_checkpoints(self) -> None:
+        for path in self.checkpoints:
+            path.unlink(missing_ok=True)
+
+    def write_checkpoint(self, state: dict[str, Any]) -> None:
+        """Keep a checkpoint, and the one before it, as far as the disk has room for both.
+
+        Raises :class:`StoreError` where it has none, or nothing can be written.
+        """
+        from dstbench.store.sealed import save_sealed
+
+        def write(path: Path) -> None:
+            save_sealed(state, path)
+            with suppress(FileNotFoundError):
+                os.replace(self.checkpoint, self.previous_checkpoint)
+
+        try:
+            try:
+                write_atomically(self.checkpoint, write)
+            except (OSError, RuntimeError) as error:
+                if not (unwritable(error, self.path) and self.previous_checkpoint.exists()):
+                    raise
+                self.previous_checkpoint.unlink()
+                write_atomically(self.checkpoint, write)
+        except (OSError, RuntimeError) as error:
+            reason = unwritable(error, self.path)
+            if reason is None:
+                raise
+            raise StoreError(f"{self.checkpoint}: cannot be written: {reason}") from error
+
+    def set_aside(self, checkpoint: Path) -> Path:
+        """Rename a checkpoint that is damaged, so that none is there; where it is now."""
+        aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+        os.replace(checkpoint, aside)
+        return aside
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -46,12 +99,26 @@ class CellFolder:
 
         Raises:
             HeldError: if another process holds it.
-            StoreError: if nothing can be written there.
+            StoreError: if nothing can be written there, or it is a link to somewhere else.
         """
+        died = self._lock.claim()
         with self._lock.held():
-            for unfinished in self.path.glob("*.partial"):
-                unfinished.unlink()
+            self._clear_away(died)
             yield
+
+    def _clear_away(self, died: Claim | None) -> None:
+        """Remove what was not finished here, and what no time limit of the process that died here
+        has left."""
+        for unfinished in self.path.glob("*.partial"):
+            with suppress(OSError):  # what is in nobody's way may stay
+                if unfinished.is_dir() and not unfinished.is_symlink():
+                    shutil.rmtree(unfinished)
+                else:
+                    unfinished.unlink()
+        with suppress(OSError, ValueError):
+            begun = datetime.fromisoformat(died.since).timestamp() if died else math.inf
+            if self.timeout.lstat().st_mtime < begun:
+                self.timeout.unlink()
 
     def is_held(self) -> bool:
         """Whether some process holds the cell, on whatever machine."""
@@ -78,15 +145,18 @@ class CellFolder:
         """
         text = cell.model_dump_json(indent=2) + "\n"
         try:
+            self._lock.refuse_links()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._request.write_text(text, encoding="utf-8")
+            write_atomically(self._request, lambda path: path.write_text(text, encoding="utf-8"))
         except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written to: {error.strerror}") from None
+            raise StoreError(
+                f"{self.path}: cannot be written to: {error.strerror or error}"
+            ) from None
 
     def requested_cell(self) -> Cell | None:
         """The cell that is to be run here, or was, if this version of dstbench can read it."""
         with suppress(OSError, ValidationError):
-            return Cell.model_validate_json(self._request.read_bytes())
+            return Cell.model_validate_json(read_regular(self._request, MOST))
         return None
 
     def remove_if_pending(self) -> None:
@@ -106,7 +176,7 @@ class CellFolder:
     def timeout_traceback(self) -> str:
         """The traceback of the process that a time limit ended here; empty if none was."""
         with suppress(OSError):
-            return self.timeout.read_text(errors="replace")
+            return read_regular(self.timeout, MOST).decode(errors="replace")
         return ""
 
     def record(self) -> Record | None:
@@ -114,48 +184,40 @@ class CellFolder:
 
         Raises :class:`StoreError` for a record that this version of dstbench cannot read.
         """
-        path = self._record
+        found = self._sealed()
+        return found and found[0]
+
+    def _sealed(self) -> tuple[Record, dict[str, str]] | None:
+        """The record, and the checksums of the files that it stands for."""
         try:
-            return Record.model_validate_json(path.read_bytes())
+            return read_record(self._record)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise StoreError(
-                f"{path}: not a record of this version of dstbench ({where}: {problem['msg']}); "
-                "move it away to run the cell again"
-            ) from None
 
     def write_record(self, record: Record) -> None:
-        """Keep the cell's record; what was made of an earlier one's weights is removed."""
+        """Keep a record, and in it checksums of the network and the samples that are kept; what was
+        made of an earlier one's weights is removed.
+
+        Raises :class:`StoreError`, and leaves everything as it is, where it could not be read back
+        as it is.
+        """
+        kept = {
+            path.name: file_digest(path)
+            for path in (self.denoiser, self.samples)
+            if record.status == "done" and path.exists()
+        }
+        text = record_text(record, kept)
+
+        def write(path: Path) -> None:
+            with path.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            read_record(path)
+
+        write_atomically(self._record, write)
         for path in self.path.glob("scores-*.json"):
             path.unlink()
-        text = record.model_dump_json(indent=2) + "\n"
-        write_atomically(self._record, lambda path: path.write_text(text, encoding="utf-8"))
-
-    def write_rescored(self, record: Record) -> None:
-        """Keep what the trained cell scores under another evaluation: a record of the cell that
-        would have been evaluated so."""
-        text = record.model_dump_json(indent=2) + "\n"
-        write_atomically(
-            self._rescored(record.cell), lambda path: path.write_text(text, encoding="utf-8")
-        )
-
-    def is_rescored(self, cell: Cell) -> bool:
-        """Whether there is such a record of ``cell``."""
-        return self._rescored(cell).exists()
-
-    def rescored(self) -> list[Record]:
-        """The records of :meth:`write_rescored`, less those that cannot be read."""
-        found = []
-        for path in sorted(self.path.glob("scores-*.json")):
-            with suppress(ValidationError):
-                found.append(Record.model_validate_json(path.read_bytes()))
-        return found
-
-    def _rescored(self, cell: Cell) -> Path:
-        return self.path / f"scores-{cell.id.rpartition('-')[2]}.json"
 
     def write_denoiser(self, denoiser: nn.Module, masks: Mapping[str, Tensor]) -> int:
         """Keep the trained network, of masked weights the active values alone; the bytes of its
@@ -193,24 +255,55 @@ class CellFolder:
         from safetensors import SafetensorError
 
         try:
+            self._check(self.denoiser)
             return read(self.denoiser)
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise StoreError(f"{self.denoiser}: cannot be read: {error}") from error
 
+    def _check(self, path: Path) -> None:
+        """Raise ``ValueError`` for a file that is not what its record says was written, and
+        ``OSError`` for one that is no file."""
+        sealed = self._sealed()
+        found = file_digest(path)
+        if sealed and sealed[1].get(path.name, found) != found:
+            raise ValueError("its content is not what was written")
+
+    def read_samples(self) -> NDArray[np.uint8]:
+        """The sample images that are kept, uint8 (n, H, W, C).
+
+        Raises :class:`StoreError` for a file that cannot be read.
+        """
+        return self._read_images(self.samples)
+
+    def read_reals(self) -> NDArray[np.uint8]:
+        """The real images that are kept beside them, in the same form.
+
+        Raises :class:`StoreError` for a file that cannot be read.
+        """
+        return self._read_images(self.reals)
+
+    def _read_images(self, path: Path) -> NDArray[np.uint8]:
+        try:
+            self._check(path)
+            return read_images(path)
+        except (OSError, ValueError, EOFError) as error:
+            raise StoreError(f"{path}: cannot be read: {error}") from error
+
     def write_samples(self, images: NDArray[np.uint8]) -> None:
         """Keep sample images, uint8 (n, H, W, C)."""
-        _write_images(self.samples, images)
+        write_images(self.samples, images)
+
+    def write_reals(self, images: NDArray[np.uint8]) -> None:
+        """Keep real images to show beside the samples, uint8 (n, H, W, C)."""
+        write_images(self.reals, images)
+
+    def read_neighbours(self) -> NDArray[np.uint8]:
+        """The training images nearest to the first samples, in the same form.
+
+        Raises :class:`StoreError` for a file that cannot be read.
+        """
+        return self._read_images(self.neighbours)
 
     def write_neighbours(self, images: NDArray[np.uint8]) -> None:
         """Keep the training images nearest to the first samples, uint8 (n, H, W, C)."""
-        _write_images(self.neighbours, images)
-
-
-def _write_images(path: Path, images: NDArray[np.uint8]) -> None:
-    import numpy as np
-
-    def save(partial: Path) -> None:
-        with partial.open("wb") as file:
-            np.save(file, images, allow_pickle=False)
-
-    write_atomically(path, save)
+        write_images(self.neighbours, images)

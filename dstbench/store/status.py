@@ -33,7 +33,8 @@ def statuses(store: Store) -> list[Status]:
 
     Raises :class:`StoreError` if there are no cells.
     """
-    found = [status for folder in store.cells() if (status := _status(folder))]
+    found = [status for folder in store.cells() if (status := _status(store, folder))]
+    store.keep_index()
     if not found:
         raise StoreError(
             f"{store.folder}: no cells here; name the folder of a benchmark that was run, such as "
@@ -42,17 +43,20 @@ def statuses(store: Store) -> list[Status]:
     return found
 
 
-def _status(folder: CellFolder) -> Status | None:
-    cell = folder.requested_cell()
+def _status(store: Store, folder: CellFolder) -> Status | None:
     try:
-        record = folder.record()
+        record = store.record(folder.path.name)
     except StoreError as error:
+        cell = folder.requested_cell()
         return Status(cell, "unreadable", detail=str(error)) if cell else None
-    cell = record.cell if record else cell
+    claim = folder.claim()
+    if record and not claim:  # nobody runs it again
+        return Status(record.cell, record.status, detail=record.reason)
+    cell = record.cell if record else folder.requested_cell()
     if cell is None:
         return None
     if folder.is_held():
-        return Status(cell, "running", folder.claim())
+        return Status(cell, "running", claim)
     if record is None:
         return Status(cell, "waiting")
     return Status(cell, record.status, detail=record.reason)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from dstbench.cell import Cell
 from dstbench.errors import StoreError
 from dstbench.records import Record
+from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder
+from dstbench.store.index import RecordIndex
+from dstbench.store.layout import Layout
+from dstbench.store.rescored import rescored
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+LAYOUT = "layout.json"
+
+logger = logging.getLogger("dstbench")
 
 
 class Store:
@@ -22,18 +34,54 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._index = RecordIndex(folder)
 
     def cell(self, cell: Cell) -> CellFolder:
         return CellFolder(self.folder / "cells" / cell.id)
 
     def cells(self) -> list[CellFolder]:
         """The folders of all cells that were ever asked for, by their names."""
-        return [CellFolder(path) for path in sorted((self.folder / "cells").glob("*/"))]
+        return [CellFolder(self.folder / "cells" / name) for name in self.names()]
+
+    def names(self) -> list[str]:
+        """The names of these folders."""
+        try:
+            with os.scandir(self.folder / "cells") as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except OSError:
+            return []
+
+    def record(self, name: str) -> Record | None:
+        """The record in a cell's folder, if it has ended; it is parsed once while it stays the
+        same.
+
+        Raises :class:`StoreError` for a record that this version of dstbench cannot read.
+        """
+        return self._index.record(name)
+
+    def keep_index(self) -> None:
+        """Keep the records that were read in one file beside them, where they are many."""
+        self._index.save()
+
+    def require_writable(self) -> None:
+        """Raise :class:`StoreError` if no cell can be run here, because nothing can be written."""
+        cells = self.folder / "cells"
+        there = next(each for each in (cells, *cells.absolute().parents) if each.exists())
+        reason = None
+        if not there.is_dir():
+            reason = f"{there} is not a folder"
+        elif not os.access(there, os.W_OK | os.X_OK):
+            reason = f"{there} may not be written to"
+        if reason:
+            raise StoreError(
+                f"{self.folder}: no results can be kept here: {reason}; name another folder with "
+                "--results"
+            )
 
     def is_open(self, cell: Cell) -> bool:
         """Whether the cell is to be run: it has no final record, and none that cannot be read."""
         with suppress(StoreError):
-            record = self.cell(cell).record()
+            record = self.record(cell.id)
             return record is None or not record.is_final
         return False
 
@@ -42,34 +90,70 @@ class Store:
         be read is reported."""
         for cell in cells:
             try:
-                record = self.cell(cell).record()
+                record = self.record(cell.id)
             except StoreError as error:
                 report(str(error))
             else:
                 if record:
                     yield record
 
+    def of_conditions(self, cells: Sequence[Cell]) -> Iterator[Record]:
+        """The final records of other cells that one table can hold beside these: those that differ
+        from one of them in sparsifier, its settings, sparsity and seed alone. Records that cannot
+        be read are left out."""
+        ids = {cell.id for cell in cells}
+        kin = {cell.kin for cell in cells}
+        for name in self.names():
+            if name in ids:
+                continue
+            with suppress(StoreError):
+                record = self.record(name)
+                if record and record.is_final and record.cell.kin in kin:
+                    yield record
+
+    def layout(self) -> Layout:
+        """The layout of the leaderboard as the latest run had it; the default where none is known,
+        or readable."""
+        with suppress(OSError, ValidationError):
+            return Layout.model_validate_json((self.folder / LAYOUT).read_bytes())
+        return Layout()
+
+    def write_layout(self, layout: Layout) -> None:
+        text = layout.model_dump_json(indent=2) + "\n"
+        write_atomically(self.folder / LAYOUT, lambda path: path.write_text(text, encoding="utf-8"))
+
     def remove_pending_others(self, cells: Sequence[Cell]) -> None:
         """Remove the requests for cells beside these that were never begun, of an earlier
         benchmark file perhaps."""
         ids = {cell.id for cell in cells}
-        for folder in self.cells():
-            if folder.path.name not in ids:
-                folder.remove_if_pending()
+        for name in self.names():
+            if name not in ids:
+                CellFolder(self.folder / "cells" / name).remove_if_pending()
 
     def records(self) -> list[Record]:
-        """The records of all ended cells, in the order in which they were run.
+        """The records of all ended cells, in the order in which they were run; those that cannot
+        be read are left out, with a warning.
 
         Raises :class:`StoreError` if there are none.
         """
-        folders = sorted((self.folder / "cells").glob("*/record.json"))
-        records = [CellFolder(path.parent).record() for path in folders]
-        found = [record for record in records if record is not None]
+        found: list[Record] = []
+        problems: list[str] = []
+        for name in self.names():
+            try:
+                record = self.record(name)
+            except StoreError as error:
+                problems.append(str(error))
+            else:
+                found += [record] if record else []
         if not found:
+            listed = "".join(f"\n{problem}" for problem in problems)
             raise StoreError(
                 f"{self.folder}: no records here; name the folder of a benchmark that was run, "
-                "such as results/quickstart"
+                f"such as results/quickstart{listed}"
             )
+        for problem in problems:
+            logger.warning("%s", problem)
+        self.keep_index()
         return sorted(found, key=lambda record: record.started)
 
     def rescored(self, records: Sequence[Record]) -> list[Record]:
@@ -78,21 +162,35 @@ class Store:
             again
             for record in records
             if record.status == "done"
-            for again in self.cell(record.cell).rescored()
+            for again in rescored(self.cell(record.cell))
         ]
 
-    def samples(self, records: list[Record]) -> dict[str, NDArray[np.uint8]]:
-        """The sample images of these records' cells, where they have any, by cell id."""
-        return _images({record.cell.id: self.cell(record.cell).samples for record in records})
+    def samples(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
+        """The sample images of these records' cells, where they have any, by cell id; those that
+        cannot be read are left out, with a warning."""
+        return self._images(records, lambda cell: cell.samples, CellFolder.read_samples)
 
-    def neighbours(self, records: list[Record]) -> dict[str, NDArray[np.uint8]]:
+    def reals(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
+        """The real images beside which these records' cells were scored, where any are kept and
+        can be read, by cell id."""
+        return self._images(records, lambda cell: cell.reals, CellFolder.read_reals)
+
+    def neighbours(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
         """The training images nearest to the first of :meth:`samples`, by cell id."""
-        return _images({record.cell.id: self.cell(record.cell).neighbours for record in records})
+        return self._images(records, lambda cell: cell.neighbours, CellFolder.read_neighbours)
 
-
-def _images(paths: Mapping[str, Path]) -> dict[str, NDArray[np.uint8]]:
-    import numpy as np
-
-    return {
-        name: np.load(path, allow_pickle=False) for name, path in paths.items() if path.exists()
-    }
+    def _images(
+        self,
+        records: Sequence[Record],
+        path: Callable[[CellFolder], Path],
+        read: Callable[[CellFolder], NDArray[np.uint8]],
+    ) -> dict[str, NDArray[np.uint8]]:
+        found = {}
+        for record in records:
+            folder = self.cell(record.cell)
+            if path(folder).exists():
+                try:
+                    found[record.cell.id] = read(folder)
+                except StoreError as error:
+                    logger.warning("%s", error)
+        return found

@@ -2,8 +2,8 @@
 
 Tensors stand under their names in the network's ``state_dict()``. Of a masked weight ``w`` there
 are its active values, ``w:active``, and the bits of its mask, ``w:mask``. The file's metadata have
-one entry, ``dstbench``: JSON with the ``shapes`` of those weights, and in ``shared`` the first name
-of a tensor for each further one.
+one entry, ``dstbench``: JSON with the ``shapes`` of those weights, in ``shared`` the first name
+of a tensor for each further one, and whatever else is to be known of the network.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -22,11 +24,16 @@ from dstbench.store.packed import ACTIVE, pack, pack_mask, unpack, unpack_mask
 MASK = ":mask"
 """What is added to the name of a masked weight for the bits of its mask."""
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-def write_network(path: Path, network: nn.Module, masks: Mapping[str, Tensor]) -> int:
+
+def write_network(
+    path: Path, network: nn.Module, masks: Mapping[str, Tensor], more: Mapping[str, Any] = _NOTHING
+) -> int:
     """Write a network; the bytes of its tensors there.
 
     ``masks`` (bool) are by parameter name; what is not zero outside its mask is written whole.
+    ``more`` is what JSON can say, for :func:`read_more`.
     """
     state, shared = _without_repetition(network.state_dict())
     packed = pack(state, masks)
@@ -34,7 +41,7 @@ def write_network(path: Path, network: nn.Module, masks: Mapping[str, Tensor]) -
     packed |= {name + MASK: pack_mask(masks[name]) for name in names}
     told = {"shapes": {name: list(masks[name].shape) for name in names}, "shared": shared}
     # In one entry: several are written in any order, and the same network is to be the same file.
-    metadata = {"dstbench": json.dumps(told)} if names or shared else None
+    metadata = {"dstbench": json.dumps(told | dict(more))} if names or shared or more else None
     save_file({n: tensor.contiguous() for n, tensor in packed.items()}, path, metadata)
     return sum(tensor.nbytes for tensor in packed.values())
 
@@ -49,13 +56,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata: dict[str, str] = file.metadata() or {}
-    told = json.loads(metadata.pop("dstbench", "{}"))
+    told = _told(metadata)
+    metadata.pop("dstbench", None)
     masks = {
         name: unpack_mask(tensors.pop(name + MASK), torch.Size(shape))
-        for name, shape in told.get("shapes", {}).items()
+        for name, shape in told["shapes"].items()
     }
     state = unpack(tensors, masks)
-    shared = metadata | told.get("shared", {})  # save_model has an entry for each
+    shared = metadata | told["shared"]  # save_model has an entry for each
     return state | {name: state[first] for name, first in shared.items() if first in state}
 
 
@@ -66,11 +74,30 @@ def read_masks(path: Path) -> dict[str, Tensor]:
         SafetensorError, ValueError, KeyError: for a file that is not of :func:`write_network`.
     """
     with safe_open(path, "pt") as file:
-        shapes = json.loads((file.metadata() or {}).get("dstbench", "{}")).get("shapes", {})
+        shapes = _told(file.metadata() or {})["shapes"]
         return {
             name: unpack_mask(file.get_tensor(name + MASK), torch.Size(shape))
             for name, shape in shapes.items()
         }
+
+
+def read_more(path: Path) -> dict[str, Any]:
+    """What else a network was written with.
+
+    Raises:
+        SafetensorError, ValueError: for a file that is not of :func:`write_network`.
+    """
+    with safe_open(path, "pt") as file:
+        told = _told(file.metadata() or {})
+    return {key: value for key, value in told.items() if key not in ("shapes", "shared")}
+
+
+def _told(metadata: Mapping[str, str]) -> dict[str, Any]:
+    told = json.loads(metadata.get("dstbench", "{}"))
+    whole: dict[str, Any] = {"shapes": {}, "shared": {}} | told if isinstance(told, dict) else {}
+    if not all(isinstance(whole.get(part), dict) for part in ("shapes", "shared")):
+        raise ValueError("its metadata are not dstbench's")
+    return whole
 
 
 def _without_repetition(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

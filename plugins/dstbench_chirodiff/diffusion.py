@@ -34,20 +34,42 @@ class Diffusion:
         kept, added = signal.sqrt().to(points.device), (1 - signal).sqrt().to(points.device)
         return kept * points + added * noise
 
-    def levels(self, count: int) -> Iterator[tuple[int, int]]:
-        """``count`` steps, equally long, from the last noise step to none: (from, to)."""
+    def levels(self, count: int, *, leading: bool = False) -> Iterator[tuple[int, int]]:
+        """``count`` steps (from, to), equally long, from the last noise step to none; ``leading``
+        ones begin so much earlier that the last of them goes from the first noise step to none."""
         stride = self.steps // count
-        return ((step, step - stride) for step in range(self.steps, 0, -stride))
+        first = self.steps - stride + 1 if leading else self.steps
+        return ((step, max(0, step - stride)) for step in range(first, 0, -stride))
 
-    def denoised(self, points: Tensor, noise: Tensor, step: int, to: int) -> tuple[Tensor, float]:
+    def denoised(
+        self, points: Tensor, noise: Tensor, step: int, to: int, strength: float = 1
+    ) -> tuple[Tensor, float]:
         """Mean and standard deviation of the points at noise step ``to``, given those at ``step``
         and the noise in them.
 
         Equations 7 and 11, with the steps in between taken at once (Nichol & Dhariwal, *Improved
-        Denoising Diffusion Probabilistic Models*, ICML 2021, equation 19).
+        Denoising Diffusion Probabilistic Models*, ICML 2021, equation 19), and the standard
+        deviation times ``strength``.
         """
         now, then = float(self.signal[step]), float(self.signal[to])
         kept = now / then
         mean = (points - (1 - kept) / (1 - now) ** 0.5 * noise) / kept**0.5
-        variance = (1 - then) / (1 - now) * (1 - kept)
-        return mean, variance**0.5
+        return mean, strength * self._deviation(now, then)
+
+    def denoised_by_ddim(
+        self, points: Tensor, noise: Tensor, step: int, to: int, eta: float
+    ) -> tuple[Tensor, float]:
+        """The same by DDIM, whose mean keeps the noise that is not added anew; η = 1 is DDPM.
+
+        *Denoising Diffusion Implicit Models* (Song et al., ICLR 2021, arXiv 2010.02502), equations
+        12 and 16.
+        """
+        now, then = float(self.signal[step]), float(self.signal[to])
+        deviation = eta * self._deviation(now, then)
+        clean = (points - (1 - now) ** 0.5 * noise) / now**0.5
+        return then**0.5 * clean + (1 - then - deviation**2) ** 0.5 * noise, deviation
+
+    @staticmethod
+    def _deviation(now: float, then: float) -> float:
+        deviation: float = ((1 - then) / (1 - now) * (1 - now / then)) ** 0.5
+        return deviation

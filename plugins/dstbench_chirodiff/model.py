@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from dstbench.contracts import Data, Items, Model, Outline, Split, Workspace
+from dstbench.contracts import Data, Items, Model, Outline, SamplingState, Split, Workspace
 from dstbench.errors import DataError, DivergedError
 from dstbench_chirodiff.denoiser import Denoiser
 from dstbench_chirodiff.diffusion import Diffusion
@@ -18,6 +18,9 @@ from dstbench_chirodiff.settings import ChiroDiffSettings, Representation
 
 PEN_UP = 0.8
 """A generated pen above this is lifted."""
+
+MOST = 1_000_000
+"""Points at most of a sketch that an exported model makes."""
 
 POOL = 16
 """Batches that are filled by length from as many batches' worth of random sketches."""
@@ -59,6 +62,26 @@ class ChiroDiff(Model[ChiroDiffSettings]):
         self.lengths = torch.tensor([len(sequence) for sequence in self.sequences["train"]])
 
     @classmethod
+    def for_sampling(
+        cls,
+        settings: ChiroDiffSettings,
+        data: Data,
+        state: SamplingState,
+        workspace: Workspace,
+    ) -> ChiroDiff:
+        lengths = torch.as_tensor(state["lengths"]).long()
+        if lengths.ndim != 1 or not len(lengths) or not 0 < lengths.min() <= lengths.max() <= MOST:
+            raise ValueError(f"lengths are from 1 to {MOST:,} points")
+        model = cls(settings, data, workspace)
+        model.lengths = lengths
+        return model
+
+    def sampling_state(self) -> SamplingState:
+        """The number of diffused points of each training sketch: samples have those of random
+        ones."""
+        return {"lengths": self.lengths.int()}
+
+    @classmethod
     def outline(cls, settings: ChiroDiffSettings, items: Items) -> Outline:
         """The GRU, called on all points but the first of an item (points, 3)."""
         inputs = _example(items.shape[0] - 1)
@@ -97,8 +120,8 @@ class ChiroDiff(Model[ChiroDiffSettings]):
     def sample(
         self, denoiser: nn.Module, count: int, batch_size: int, rng: torch.Generator
     ) -> list[Tensor]:
-        """Sketches (points, 3), by ancestral sampling; their lengths are those of random training
-        sketches.
+        """Sketches (points, 3), by ancestral sampling or DDIM; their lengths are those of random
+        training sketches.
 
         Raises :class:`~dstbench.errors.DivergedError` where the denoiser's output is not finite.
         """
@@ -146,13 +169,16 @@ class ChiroDiff(Model[ChiroDiffSettings]):
             drawn = [torch.randn(length, 3, generator=rng) for length, rng in shapes]
             return _padded(drawn).to(self.workspace.device)
 
-        points = noise()
-        for step, to in self.diffusion.levels(self.settings.sampling_steps):
+        points, settings, diffusion = noise(), self.settings, self.diffusion
+        denoised = diffusion.denoised_by_ddim if settings.sampler == "ddim" else diffusion.denoised
+        leading = settings.timestep_spacing == "leading"
+        for step, to in diffusion.levels(settings.sampling_steps, leading=leading):
             times = self._times(torch.tensor(step)).expand(len(lengths))
             predicted = denoiser(points, lengths, times)
-            points, deviation = self.diffusion.denoised(points, predicted, step, to)
+            strength = settings.variance_strength
+            points, deviation = denoised(points, predicted, step, to, strength)
             if to > 0:
-                points = points + self.settings.variance_strength * deviation * noise()
+                points = points + deviation * noise()
         parts = zip(points.cpu(), lengths.tolist(), strict=True)
         sequences = [sequence[:length] for sequence, length in parts]
         if not all(bool(sequence.isfinite().all()) for sequence in sequences):

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dstbench.contracts import PluginSettings
+from dstbench.contracts import PluginSettings, unless
 
 Representation = Literal["velocity", "absolute"]
 
@@ -49,8 +49,22 @@ class ChiroDiffSettings(PluginSettings):
     sampling_steps: int = Field(
         1000, ge=1, description="denoiser calls per sample; must divide diffusion_steps"
     )
+    timestep_spacing: Literal["trailing", "leading"] = Field(
+        "trailing",
+        exclude_if=unless("trailing"),
+        description="noise levels that sampling visits: from the last down to none (trailing), or "
+        "from short of the last down to the first, and then to none (leading)",
+    )
+    sampler: Literal["ddpm", "ddim"] = Field(
+        "ddpm",
+        exclude_if=unless("ddpm"),
+        description="ddim: the noise that is not added is not taken away either",
+    )
     variance_strength: float = Field(
-        0.75, ge=0, le=1, description="factor of the noise added in sampling; 1: as in DDPM"
+        0.75,
+        ge=0,
+        le=1,
+        description="factor of the noise added in sampling, DDIM's η; 1: as in DDPM",
     )
 
     @model_validator(mode="before")

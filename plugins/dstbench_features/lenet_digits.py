@@ -15,11 +15,12 @@ WEIGHTS = Path(__file__).with_name("lenet_digits.safetensors")
 
 
 class LeNetDigits(FeatureExtractor):
-    """64 features and 10 logits of a convolutional network trained on scikit-learn's digits.
+    """64 features and 10 logits of a convolutional network trained on 5,000 of MNIST's digits.
 
-    For digits and drawings, light strokes on black. How it was trained, and its accuracy, stand in
-    ``lenet_digits.json`` beside its weights; ``python -m dstbench_features.train_lenet_digits``
-    makes both.
+    For digits and drawings, light strokes on black. The datasets ``digits`` and ``digits-strokes``
+    hold none of the digits that it has seen; ``vmnist`` may hold some. How it was trained, and its
+    accuracy on scikit-learn's digits, stand in ``lenet_digits.json`` beside its weights; ``python
+    -m dstbench_features.train_lenet_digits`` makes both.
     """
 
     name = "lenet-digits"

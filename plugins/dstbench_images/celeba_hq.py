@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from dstbench_images.image_folder import ImageFolder
+from dstbench_images.image_folder import PATH, ImageFolder
 
 
 class CelebAHQ(ImageFolder):
@@ -30,8 +30,7 @@ class CelebAHQ(ImageFolder):
     class Settings(ImageFolder.Settings):
         path: str = Field(
             "$DSTBENCH_DATA/celeba-hq",
-            description="folder or zip file of the images; $NAME and ~ stand for what they do in a "
-            "shell",
+            description=f"folder or zip file of the images{PATH}",
         )
         train: int | None = Field(12_500, ge=1, description="images to train with")
         validation: int | None = Field(500, ge=1, description="images for validation")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field
 
-from dstbench.errors import DataError
-from dstbench.plugins import require
-from dstbench_images.image_folder import HELD_OUT, ImageFolder
-from dstbench_images.photographs import Source, Splits
+from dstbench_images.database import drawn
+from dstbench_images.image_folder import PATH, ImageFolder
+from dstbench_images.photographs import Splits
 
 DATABASE = "bedroom_train_lmdb"
 
@@ -25,21 +22,22 @@ class LSUNBedrooms(ImageFolder):
     Training of Diffusion Models' (TMLR 2025). Get ``bedroom_train_lmdb.zip`` (46 GB) by way of
     https://github.com/fyu/lsun and unpack it, or take any folder or zip file of bedrooms. All
     images are drawn from the training part, with seed 0: the validation part has but 300.
-    Reading the database needs the package lmdb: ``pip install 'dstbench[lsun]'``.
+    Reading the database needs the package lmdb: ``pip install 'dstbench[lsun]'``. Of a database
+    that holds named ones, the images of all of them are read.
     """
 
     name = "lsun-bedrooms"
     expected = (
-        "the unpacked bedroom_train_lmdb (46 GB, by way of https://github.com/fyu/lsun), a folder "
-        "that it is in, or a folder or zip file of images"
+        "the unpacked bedroom_train_lmdb (46 GB, by way of https://github.com/fyu/lsun), its "
+        "data.mdb, a folder that it is in, or a folder or zip file of images"
     )
     trial_settings: ClassVar[Mapping[str, Any]] = {"image_size": 32, "train": 100, "validation": 40}
 
     class Settings(ImageFolder.Settings):
         path: str = Field(
             "$DSTBENCH_DATA/lsun-bedrooms",
-            description="bedroom_train_lmdb, a folder that it is in, or a folder or zip file of "
-            "images; $NAME and ~ stand for what they do in a shell",
+            description="bedroom_train_lmdb, its data.mdb, a folder that it is in, or a folder or "
+            f"zip file of images{PATH}",
         )
         train: int | None = Field(10_598, ge=1, description="images to train with")
         validation: int | None = Field(2500, ge=1, description="images for validation")
@@ -48,45 +46,24 @@ class LSUNBedrooms(ImageFolder):
         database = _database(root)
         if database is None:
             return super().state(root)
-        content = (database / "data.mdb").stat()
+        content = database.stat()
         return f"{content.st_size} {content.st_mtime_ns}"
 
-    def splits(self, root: Path) -> Splits:
+    def splits(self, root: Path, report: Callable[[str], None]) -> Splits:
         database = _database(root)
         if database is None:
-            return super().splits(root)
-        return _drawn(database, self.settings.train, self.settings.validation)
+            return super().splits(root, report)
+        splits = drawn(database, self.settings)
+        report(
+            f"{database}: {len(splits.train):,} for training and {len(splits.validation):,} for "
+            "validation, drawn from the database"
+        )
+        return splits
 
 
 def _database(root: Path) -> Path | None:
-    return next((path for path in (root, root / DATABASE) if (path / "data.mdb").exists()), None)
-
-
-def _drawn(database: Path, train: int | None, validation: int | None) -> Splits:
-    environment = _open(database)
-    with environment.begin() as transaction:
-        keys = list(transaction.cursor().iternext(keys=True, values=False))
-    order = np.random.default_rng(0).permutation(len(keys))
-    validation = validation or round(HELD_OUT * len(keys))
-    wanted = validation + (train or len(keys) - validation)
-    if wanted > len(keys):
-        raise DataError(f"{database}: {len(keys)} images are here, of {wanted} asked for")
-    sources = [
-        Source(keys[i].decode(), partial(_read, environment, keys[i])) for i in order[:wanted]
-    ]
-    return Splits(sources[validation:wanted], sources[:validation])
-
-
-def _open(database: Path) -> Any:
-    lmdb = require("lmdb", "the database of dataset 'lsun-bedrooms'", "dstbench[lsun]")
-    # torchvision's reader would keep its list of keys as a pickle in the current folder.
-    try:
-        return lmdb.open(str(database), readonly=True, lock=False, readahead=False)
-    except lmdb.Error as error:
-        raise DataError(f"{database} is damaged, or no LMDB database: {error}") from error
-
-
-def _read(environment: Any, key: bytes) -> bytes:
-    with environment.begin() as transaction:
-        content: bytes = transaction.get(key)
-    return content
+    """The database's file, if there is one."""
+    if root.suffix in {".mdb", ".lmdb"} and not root.is_dir():
+        return root
+    files = (folder / "data.mdb" for folder in (root, root / DATABASE))
+    return next((file for file in files if file.exists()), None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from dstbench.files import mapped
 
 
 class Mapped(Sequence[Any]):
@@ -14,8 +16,7 @@ class Mapped(Sequence[Any]):
         import torch
 
         self._file = path, shape
-        pixels = torch.from_file(path, size=math.prod(shape), dtype=torch.uint8)
-        self._images = pixels.view(shape)
+        self._images = mapped(Path(path), shape, torch.uint8)
 
     def __len__(self) -> int:
         return len(self._images)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dstbench.contracts import Data, PluginSettings, Workspace
 from dstbench.errors import DataError
 from dstbench.parallel import parallel_map
+from dstbench_images.decoding import Pixels, decode
 from dstbench_images.mapped import Mapped
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is cached; a new one for every change of what it holds."""
 
 REPORT_EVERY = 5000
@@ -34,9 +30,6 @@ NAMED = 3
 """Bad files that a message names."""
 
 
-Pixels = NDArray[np.uint8]
-
-
 class PhotographSettings(PluginSettings):
     """How image files become images of one size."""
 
@@ -44,6 +37,38 @@ class PhotographSettings(PluginSettings):
     max_bad_files: int = Field(
         10, ge=0, description="files that are left out, if need be, because they cannot be read"
     )
+    background: str = Field(
+        "white",
+        exclude_if=lambda colour: colour == "white",
+        description="colour behind what is transparent: a name of CSS's, or #rrggbb",
+    )
+    max_megapixels: float = Field(
+        64,
+        gt=0,
+        exclude_if=lambda most: most == 64,
+        description="million pixels of an image file at most, before it is cropped; a larger one "
+        "cannot be read",
+    )
+    max_megabytes: float = Field(
+        256,
+        gt=0,
+        exclude_if=lambda most: most == 256,
+        description="size of an image file at most, unpacked; a larger one cannot be read",
+    )
+
+    @field_validator("background")
+    @classmethod
+    def _opaque(cls, colour: str) -> str:
+        from PIL import ImageColor
+
+        if len(ImageColor.getrgb(colour)) > 3:
+            raise ValueError(f"'{colour}' is transparent itself; a colour such as 'white' is not")
+        return colour
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that an image file may have."""
+        return int(self.max_megabytes * 1_000_000)
 
 
 class Source(NamedTuple):
@@ -69,7 +94,8 @@ def prepare(
     """The dataset of these image files, in colour.
 
     Each is cropped to the square in its middle and resized (bicubic, antialiased), as latent
-    diffusion's authors do. The pixels are cached under ``key``, which stands for the content of
+    diffusion's authors do; :func:`~dstbench_images.decoding.decode` says what becomes of formats
+    and modes. The pixels are cached under ``key``, which stands for the content of
     ``sources()``, and mapped from disk: a dataset need not fit into memory.
 
     Raises :class:`~dstbench.errors.DataError` for more files that cannot be read than the settings
@@ -84,7 +110,7 @@ def prepare(
         for split, files in sources()._asdict().items():
             labels[split] = []
             with (folder / f"{split}.pixels").open("wb") as pixels:
-                for file, image in zip(files, _decoded(files, size), strict=True):
+                for file, image in zip(files, _decoded(files, settings), strict=True):
                     if isinstance(image, str):
                         bad.append(f"{file.name}: {image}")
                         _check_bad(name, bad, settings.max_bad_files)
@@ -94,14 +120,18 @@ def prepare(
                         labels[split].append(file.label)
                         _report(name, split, len(labels[split]), len(files), workspace)
             if not labels[split]:
-                raise DataError(f"{name}: there is no image for {split}")
+                why = f": {_listed(bad)} cannot be read" if bad else ""
+                raise DataError(f"{name}: there is no image for {split}{why}")
             content.update(split.encode())
         if bad:
             workspace.report(f"{name}: left out {_listed(bad)}")
         facts = {"labels": labels, "bad": bad, "fingerprint": content.hexdigest()}
         (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
-    folder = workspace.cache.folder(name, {"format": FORMAT, "image_size": size, **key}, make)
+    form = settings.model_dump(
+        include={"image_size", "background", "max_megapixels", "max_megabytes"}
+    )
+    folder = workspace.cache.folder(name, {"format": FORMAT, **form, **key}, make)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     _check_bad(name, facts["bad"], settings.max_bad_files)
     return _data(folder, facts, size)
@@ -119,38 +149,37 @@ def _data(folder: Path, facts: Mapping[str, Any], size: int) -> Data:
     )
 
 
-def _decoded(files: Sequence[Source], size: int) -> Iterator[Pixels | str]:
+def _decoded(files: Sequence[Source], settings: PhotographSettings) -> Iterator[Pixels | str]:
     """One per file: the image, or why there is none."""
-    return parallel_map(
-        partial(_decode, size=size),
-        map(_content, files),
-        in_processes=len(files) >= PARALLEL_FROM,
+    attempt = partial(
+        _attempt,
+        size=settings.image_size,
+        background=settings.background,
+        most_pixels=settings.max_megapixels * 1e6,
     )
+    return parallel_map(attempt, map(_content, files), in_processes=len(files) >= PARALLEL_FROM)
 
 
 def _content(file: Source) -> bytes | str:
     """What is in the file, or why it cannot be read."""
     try:
         return file.read()
-    except (OSError, BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-        return str(error)
+    except Exception as error:  # of any kind, where an archive is damaged
+        return _reason(error)
 
 
-def _decode(content: bytes | str, size: int) -> Pixels | str:
-    """uint8 (3, size, size)."""
-    from PIL import Image, ImageOps
-
+def _attempt(content: bytes | str, **form: Any) -> Pixels | str:
+    """uint8 (3, size, size), or why there is no image."""
     if isinstance(content, str):
         return content
     try:
-        with Image.open(BytesIO(content)) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
+        return decode(content, **form)
     except Exception as error:  # of any kind, where a decoder meets nonsense
-        return str(error)
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = picture.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or repr(error)
 
 
 def _check_bad(name: str, bad: Sequence[str], allowed: int) -> None:

@@ -19,6 +19,9 @@ from torch.nn import functional as F
 
 from dstbench.contracts import Data, Workspace
 from dstbench.errors import ConfigError, DataError
+from dstbench.execution import Held
+from dstbench.files import open_regular
+from dstbench_ldm.progress import Progress
 from dstbench_ldm.settings import AutoencoderSettings
 
 BATCH = 16
@@ -53,6 +56,8 @@ def load_autoencoder(name: str, settings: AutoencoderSettings) -> Any:
     folder = Path(name).expanduser()
     whole = folder.is_dir() and not (folder / PART).is_dir()
     try:
+        if folder.is_dir():
+            _check_files(folder if whole else folder / PART)
         autoencoder = VQModel.from_pretrained(
             folder if folder.is_dir() else name, subfolder=None if whole else PART
         )
@@ -64,6 +69,13 @@ def load_autoencoder(name: str, settings: AutoencoderSettings) -> Any:
         ) from error
     _check_sizes(name, autoencoder.config, settings)
     return autoencoder
+
+
+def _check_files(folder: Path) -> None:
+    """Raise :class:`OSError` for what is neither a folder nor a regular file, such as a pipe."""
+    for file in folder.iterdir():
+        if not file.is_dir():
+            open_regular(file).close()
 
 
 def _check_sizes(name: str, config: Any, settings: AutoencoderSettings) -> None:
@@ -88,12 +100,14 @@ def weights_hash(autoencoder: Any) -> str:
     return content.hexdigest()
 
 
-def train_autoencoder(settings: AutoencoderSettings, data: Data, workspace: Workspace) -> Any:
+def train_autoencoder(
+    settings: AutoencoderSettings, data: Data, workspace: Workspace, unfinished: Path
+) -> Any:
     """An autoencoder trained on ``data.train``.
 
     The first half of the steps leaves the quantiser out; then the codes are put on latents of
     training images. Codes that start around zero, as ``VQModel`` initialises them, would mostly
-    stay unused.
+    stay unused. What a stopped training has left in the folder ``unfinished`` is gone on with.
 
     Raises :class:`~dstbench.errors.ConfigError` where the training diverges.
     """
@@ -103,37 +117,48 @@ def train_autoencoder(settings: AutoencoderSettings, data: Data, workspace: Work
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     warm_up = settings.steps // 2
+    progress = Progress(unfinished / "training.pt", autoencoder, optimizer, schedule, rng)
 
-    for step in range(settings.steps):
-        if step == warm_up:
-            _place_codes(autoencoder, data, rng)
-        chosen = torch.randint(len(data.train), (settings.batch_size,), generator=rng)
-        images = _pixels(data, [data.train[i] for i in chosen.tolist()]).to(device)
-        latents = autoencoder.encode(images).latents
-        decoded, codebook_loss = autoencoder.decode(
-            latents, force_not_quantize=step < warm_up, return_dict=False
-        )
-        loss = F.mse_loss(decoded, images) + codebook_loss.mean()
-        if not loss.isfinite():
-            raise ConfigError(
-                f"the first stage's training diverged at step {step + 1}: "
-                f"autoencoder.learning_rate is {settings.learning_rate}; give a lower one"
+    with Held() as held:
+        for step in range(progress.load(workspace), settings.steps):
+            if step == warm_up:
+                _place_codes(autoencoder, data, rng)
+            chosen = torch.randint(len(data.train), (settings.batch_size,), generator=rng)
+            images = _pixels(data, [data.train[i] for i in chosen.tolist()]).to(device)
+            latents = autoencoder.encode(images).latents
+            decoded, codebook_loss = autoencoder.decode(
+                latents, force_not_quantize=step < warm_up, return_dict=False
             )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if (step + 1) % max(1, settings.steps // 5) == 0:
-            workspace.report(
-                f"first stage: step {step + 1}/{settings.steps}, loss {loss.item():.4f}"
-            )
+            loss = F.mse_loss(decoded, images) + codebook_loss.mean()
+            if not loss.isfinite():
+                raise ConfigError(
+                    f"the first stage's training diverged at step {step + 1}: "
+                    f"autoencoder.learning_rate is {settings.learning_rate}; give a lower one"
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if (step + 1) % max(1, settings.steps // 5) == 0:
+                workspace.report(
+                    f"first stage: step {step + 1}/{settings.steps}, loss {loss.item():.4f}"
+                )
+            if held.received is not None or progress.is_due():
+                progress.save(step + 1)
+            if held.received is not None:
+                workspace.report(f"first stage: stopped after step {step + 1}, which is saved")
+                held.deliver()
+    progress.remove()
     return autoencoder.eval()
 
 
 @torch.no_grad()
-def encode(autoencoder: Any, data: Data, items: Sequence[Any]) -> Tensor:
-    """Latents of ``items`` before quantisation and scaling, float32 (N, C, h, w) on the CPU."""
-    latents: Tensor = autoencoder.encode(_pixels(data, items).to(autoencoder.device)).latents
+def encode(autoencoder: Any, data: Data, items: Sequence[Any], *, mirrored: bool = False) -> Tensor:
+    """Latents of ``items``, or of their mirror images, before quantisation and scaling: float32
+    (N, C, h, w) on the CPU."""
+    pixels = _pixels(data, items)
+    pixels = pixels.flip(-1) if mirrored else pixels
+    latents: Tensor = autoencoder.encode(pixels.to(autoencoder.device)).latents
     return latents.cpu().contiguous()
 
 

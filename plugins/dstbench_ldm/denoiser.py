@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
 from diffusers import UNet2DModel
-from torch import Tensor
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
 
 from dstbench_ldm.settings import LatentDiffusionSettings
 
@@ -32,6 +37,21 @@ def build_denoiser(settings: LatentDiffusionSettings) -> Denoiser:
         norm_num_groups=settings.norm_num_groups,
         dropout=settings.dropout,
     )
+    if settings.zero_init:
+        with torch.no_grad():
+            for layer in _last_layers(denoiser):
+                for parameter in layer.parameters():
+                    parameter.zero_()
     if settings.activation_checkpointing:
         denoiser.enable_gradient_checkpointing()
     return denoiser
+
+
+def _last_layers(denoiser: Denoiser) -> Iterator[nn.Module]:
+    """The layer that each residual branch ends with, and that of the whole network."""
+    for module in denoiser.modules():
+        if isinstance(module, ResnetBlock2D):
+            yield module.conv2
+        elif isinstance(module, Attention):
+            yield module.to_out[0]
+    yield denoiser.conv_out

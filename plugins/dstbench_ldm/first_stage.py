@@ -15,6 +15,7 @@ from diffusers import VQModel
 from torch import Tensor
 
 from dstbench.contracts import Data, Split, Workspace
+from dstbench.files import mapped
 from dstbench_ldm.autoencoder import (
     BATCH,
     decode,
@@ -38,13 +39,16 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 class FirstStage:
     """A frozen autoencoder and the latents of its dataset.
 
-    ``latents`` are float32 (N, C, h, w) on the CPU, mapped from disk. Multiplied by
-    ``scaling_factor``, those of the training split have unit standard deviation.
+    ``latents`` are float32 (N, C, h, w) on the CPU, mapped from disk; ``mirrored`` are those of the
+    training images' mirror images, if they are asked for. The denoiser sees latents multiplied by
+    ``scaling_factor``: where the settings give no other, those of the training split have unit
+    standard deviation then.
     """
 
     autoencoder: Any
     scaling_factor: float
     latents: dict[Split, Tensor]
+    mirrored: Tensor | None
     metadata: dict[str, float | int | str]
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -67,18 +71,18 @@ def prepare_first_stage(
         else:
             autoencoder = load_autoencoder(settings.first_stage, settings.autoencoder)
     autoencoder = autoencoder.to(workspace.device).eval().requires_grad_(False)
-    return _encoded(autoencoder, settings.latent_shape(data.train[0].shape), data, workspace)
+    return _encoded(autoencoder, settings, data, workspace)
 
 
 def _trained(settings: AutoencoderSettings, data: Data, workspace: Workspace) -> Any:
     """The autoencoder of these settings: cached, or trained now."""
 
     def make(folder: Path) -> None:
-        autoencoder = train_autoencoder(settings, data, workspace)
+        autoencoder = train_autoencoder(settings, data, workspace, folder)
         autoencoder.save_pretrained(folder / "autoencoder", safe_serialization=True)
 
     key = {"format": FORMAT, "data": data.fingerprint, "settings": settings.model_dump(mode="json")}
-    folder = workspace.cache.folder("ldm-first-stage", key, make)
+    folder = workspace.cache.folder("ldm-first-stage", key, make, resumable=True)
     return VQModel.from_pretrained(
         folder / "autoencoder", use_safetensors=True, low_cpu_mem_usage=False
     )
@@ -93,9 +97,10 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _encoded(
-    autoencoder: Any, shape: tuple[int, int, int], data: Data, workspace: Workspace
+    autoencoder: Any, settings: LatentDiffusionSettings, data: Data, workspace: Workspace
 ) -> FirstStage:
-    """The autoencoder with the latents (C, h, w) of ``data``, from the cache or made now."""
+    """The autoencoder with the latents of ``data``, from the cache or made now."""
+    shape = settings.latent_shape(data.train[0].shape)
 
     def make(folder: Path) -> None:
         for split in SPLITS:
@@ -107,17 +112,39 @@ def _encoded(
             workspace.report(f"first stage: {error:.4f} RMSE on validation images")
 
     def latents(folder: Path) -> dict[Split, Tensor]:
-        return {split: _mapped(folder / split, shape, len(data.split(split))) for split in SPLITS}
+        return {
+            split: mapped(folder / split, (len(data.split(split)), *shape), torch.float32)
+            for split in SPLITS
+        }
 
     key = {"format": FORMAT, "data": data.fingerprint, "autoencoder": weights_hash(autoencoder)}
     folder = workspace.cache.folder("ldm-latents", key, make, resumable=True)
     metadata = json.loads((folder / "facts.json").read_text())
+    if settings.latent_scale != "std":
+        metadata["scaling_factor"] = settings.latent_scale
     return FirstStage(
         autoencoder=autoencoder,
         scaling_factor=metadata["scaling_factor"],
         latents=latents(folder),
+        mirrored=_mirrored(autoencoder, shape, data, workspace)
+        if settings.horizontal_flip
+        else None,
         metadata=metadata,
     )
+
+
+def _mirrored(
+    autoencoder: Any, shape: tuple[int, int, int], data: Data, workspace: Workspace
+) -> Tensor:
+    """Latents (N, C, h, w) of the training images' mirror images, from the cache or made now."""
+
+    def make(folder: Path) -> None:
+        path, report = folder / "train", workspace.report
+        _write_latents(path, autoencoder, data, "train", shape, report, mirrored=True)
+
+    key = {"format": FORMAT, "data": data.fingerprint, "autoencoder": weights_hash(autoencoder)}
+    folder = workspace.cache.folder("ldm-mirrored-latents", key, make, resumable=True)
+    return mapped(folder / "train", (len(data.train), *shape), torch.float32)
 
 
 def _write_latents(
@@ -127,6 +154,8 @@ def _write_latents(
     split: Split,
     shape: Sequence[int],
     report: Callable[[str], None],
+    *,
+    mirrored: bool = False,
 ) -> None:
     """Encode a split into a file, going on where a stopped process has left it."""
     items = data.split(split)
@@ -135,17 +164,11 @@ def _write_latents(
         done = file.tell() // batch_bytes
         file.truncate(done * batch_bytes)
         for start in range(done * BATCH, len(items), BATCH):
-            file.write(encode(autoencoder, data, items[start : start + BATCH]).numpy().tobytes())
+            batch = items[start : start + BATCH]
+            file.write(encode(autoencoder, data, batch, mirrored=mirrored).numpy().tobytes())
             if start and start % REPORT_EVERY == 0:
-                report(f"first stage: {start:,} of {len(items):,} images for {split} encoded")
-
-
-def _mapped(path: Path, shape: Sequence[int], count: int) -> Tensor:
-    """Latents (count, C, h, w) as they lie on disk."""
-    size = (count, *shape)
-    if count == 0:
-        return torch.empty(size)
-    return torch.from_file(str(path), size=math.prod(size), dtype=torch.float32).view(size)
+                images = "mirrored images" if mirrored else "images"
+                report(f"first stage: {start:,} of {len(items):,} {images} for {split} encoded")
 
 
 def _metadata(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dstbench.contracts import Data, Items, Model, Outline, Split, Workspace
+from dstbench.contracts import Data, Items, Model, Outline, SamplingState, Split, Workspace
 from dstbench.errors import ConfigError, DivergedError
 from dstbench_ldm.settings import LatentDiffusionSettings
 
@@ -47,21 +47,51 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
         super().__init__(settings, data, workspace)
         _check_image_size(settings, data.train[0].shape)
 
-        from diffusers import DDIMScheduler  # slow, and not needed to list the plugins
-
+        # Slow, and not needed to list the plugins.
         from dstbench_ldm.first_stage import prepare_first_stage
+        from dstbench_ldm.sampling import build_scheduler
 
         self.first_stage = prepare_first_stage(settings, data, workspace)
-        self.scheduler = DDIMScheduler(
-            num_train_timesteps=settings.diffusion_steps,
-            beta_schedule="scaled_linear",
-            beta_start=settings.beta_start,
-            beta_end=settings.beta_end,
-            clip_sample=False,
-            # From the last noise level, which training saw too, down to none.
-            timestep_spacing="trailing",
-        )
-        self.scheduler.set_timesteps(settings.sampling_steps)
+        self.scheduler = build_scheduler(settings)
+
+    @classmethod
+    def for_sampling(
+        cls,
+        settings: LatentDiffusionSettings,
+        data: Data,
+        state: SamplingState,
+        workspace: Workspace,
+    ) -> LatentDiffusion:
+        from dstbench_ldm.decoder import restored
+        from dstbench_ldm.sampling import build_scheduler
+
+        _check_image_size(settings, data.train[0].shape)
+        model = cls.__new__(cls)  # there is nothing to prepare a first stage from
+        Model.__init__(model, settings, data, workspace)
+        model.first_stage = restored(state, workspace.device)
+        model.scheduler = build_scheduler(settings)
+        return model
+
+    def sampling_state(self) -> SamplingState:
+        """The autoencoder's decoding half, and the scale of latents."""
+        from dstbench_ldm.decoder import decoder_state
+
+        return decoder_state(self.first_stage)
+
+    def diffusers_pipeline(self, denoiser: nn.Module) -> tuple[Any, Mapping[str, Any]]:
+        """diffusers' ``LDMPipeline``, of square images."""
+        from dstbench_ldm.sampling import build_pipeline
+
+        _, height, width = self._latent_shape
+        if height != width:
+            raise ConfigError("diffusers' LDMPipeline makes square images only")
+        pipeline = build_pipeline(denoiser, self.first_stage, self.settings, height)
+        arguments = {"num_inference_steps": self.settings.sampling_steps}
+        return pipeline, arguments | ({"eta": self.settings.eta} if self.settings.eta else {})
+
+    @property
+    def _latent_shape(self) -> tuple[int, int, int]:
+        return self.settings.latent_shape(self.data.train[0].shape)
 
     @classmethod
     def outline(cls, settings: LatentDiffusionSettings, items: Items) -> Outline:
@@ -74,19 +104,26 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
         return Outline(build_denoiser(settings), (latent, timestep), settings.sampling_steps)
 
     def batch(self, split: Split, indices: Tensor) -> Tensor:
-        """Scaled latents (N, C, h, w)."""
-        latents = self.first_stage.latents[split][indices] * self.first_stage.scaling_factor
+        """Scaled latents (N, C, h, w); with horizontal flips, those for training are pairs
+        (N, 2, C, h, w): of the image, and of its mirror image."""
+        latents, mirrored = self.first_stage.latents[split][indices], self.first_stage.mirrored
+        if mirrored is not None and split == "train":
+            latents = torch.stack([latents, mirrored[indices]], dim=1)
+        latents = latents * self.first_stage.scaling_factor
         if self.workspace.device.type == "cuda":
             latents = latents.pin_memory()  # so that the copy need not be waited for
         return latents.to(self.workspace.device, non_blocking=True)
 
     def loss(self, denoiser: nn.Module, batch: Tensor, rng: torch.Generator) -> Tensor:
-        """Mean squared error of the predicted noise.
+        """Mean squared error of the predicted noise; of a pair, either latent is seen.
 
         'Denoising Diffusion Probabilistic Models' (Ho et al., 2020), equation 14.
         """
         steps = torch.randint(self.settings.diffusion_steps, (len(batch),), generator=rng)
-        noise = torch.randn(batch.shape, generator=rng).to(batch.device)
+        noise = torch.randn((len(batch), *batch.shape[-3:]), generator=rng).to(batch.device)
+        if batch.dim() == 5:
+            chosen = torch.randint(2, (len(batch),), generator=rng)
+            batch = batch[torch.arange(len(batch)), chosen]
         steps = steps.to(batch.device)
         noisy = self.scheduler.add_noise(batch, noise, steps)
         return F.mse_loss(denoiser(noisy, steps), noise)
@@ -95,18 +132,30 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
     def sample(
         self, denoiser: nn.Module, count: int, batch_size: int, rng: torch.Generator
     ) -> Tensor:
-        """Samples by DDIM with η = 0 (Song et al., ICLR 2021, arXiv 2010.02502, equation 12).
+        """Samples by DDIM (Song et al., ICLR 2021, arXiv 2010.02502, equation 12).
+
+        Every sample starts from the same noise whatever η is, and has fresh noise of its own in
+        each step, whichever batch it is in.
 
         Raises :class:`~dstbench.errors.DivergedError` where the denoiser's output is not finite.
         """
-        shape = self.first_stage.latents["train"].shape[1:]
+        from dstbench_ldm.sampling import fresh_noise
+
+        shape = self._latent_shape
+        fresh = fresh_noise(count, rng) if self.settings.eta else []
         noise = torch.randn((count, *shape), generator=rng)
         was_training = denoiser.training
         denoiser.eval()
         try:
             images = [
-                self.first_stage.decode(self._denoise(denoiser, part.to(self.workspace.device)))
-                for part in torch.split(noise, batch_size)
+                self.first_stage.decode(
+                    self._denoise(
+                        denoiser,
+                        noise[start : start + batch_size].to(self.workspace.device),
+                        fresh[start : start + batch_size],
+                    )
+                )
+                for start in range(0, count, batch_size)
             ]
         finally:
             denoiser.train(was_training)
@@ -120,11 +169,21 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
     def metadata(self) -> dict[str, float | int | str]:
         return self.first_stage.metadata
 
-    def _denoise(self, denoiser: nn.Module, latents: Tensor) -> Tensor:
+    def _denoise(
+        self, denoiser: nn.Module, latents: Tensor, fresh: Sequence[torch.Generator]
+    ) -> Tensor:
+        shape = latents.shape[1:]
         for step in self.scheduler.timesteps:
             steps = step.expand(len(latents)).to(latents.device)
             noise = denoiser(latents, steps)
-            latents = self.scheduler.step(noise, step, latents).prev_sample
+            added = [torch.randn(shape, generator=each) for each in fresh]
+            latents = self.scheduler.step(
+                noise,
+                step,
+                latents,
+                eta=self.settings.eta,
+                variance_noise=torch.stack(added).to(latents.device) if added else None,
+            ).prev_sample
         # The quantiser would turn NaN into an ordinary code, and the images would look fine.
         if not latents.isfinite().all():
             raise DivergedError("the denoiser's samples are not finite: its training has diverged")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from dstbench.contracts import PluginSettings
+from dstbench.contracts import PluginSettings, unless
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
@@ -59,6 +59,18 @@ class LatentDiffusionSettings(PluginSettings):
     autoencoder: AutoencoderSettings = Field(
         AutoencoderSettings(), description="its sizes and training"
     )
+    latent_scale: Literal["std"] | PositiveFloat = Field(
+        "std",
+        exclude_if=unless("std"),
+        description="what latents are multiplied by before noise is added: 1 / their standard "
+        "deviation over the training split (std), or a number, such as the published VQ-f4's 1",
+    )
+    horizontal_flip: bool = Field(
+        False,
+        exclude_if=unless(False),
+        description="train on each image or its mirror image, drawn anew every step; latents of "
+        "both are cached",
+    )
     block_out_channels: Widths = Field(
         (224, 448, 672, 896),
         description="channels per resolution; every one after the first halves height and width",
@@ -71,6 +83,12 @@ class LatentDiffusionSettings(PluginSettings):
     attention_head_dim: int = Field(32, ge=1, description="channels per attention head")
     norm_num_groups: int = Field(32, ge=1, description="groups of each group norm")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate in each residual block")
+    zero_init: bool = Field(
+        False,
+        exclude_if=unless(False),
+        description="whether the last convolution of each residual block, the last layer of each "
+        "attention and the network's last convolution start at zero, as published",
+    )
     activation_checkpointing: bool = Field(
         False, description="save memory in training by computing activations twice"
     )
@@ -83,6 +101,19 @@ class LatentDiffusionSettings(PluginSettings):
         description="variance of the last noise step; square roots are linear in between",
     )
     sampling_steps: int = Field(200, ge=1, description="DDIM steps per sample")
+    timestep_spacing: Literal["trailing", "leading"] = Field(
+        "trailing",
+        exclude_if=unless("trailing"),
+        description="noise levels that DDIM visits: from the last, which training saw too, down to "
+        "none (trailing), or from short of the last down to the first, as published (leading)",
+    )
+    eta: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        exclude_if=unless(0.0),
+        description="share of fresh noise in each DDIM step: none (0) to that of DDPM (1)",
+    )
 
     def latent_shape(self, image_shape: Sequence[int]) -> tuple[int, int, int]:
         """(C, h, w) of the latents of images (C, H, W)."""

@@ -7,24 +7,30 @@ import signal
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, zip_longest
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from threading import Thread
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from dstbench.contracts import Ended, Executor, PluginSettings, RunCell
 from dstbench.execution import in_this_process
 from dstbench.grid import Cell
+from dstbench_local.shares import Share, divide, told
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 SECONDS_TO_END = 10
-"""Time that worker processes have to end, before they are killed."""
+"""Time that idle processes have to end, before they are killed."""
+
+SECONDS_TO_SAVE = 300
+"""Time that a process has to take its cell to the end of a step, and to save a checkpoint."""
 
 
 class Local(Executor):
@@ -37,42 +43,56 @@ class Local(Executor):
     name = "local"
 
     class Settings(PluginSettings):
-        jobs: int | None = Field(
+        jobs: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None = Field(
             None,
-            ge=1,
-            description="cells at a time, each in a process; none: one per GPU, without GPUs one",
+            description='cells at a time, each in a process; "auto": one per GPU, without GPUs '
+            "one-thread processes on all cores for networks of fewer than 10 million parameters, "
+            'and larger ones one at a time; none: "auto" from the command line, in Python one per '
+            "GPU, without GPUs one",
         )
 
     trial_settings: ClassVar[Mapping[str, Any]] = {"jobs": 2}
 
     def run(self, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
         gpus = _gpus() if run_cell.device == "cuda" else []
-        jobs = min(self.settings.jobs or len(gpus) or 1, max(1, len(cells)))
-        if jobs == 1 and run_cell.minutes is None:
-            yield from in_this_process(run_cell, cells)
-            return
-        threads = run_cell.threads or _threads(jobs)
-        workers = [
-            _Worker(run_cell, threads, gpus[job % len(gpus)] if gpus else None)
-            for job in range(jobs)
-        ]
-        idle = list(workers)
-        busy: dict[Connection, tuple[_Worker, Cell]] = {}
-        left = _by_turns(cells) if jobs > 1 else list(cells)
-        try:
-            while left or busy:
-                while left and idle:
-                    worker, cell = idle.pop(), left.pop(0)
-                    busy[worker.start(cell)] = worker, cell
-                ready = wait(list(busy))
-                for connection in [each for each in busy if each in ready]:
-                    worker, cell = busy.pop(connection)
-                    yield Ended(cell, worker.outcome())
-                    idle.append(worker)
-        finally:
-            for worker, _ in busy.values():
-                worker.interrupt()
-            _end(workers)
+        if self.settings.jobs == "auto" and run_cell.device == "cpu":
+            shares = divide(run_cell, cells)
+            if len(cells) > 1:
+                run_cell.report(told(shares))
+        else:
+            asked = self.settings.jobs if isinstance(self.settings.jobs, int) else None
+            jobs = min(asked or len(gpus) or 1, max(1, len(cells)))
+            shares = [Share(cells, jobs, run_cell.threads or _threads(jobs))]
+        for share in shares:
+            if share.jobs == 1 and run_cell.minutes is None:
+                with _threads_here(share.threads):
+                    yield from in_this_process(run_cell, share.cells)
+            else:
+                yield from _in_processes(run_cell, share, gpus)
+
+
+def _in_processes(run_cell: RunCell, share: Share, gpus: Sequence[str]) -> Iterator[Ended]:
+    workers = [
+        _Worker(run_cell, share.threads, gpus[job % len(gpus)] if gpus else None)
+        for job in range(share.jobs)
+    ]
+    idle = list(workers)
+    busy: dict[Connection, tuple[_Worker, Cell]] = {}
+    left = deque(_by_turns(share.cells) if share.jobs > 1 else share.cells)
+    try:
+        while left or busy:
+            while left and idle:
+                worker, cell = idle.pop(), left.popleft()
+                busy[worker.start(cell)] = worker, cell
+            ready = wait(list(busy))
+            for connection in [each for each in busy if each in ready]:
+                worker, cell = busy.pop(connection)
+                yield Ended(cell, worker.outcome())
+                idle.append(worker)
+    finally:
+        for worker, _ in busy.values():
+            worker.interrupt()
+        _end(workers, SECONDS_TO_SAVE if busy else SECONDS_TO_END)
 
 
 class _Worker:
@@ -108,16 +128,17 @@ class _Worker:
         return error
 
     def interrupt(self) -> None:
-        """Raise ``KeyboardInterrupt`` in the middle of the cell."""
+        """Raise ``KeyboardInterrupt`` in the cell: where it is trained, when it has saved a
+        checkpoint of the step that it takes."""
         assert self.process is not None
         self.process.terminate()
 
 
-def _end(workers: Sequence[_Worker]) -> None:
+def _end(workers: Sequence[_Worker], seconds: float) -> None:
     """End all processes, by force only where they do not end in time: what is killed leaves behind
     the semaphores that libraries made in it, of which a warning tells."""
     running = [(worker.connection, worker.process) for worker in workers if worker.process]
-    deadline = time.monotonic() + SECONDS_TO_END
+    deadline = time.monotonic() + seconds
     try:
         for connection, _ in running:
             connection.close()  # an idle process ends
@@ -131,7 +152,8 @@ def _end(workers: Sequence[_Worker]) -> None:
 
 def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
     """The life of a worker process, until its parent gives no more cells or interrupts it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which interrupts
+    for number in (signal.SIGINT, signal.SIGHUP):  # the parent's, which interrupts
+        signal.signal(number, signal.SIG_IGN)
     Thread(target=_die_with_parent, daemon=True).start()
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # which fails no cell
@@ -139,6 +161,7 @@ def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
     except (EOFError, ConnectionError):
         pass
     except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends
         sys.exit(128 + signal.SIGTERM)
 
 
@@ -185,6 +208,19 @@ def _by_turns(cells: Sequence[Cell]) -> list[Cell]:
     for cell in cells:
         tasks.setdefault(cell.task, []).append(cell)
     return [cell for cell in chain.from_iterable(zip_longest(*tasks.values())) if cell]
+
+
+@contextmanager
+def _threads_here(threads: int) -> Iterator[None]:
+    """As many threads in this process as another would have; afterwards those that it had."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _threads(jobs: int) -> int:

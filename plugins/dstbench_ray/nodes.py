@@ -101,7 +101,7 @@ def run_apart(
     yield conditions.meet()
     results = Cache().root / "ray" / name
     folder = Store(results).cell(cell)
-    if not folder.checkpoint.exists():
+    if not folder.checkpoints:
         unpack(begun, folder.path)
     run_cell.into(results)(cell)
     if folder.version():  # else another process has the cell here, which nobody listens to any more

@@ -67,10 +67,8 @@ class Apart:
         """Arguments of :attr:`function`, for the turn of a cell."""
         folder = self.store.cell(cell)
         self.versions.setdefault(cell.id, folder.version())
-        begun = folder.checkpoint.exists()
-        files = [
-            read(path) for path in (folder.checkpoint, folder.history) if begun and path.exists()
-        ]
+        latest = folder.checkpoints[:1]
+        files = [read(path) for path in (*latest, folder.history) if latest and path.exists()]
         return self.run_cell, cell, conditions, self.name, files
 
     def expect(self, cell: Cell) -> Delivery:
@@ -102,4 +100,4 @@ class Delivery:
         if self.folder.version() != self.version:
             record = self.folder.record()
             if record and record.is_final:
-                self.folder.checkpoint.unlink(missing_ok=True)  # the one that was sent along
+                self.folder.remove_checkpoints()  # the one that was sent along

@@ -9,8 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dstbench.contracts import Data, Dataset, Items, Workspace
-from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, Typical, prepare
+from dstbench.contracts import Data, Dataset, Items, Pictures, Workspace
+from dstbench_sketches.preparing import (
+    Drawing,
+    SketchSettings,
+    Splits,
+    Typical,
+    pictures_of,
+    prepare,
+)
 from dstbench_sketches.sketch import Stroke
 
 VALIDATION = 297
@@ -43,6 +50,9 @@ class DigitsStrokes(Dataset["DigitsStrokes.Settings"]):
 
     def outline(self) -> Items:
         return TYPICAL.outline(self.settings)
+
+    def pictures(self) -> Pictures:
+        return pictures_of(self.settings)
 
     def load(self, workspace: Workspace) -> Data:
         from sklearn.datasets import load_digits

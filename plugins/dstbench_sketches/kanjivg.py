@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
-from xml.etree.ElementTree import ParseError
 from zipfile import BadZipFile, ZipFile
 
-import numpy as np
 from pydantic import Field
 
 from dstbench.cache import file_digest
-from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
+from dstbench.contracts import READY, Availability, Data, Dataset, Items, Pictures, Workspace
 from dstbench.errors import DataError
-from dstbench.plugins import require
-from dstbench_sketches.preparing import Drawing, SketchSettings, Splits, Typical, prepare, split
-from dstbench_sketches.sketch import Stroke
+from dstbench_sketches.preparing import (
+    Drawing,
+    Splits,
+    SplitSettings,
+    Typical,
+    pictures_of,
+    prepare,
+    split,
+)
+from dstbench_sketches.svg import read_svg
 
 RELEASE_URL = (
     "https://github.com/KanjiVG/kanjivg/releases/download/r20250816/kanjivg-20250816-main.zip"
@@ -31,13 +34,7 @@ RELEASE_SHA256 = "69a2944ec1183086fdee5ba9c1f48bc306b867480a95b2f337f3203bf50689
 RELEASE = "kanjivg-release", {"sha256": RELEASE_SHA256}
 """Name and key of the release in the cache."""
 
-CURVE_POINTS = 16
-"""Points that stand for each Bézier curve of a path, before strokes are resampled."""
-
-LARGEST = 256 << 20
-"""Bytes that all characters may have, unpacked; those of a release have 29 MB."""
-
-_CHARACTER = re.compile(r"(?:.*/)?[0-9a-f]{5}\.svg")  # a variant's name has a suffix
+_CHARACTER = re.compile(r"(?:.*[/\\])?[0-9a-f]{5}\.svg")  # a variant's name has a suffix
 
 TYPICAL = Typical(strokes=11.9, length=4.65, source="KanjiVG's mean")
 
@@ -56,13 +53,16 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
     name = "kanjivg"
     kind = "sketches"
 
-    class Settings(SketchSettings):
+    class Settings(SplitSettings):
         path: Path | None = Field(
             None, description="a release's kanjivg-…-main.zip; none: found or downloaded"
         )
 
     def outline(self) -> Items:
         return TYPICAL.outline(self.settings)
+
+    def pictures(self) -> Pictures:
+        return pictures_of(self.settings)
 
     def availability(self, workspace: Workspace) -> Availability:
         try:
@@ -73,9 +73,13 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
 
     def load(self, workspace: Workspace) -> Data:
         archive = self._found() or _download(workspace)
-        key = {"sha256": file_digest(archive)}
+        settings = self.settings
+        try:
+            key = {"sha256": file_digest(archive)}
+        except OSError as error:
+            raise DataError(f"{archive} cannot be read: {error.strerror}") from error
         data = prepare(
-            self.name, key, lambda: _drawings(archive), read_svg, self.settings, workspace
+            self.name, key, lambda: _drawings(archive, settings), read_svg, settings, workspace
         )
         parts = {"train": data.train, "validation": data.validation}
         # The pen is lifted once after each stroke.
@@ -93,44 +97,8 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
         return path or _in_data_folder()
 
 
-def read_svg(svg: bytes) -> list[Stroke]:
-    """The strokes of a character: every path of an SVG, in the file's units.
-
-    Raises:
-        DataError: for what is not such a file; entities that a file defines are not expanded, but
-            refused.
-        PluginError: if the package svgpathtools is not installed.
-    """
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import fromstring
-
-    try:
-        root = fromstring(svg)
-    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise DataError(f"not the XML of a character: {error}") from error
-    paths = root.iterfind(".//{http://www.w3.org/2000/svg}path")
-    return [stroke for path in paths for stroke in _strokes(path.get("d", ""))]
-
-
-def _strokes(d: str) -> Iterator[Stroke]:
-    svgpathtools = require("svgpathtools", "dataset 'kanjivg'", "dstbench[kanjivg]")
-    try:
-        path = svgpathtools.parse_path(d)
-        strokes = [_points(part) for part in path.continuous_subpaths()] if len(path) else []
-    except Exception as error:  # the parser's, of any kind, where the text is nonsense
-        raise DataError(f"a path that cannot be read, d={d[:40]!r}: {error}") from error
-    if not strokes:
-        raise DataError(f"a path without a line, d={d[:40]!r}")
-    yield from strokes
-
-
-def _points(path: Any) -> Stroke:
-    at = np.linspace(0, 1, CURVE_POINTS)
-    way = np.array([[segment.point(t) for t in at] for segment in path]).ravel()
-    return np.column_stack([way.real, way.imag])
-
-
-def _drawings(archive: Path) -> Splits:
+def _drawings(archive: Path, settings: KanjiVG.Settings) -> Splits:
+    most = settings.most_bytes
     try:
         with ZipFile(archive) as files:
             sizes = {
@@ -138,10 +106,11 @@ def _drawings(archive: Path) -> Splits:
                 for file in files.infolist()
                 if _CHARACTER.fullmatch(file.filename)
             }
-            if sum(sizes.values()) > LARGEST:
+            if sum(sizes.values()) > most:
                 raise DataError(
                     f"{archive} is no release of KanjiVG: its characters would be "
-                    f"{sum(sizes.values()):,} bytes, of {LARGEST:,} allowed"
+                    f"{sum(sizes.values()):,} bytes, of {most:,} that the setting 'max_megabytes' "
+                    "allows"
                 )
             drawings = [Drawing(name, files.read(name)) for name in sorted(sizes)]
     except (BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
@@ -151,13 +120,13 @@ def _drawings(archive: Path) -> Splits:
         ) from error
     if not drawings:
         raise DataError(f"{archive} holds no characters: files such as kanji/04e9c.svg")
-    return split(drawings, archive)
+    return split(drawings, archive, settings)
 
 
 def _in_data_folder() -> Path | None:
     folder = os.environ.get("DSTBENCH_DATA")
-    archives = sorted(Path(folder, "kanjivg").glob("*.zip")) if folder else []
-    return archives[-1] if archives else None
+    archives = Path(folder, "kanjivg").glob("*.zip") if folder else ()
+    return max(filter(Path.is_file, archives), default=None)
 
 
 def _download(workspace: Workspace) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dstbench.cache import digest
-from dstbench.contracts import Data, Items, PluginSettings, Workspace
+from dstbench.contracts import Data, Items, Pictures, PluginSettings, Workspace, unless
 from dstbench.errors import DataError
 from dstbench.parallel import parallel_map
 from dstbench_sketches.raster import rasterise, to_svg
-from dstbench_sketches.sketch import Item, Stroke, to_item
+from dstbench_sketches.sketch import Item, Resampling, Stroke, to_item
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is cached; a new one for every change of what it holds."""
 
 REPORT_EVERY = 1000
@@ -31,12 +31,9 @@ REPORT_EVERY = 1000
 PARALLEL_FROM = 2000
 """Drawings for which starting processes, which takes seconds, pays."""
 
-HELD_OUT = 0.1
-"""The part of a dataset without a split of its own that is for validation."""
-
 
 class SketchSettings(PluginSettings):
-    """How drawings become sequences, and sequences pictures; the defaults are ChiroDiff's."""
+    """How drawings become sequences, and sequences pictures."""
 
     spacing: float = Field(
         0.05, gt=0, description="largest distance between points of a stroke; the drawing's is 1"
@@ -45,12 +42,47 @@ class SketchSettings(PluginSettings):
     max_points: int = Field(
         300, ge=10, description="points of a sketch at most; a larger one is spaced more widely"
     )
+    resampling: Resampling = Field(
+        "even",
+        exclude_if=unless("even"),
+        description="points of a stroke of length L: one more than it has parts of at most "
+        "'spacing' (even), or max(2, ⌊L / spacing⌋) as in ChiroDiff's code (published), which "
+        "leaves out strokes of one point, and drawings of max_points or more",
+    )
     image_size: int = Field(64, ge=8, le=1024, description="pixels on a side of a scored picture")
     line_width: float = Field(
         0.03,
         gt=0,
         le=0.5,
         description="width of lines in a scored picture, as a fraction of its side",
+    )
+    max_megabytes: float = Field(
+        1024,
+        gt=0,
+        exclude_if=lambda most: most == 1024,
+        description="size of all drawings as they are read, unpacked, at most",
+    )
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that all drawings may have."""
+        return int(self.max_megabytes * 1_000_000)
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """What pictures depend on, beside the sequences."""
+        return self.model_dump(include={"image_size", "line_width"})
+
+
+class SplitSettings(SketchSettings):
+    """Those of a dataset that has no split of its own."""
+
+    validation_share: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        exclude_if=unless(0.1),
+        description="part of the drawings, at random with seed 0, that is for validation",
     )
 
 
@@ -65,8 +97,9 @@ class Typical(NamedTuple):
 
     def outline(self, settings: SketchSettings) -> Items:
         """Sketches of their mean number of points: each stroke has one more than it has parts,
-        whose number is rounded up."""
-        points = round(self.length / settings.spacing + 1.5 * self.strokes)
+        whose number is rounded up; as published, as many as parts, rounded down."""
+        more = 1.5 if settings.resampling == "even" else -0.5
+        points = round(self.length / settings.spacing + more * self.strokes)
         points = min(max(points, 2), settings.max_points)
         return Items((points, 3), f"sketches of {points} points, {self.source}")
 
@@ -103,8 +136,8 @@ class Sketches(Sequence[Any]):
         return Sketches, self._whole
 
 
-def split(drawings: Sequence[Drawing], source: object) -> Splits:
-    """A tenth of the drawings, drawn at random with seed 0, for validation.
+def split(drawings: Sequence[Drawing], source: object, settings: SplitSettings) -> Splits:
+    """The share of the drawings that the settings say, at random with seed 0, for validation.
 
     Raises :class:`~dstbench.errors.DataError`, which names the source, where there are not two.
     """
@@ -114,7 +147,23 @@ def split(drawings: Sequence[Drawing], source: object) -> Splits:
         raise DataError(
             f"{source} has {len(drawings)} drawing(s); two are needed, to train and to validate on"
         )
-    return Splits(*train_test_split(drawings, test_size=HELD_OUT, random_state=0))
+    return Splits(*train_test_split(drawings, test_size=settings.validation_share, random_state=0))
+
+
+def within(drawings: Iterable[Drawing], most: int) -> Iterator[Drawing]:
+    """The drawings, whose content is bytes.
+
+    Raises :class:`~dstbench.errors.DataError` as soon as those are more than ``most``.
+    """
+    size = 0
+    for drawing in drawings:
+        size += len(drawing.content)
+        if size > most:
+            raise DataError(
+                f"up to {drawing.where}, drawings have more than the {most:,} bytes that the "
+                "setting 'max_megabytes' allows"
+            )
+        yield drawing
 
 
 def content_key(drawings: Sequence[Drawing]) -> dict[str, str]:
@@ -141,7 +190,8 @@ def prepare(
 
     Raises :class:`~dstbench.errors.DataError` where a split has no drawing left.
     """
-    form = settings.model_dump(include={"spacing", "scale", "max_points"})
+    form = settings.model_dump(include={"spacing", "scale", "max_points", "resampling"})
+    share = settings.model_dump(include={"validation_share"})
 
     def make(folder: Path) -> None:
         from safetensors.numpy import save_file
@@ -158,7 +208,7 @@ def prepare(
             arrays[f"{part}.lengths"] = np.array([len(item) for item in good])
         save_file(arrays, folder / "sketches.safetensors")
 
-    cached = workspace.cache.folder(name, {"format": FORMAT, **form, **key}, make)
+    cached = workspace.cache.folder(name, {"format": FORMAT, **form, **share, **key}, make)
     return _data(cached / "sketches.safetensors", settings)
 
 
@@ -208,7 +258,7 @@ def _data(path: Path, settings: SketchSettings) -> Data:
     for name in sorted(arrays):
         content.update(arrays[name].tobytes())
     # Scores depend on the pictures, and on the sequences only through them.
-    look = settings.model_dump(include={"image_size", "line_width"})
+    look, pictures = settings.look, pictures_of(settings)
 
     def items(part: str) -> Sketches:
         return Sketches(
@@ -219,9 +269,14 @@ def _data(path: Path, settings: SketchSettings) -> Data:
         train=items("train"),
         validation=items("validation"),
         fingerprint=digest({"sequences": content.hexdigest(), **look}),
-        to_images=partial(_pictures, **look),
-        to_svg=to_svg,
+        to_images=pictures.to_images,
+        to_svg=pictures.to_svg,
     )
+
+
+def pictures_of(settings: SketchSettings) -> Pictures:
+    """How sketches are drawn."""
+    return Pictures(partial(_pictures, **settings.look), to_svg)
 
 
 def _pictures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,15 +13,18 @@ from urllib.parse import quote
 import numpy as np
 from pydantic import Field, field_validator
 
-from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
+from dstbench.contracts import READY, Availability, Data, Dataset, Items, Pictures, Workspace
 from dstbench.errors import DataError
+from dstbench.files import open_regular
 from dstbench_sketches.preparing import (
     Drawing,
-    SketchSettings,
+    SplitSettings,
     Typical,
     content_key,
+    pictures_of,
     prepare,
     split,
+    within,
 )
 from dstbench_sketches.sketch import Stroke
 
@@ -31,6 +35,12 @@ LINES = "quickdraw-lines"
 
 TIMEOUT = 30
 """Seconds without an answer after which a download is given up."""
+
+LONGEST = 64_000_000
+"""Characters of a line at most; those of drawings have some thousands."""
+
+SEPARATORS = "\x85\u2028\u2029\ufeff"
+"""Characters that some programs leave between lines, or before the first; no drawing has them."""
 
 Category = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]*$")]
 
@@ -48,7 +58,7 @@ class QuickDraw(Dataset["QuickDraw.Settings"]):
     kind = "sketches"
     trial_settings: ClassVar[Mapping[str, Any]] = {"sketches": 100}
 
-    class Settings(SketchSettings):
+    class Settings(SplitSettings):
         categories: tuple[Category, ...] = Field(
             ("cat", "crab", "mosquito", "bus", "fish", "yoga", "flower"),
             min_length=1,
@@ -76,6 +86,9 @@ class QuickDraw(Dataset["QuickDraw.Settings"]):
     def outline(self) -> Items:
         return TYPICAL.outline(self.settings)
 
+    def pictures(self) -> Pictures:
+        return pictures_of(self.settings)
+
     def availability(self, workspace: Workspace) -> Availability:
         settings = self.settings
         if settings.path is None:
@@ -94,15 +107,16 @@ class QuickDraw(Dataset["QuickDraw.Settings"]):
         return READY
 
     def load(self, workspace: Workspace) -> Data:
-        drawings = [
+        each = (
             drawing
             for category in self.settings.categories
             for drawing in _read_category(category, self.settings, workspace)
-        ]
+        )
+        drawings = list(within(each, self.settings.most_bytes))
         return prepare(
             self.name,
             content_key(drawings),
-            lambda: split(drawings, ", ".join(self.settings.categories)),
+            lambda: split(drawings, ", ".join(self.settings.categories), self.settings),
             read_record,
             self.settings,
             workspace,
@@ -122,7 +136,10 @@ def read_record(line: bytes) -> list[Stroke]:
 
 def _record(line: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        text = line.decode("utf-8", "surrogatepass")
+        for separator in SEPARATORS:
+            text = text.replace(separator, " ")
+        record = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"not JSON: {error}") from error
     if not isinstance(record, dict):
@@ -138,10 +155,11 @@ def _read_category(
     else:
         file = _file(category, settings.path)
     try:
-        with file.open("rb") as lines:
-            drawings = list(_first(category, lines, settings))
+        with open_regular(file) as opened:
+            first = _first(category, _lines(opened), settings)
+            drawings = list(within(first, settings.most_bytes))
     except OSError as error:
-        raise DataError(_unreadable(category, settings, str(error))) from error
+        raise DataError(_unreadable(category, settings, error.strerror or str(error))) from error
     if len(drawings) < settings.sketches:
         workspace.report(
             f"quickdraw: '{category}' has {len(drawings):,} drawings, of {settings.sketches:,}"
@@ -160,6 +178,28 @@ def _unreadable(category: str, settings: QuickDraw.Settings, why: str) -> str:
     )
 
 
+def _lines(file: io.BufferedReader) -> Iterator[bytes]:
+    """The lines of a file in UTF-8, in whichever of JSON's encodings it is.
+
+    Raises :class:`OSError` for a line that is too long to be a drawing.
+    """
+    encoding = json.detect_encoding(file.peek(4)[:4])
+    with io.TextIOWrapper(file, encoding, errors="replace", newline="\n") as lines:
+        while line := lines.readline(LONGEST + 1):
+            if len(line) > LONGEST:
+                raise OSError(f"a line of more than {LONGEST:,} characters")
+            yield line.encode()
+
+
+def _is_true(value: Any) -> bool:
+    """Whether a value of JSON, or the word that some program made of it, stands for true."""
+    return (
+        value.strip().lower() in {"true", "t", "yes", "y", "1"}
+        if isinstance(value, str)
+        else bool(value)
+    )
+
+
 def _first(
     category: str, lines: Iterable[bytes], settings: QuickDraw.Settings
 ) -> Iterator[Drawing]:
@@ -169,7 +209,7 @@ def _first(
         if not line.strip():
             continue
         try:
-            recognized = _record(line).get("recognized", True)
+            recognized = _is_true(_record(line).get("recognized", True))
         except DataError:
             yield Drawing(f"{category}.ndjson, line {number}", line)
             continue
@@ -192,7 +232,8 @@ def _download(category: str, settings: QuickDraw.Settings, workspace: Workspace)
     def make(folder: Path) -> None:
         workspace.report(f"downloading the first {settings.sketches:,} drawings of {url}")
         with _stream(url) as lines:
-            drawings = [drawing.content.strip() for drawing in _first(category, lines, settings)]
+            first = within(_first(category, lines, settings), settings.most_bytes)
+            drawings = [drawing.content.strip() for drawing in first]
         try:
             _record(drawings[0] if drawings else b"")
         except DataError as error:  # some server's page, which is not to be kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,12 +18,16 @@ Item = NDArray[np.float32]
 """(points, 3): x, y, and 1 where the pen is lifted after the point, else 0."""
 
 
+Resampling = Literal["even", "published"]
+
+
 def to_item(
     strokes: Sequence[ArrayLike],
     *,
     spacing: float = 0.05,
     scale: float = 10.0,
     max_points: int = 300,
+    resampling: Resampling = "even",
 ) -> Item:
     """The normalised sequence of a drawing's strokes, after ChiroDiff (Das et al., ICLR 2023).
 
@@ -31,24 +36,49 @@ def to_item(
     everything is multiplied by ``scale``. A drawing that would have more than ``max_points`` is cut
     into longer parts, so that it stays whole. A stroke without length becomes a single point.
 
+    With ``resampling="published"`` it is done as in that paper's code instead: a stroke of length L
+    gets max(2, ⌊L / spacing⌋) points, strokes of a single point are left out, and the farthest
+    point is at distance ``scale`` after that.
+
     Raises :class:`~dstbench.errors.DataError` for a drawing without strokes or without extent,
-    with coordinates that are not finite numbers, or of more strokes than ``max_points`` allow.
+    with coordinates that are not finite numbers, or of more strokes than ``max_points`` allow; as
+    published, for one of ``max_points`` or more.
     """
-    drawing = _normalised(strokes)
+    drawing = _checked(strokes)
+    if resampling == "even":
+        resampled = _even(_normalised(drawing), spacing, max_points)
+    else:
+        resampled = _published(drawing, spacing, max_points)
+    points = np.concatenate(resampled) * scale
+    lifted = np.zeros(len(points))
+    lifted[np.cumsum([len(stroke) for stroke in resampled]) - 1] = 1
+    return np.column_stack([points, lifted]).astype(np.float32)
+
+
+def _even(drawing: Sequence[Stroke], spacing: float, max_points: int) -> list[Stroke]:
     lengths = [_arc_length(stroke)[-1] for stroke in drawing]
     if sum(_parts(length, spacing) + 1 for length in lengths) > max_points:
         spare = max_points - 2 * len(drawing)  # each stroke: one point more than parts, rounded up
         if spare < 1:
             raise DataError(f"{len(drawing)} strokes are too many for {max_points} points")
         spacing = max(spacing, sum(lengths) / spare)
-    resampled = [
+    return [
         _resample(stroke, _parts(length, spacing))
         for stroke, length in zip(drawing, lengths, strict=True)
     ]
-    points = np.concatenate(resampled) * scale
-    lifted = np.zeros(len(points))
-    lifted[np.cumsum([len(stroke) for stroke in resampled]) - 1] = 1
-    return np.column_stack([points, lifted]).astype(np.float32)
+
+
+def _published(drawing: Sequence[Stroke], spacing: float, max_points: int) -> list[Stroke]:
+    long = [stroke for stroke in drawing if len(stroke) > 1]
+    if not long:
+        raise DataError("no stroke has more than one point")
+    resampled = [
+        _resample(stroke, max(2, int(_arc_length(stroke)[-1] / spacing)) - 1)
+        for stroke in _normalised(long)
+    ]
+    if (count := sum(map(len, resampled))) >= max_points:
+        raise DataError(f"it would have {count} points; less than {max_points} are kept")
+    return _normalised(resampled)
 
 
 def to_strokes(item: ArrayLike) -> list[Stroke]:
@@ -75,7 +105,7 @@ def fit(strokes: Sequence[Stroke], size: float, margin: float) -> list[Stroke]:
     return [size / 2 + (stroke - middle) / extent * (size - 2 * margin) for stroke in strokes]
 
 
-def _normalised(strokes: Sequence[ArrayLike]) -> list[Stroke]:
+def _checked(strokes: Sequence[ArrayLike]) -> list[Stroke]:
     try:
         drawing = [np.asarray(stroke, dtype=np.float64) for stroke in strokes]
     except (TypeError, ValueError, OverflowError) as error:
@@ -85,6 +115,11 @@ def _normalised(strokes: Sequence[ArrayLike]) -> list[Stroke]:
         raise DataError("the drawing is empty")
     if any(stroke.ndim != 2 or stroke.shape[1] != 2 for stroke in drawing):
         raise DataError("a stroke is not a list of points (x, y)")
+    return drawing
+
+
+def _normalised(drawing: Sequence[Stroke]) -> list[Stroke]:
+    """Moved so that the first point is the origin, scaled so that the farthest is at distance 1."""
     with np.errstate(over="ignore", invalid="ignore"):
         drawing = [stroke - drawing[0][0] for stroke in drawing]
         radius = max(np.hypot(*stroke.T).max() for stroke in drawing)

@@ -6,20 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dstbench.contracts import READY, Availability, Data, Dataset, Items, Workspace
+from dstbench.contracts import READY, Availability, Data, Dataset, Items, Pictures, Workspace
 from dstbench.errors import DataError
+from dstbench.files import LEADS_BACK, Found, open_regular, read_regular, walk
 from dstbench_sketches.preparing import (
     Drawing,
-    SketchSettings,
+    SplitSettings,
     Typical,
     content_key,
+    pictures_of,
     prepare,
     split,
+    within,
 )
 from dstbench_sketches.sketch import Stroke, to_strokes
 from dstbench_sketches.unpickling import unpickle
@@ -47,7 +51,7 @@ class VMNIST(Dataset["VMNIST.Settings"]):
     kind = "sketches"
     trial_settings: ClassVar[Mapping[str, Any]] = {"sketches": 100}
 
-    class Settings(SketchSettings):
+    class Settings(SplitSettings):
         sketches: int = Field(10_000, ge=2, description="digits, the first ones")
         path: Path | None = Field(
             None, description="published folder, or .npz file; none: MNIST is traced"
@@ -55,6 +59,9 @@ class VMNIST(Dataset["VMNIST.Settings"]):
 
     def outline(self) -> Items:
         return TYPICAL.outline(self.settings)
+
+    def pictures(self) -> Pictures:
+        return pictures_of(self.settings)
 
     def availability(self, workspace: Workspace) -> Availability:
         path = self.settings.path
@@ -70,7 +77,7 @@ class VMNIST(Dataset["VMNIST.Settings"]):
         return prepare(
             self.name,
             {"read": read.__name__} | content_key(drawings),
-            lambda: split(drawings, self.settings.path or "MNIST"),
+            lambda: split(drawings, self.settings.path or "MNIST", self.settings),
             read,
             self.settings,
             workspace,
@@ -121,9 +128,9 @@ def _drawings(
     if path is None:
         return _mnist(settings.sketches, workspace), read_image
     if path.is_dir():
-        return _published(path, settings.sketches), read_published
+        return _published(path, settings), read_published
     if path.suffix == ".npz":
-        return _arrays(path, settings.sketches), read_points
+        return _arrays(path, settings), read_points
     raise DataError(_refusal(path))
 
 
@@ -135,40 +142,59 @@ def _refusal(path: Path) -> str:
     )
 
 
-def _published(folder: Path, count: int) -> list[Drawing]:
+def _published(folder: Path, settings: VMNIST.Settings) -> list[Drawing]:
     # The first of each class, then the second of each, if there is a folder for each class.
     files = sorted(
-        (file for file in folder.rglob("*") if file.is_file()), key=lambda file: (file.name, file)
+        (found for found in walk(folder) if found.problem != LEADS_BACK),
+        key=lambda found: (found.path.name, found.path),
     )
+    first = (_read(file, settings.most_bytes) for file in files[: settings.sketches])
+    return list(within(first, settings.most_bytes))
+
+
+def _read(file: Found, most: int) -> Drawing:
+    """The drawing of a file; one that cannot be read is none, and will be left out."""
     try:
-        return [Drawing(str(file.relative_to(folder)), file.read_bytes()) for file in files[:count]]
+        return Drawing(file.name, read_regular(file.path, most))
     except OSError as error:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+        return Drawing(f"{file.name}: {file.problem or error.strerror}", b"")
 
 
-def _arrays(path: Path, count: int) -> list[Drawing]:
+def _arrays(path: Path, settings: VMNIST.Settings) -> list[Drawing]:
+    most = settings.most_bytes
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            points = np.asarray(arrays["points"], dtype=np.float64)
-            lengths = np.asarray(arrays["lengths"])
+        with open_regular(path) as file:
+            unpacked = sum(entry.file_size for entry in ZipFile(file).infolist())
+            _check_size(unpacked, most)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                points, lengths = np.asarray(arrays["points"]), np.asarray(arrays["lengths"])
+        _check_size(points.size * np.dtype(np.float64).itemsize, most)
+        points = points.astype(np.float64)
     except Exception as error:  # a damaged archive may fail in any way
         raise DataError(
             f"{path} cannot be read ({error}); it should hold the arrays 'points' and 'lengths', "
             "of numbers"
         ) from error
     _check(path, points, lengths)
-    each = np.split(points, np.cumsum(lengths)[:-1])
+    ends = np.cumsum(lengths[: settings.sketches], dtype=np.int64)
     return [
         Drawing(f"digit {n} of {path.name}", digit.tobytes())
-        for n, digit in enumerate(each[:count])
+        for n, digit in enumerate(np.split(points, ends)[:-1])
     ]
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise ValueError(f"{size:,} bytes are more than the setting 'max_megabytes' allows")
 
 
 def _check(path: Path, points: NDArray[np.float64], lengths: NDArray[Any]) -> None:
     if points.ndim != 2 or points.shape[1] != 3:
         raise DataError(f"{path}: 'points' is of shape {points.shape}, should be (points, 3)")
     whole = lengths.ndim == 1 and np.issubdtype(lengths.dtype, np.integer)
-    if not whole or (lengths < 0).any() or lengths.sum() != len(points):
+    possible = whole and not ((lengths < 0) | (lengths > len(points))).any()
+    if not possible or lengths.sum() != len(points):
         raise DataError(
             f"{path}: 'lengths' should be whole numbers that sum to the {len(points)} of 'points'"
         )

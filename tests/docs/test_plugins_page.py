@@ -29,6 +29,7 @@ PUBLIC = {
         "dstbench.contracts",
         "dstbench.errors",
         "dstbench.execution",
+        "dstbench.files",
         "dstbench.grid",
         "dstbench.kernels",
         "dstbench.parallel",

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from csv import DictReader
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def benchmark(**changes: Any) -> dict[str, Any]:
     }
     return tables | changes
 
+
+AWAY = {
+    "model": "toy-net",
+    "dataset": "toy-images",
+    "datasets": {"toy-images": {"away": "person"}},
+}
+"""A task whose data is not there."""
 
 GIVEN = benchmark(
     grid={"seeds": [0], "sparsities": [0.5], "sparsifiers": ["dense", "rightmost"]},
@@ -99,11 +107,40 @@ evaluation = { extractor = "toy-features", samples = 9, kid_subsets = 2 }
 
 def test_one_row_per_cell() -> None:
     cells = dstbench.run(benchmark()).cells
-    assert list(cells["sparsifier"]) == ["dense", "static"] * 2
-    assert list(cells["seed"]) == [0, 0, 1, 1]
+    assert list(cells["sparsifier"]) == ["dense", "dense", "static", "static"]
+    assert list(cells["seed"]) == [0, 1, 0, 1]
     assert (cells["status"] == "done").all()
     assert cells["fid"].notna().all()
-    assert (cells["active_sparsifiable"] / cells["sparsifiable"]).tolist() == [1.0, 0.5] * 2
+    assert (cells["active_sparsifiable"] / cells["sparsifiable"]).tolist() == [1.0, 1.0, 0.5, 0.5]
+
+
+def test_cells_and_comparisons_are_files_too(folder: Path) -> None:
+    ran = dstbench.run(benchmark(tasks=[*benchmark()["tasks"], AWAY]))
+    files = folder / "results" / "toys"
+    done = ran.cells[ran.cells["status"] == "done"]
+    assert 0 < len(done) < len(ran.cells)
+    read = list(DictReader((files / "cells.csv").read_text().splitlines()))
+    assert [row["cell"] for row in read] == list(done.index)
+    for column in ("fid", "kid", "recall", "seed", "training_seconds", "step_time_low"):
+        values = [float(row[column] or "nan") for row in read]
+        np.testing.assert_array_equal(values, done[column].to_numpy(dtype=float))
+    assert ran.comparisons.to_csv(index=False) == (files / "comparisons.csv").read_text()
+    fid = done.pivot(index="seed", columns="method", values="fid")
+    (line,) = ran.comparisons.query("score == 'fid'").to_dict("records")
+    assert line["difference"] == pytest.approx((fid["static"] - fid["dense"]).mean())
+    assert line["margin"] == pytest.approx(0.05 * fid["dense"].mean())
+
+
+def test_results_compared_otherwise(folder: Path) -> None:
+    dstbench.run(benchmark(report={"margin": 0.5}))
+    where = folder / "results" / "toys"
+    dense = dstbench.load_results(where).table["fid_mean"][0]
+    for given, margin in ({}, 0.5), ({"margin": 0.25}, 0.25):
+        line = dstbench.load_results(where, **given).comparisons.iloc[0]
+        assert line["margin"] == pytest.approx(margin * dense)
+    assert len(dstbench.load_results(where, against="static").comparisons) == 0
+    with pytest.raises(ConfigError, match="nothing can be compared with 'rigl'"):
+        dstbench.load_results(where, against="rigl").text()
 
 
 def test_the_history_and_samples_of_a_cell() -> None:

@@ -1,9 +1,12 @@
 """The cache of folders."""
 
+import errno
+import logging
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
@@ -12,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstbench.cache import Cache, digest
+from dstbench.checksums import MANIFEST
 from dstbench.errors import StoreError
 
 
@@ -72,7 +76,7 @@ def test_a_half_made_folder_is_never_there(tmp_path: Path) -> None:
         cache.folder("latents", {"data": "x"}, fail)
     assert not target.exists()
     assert cache.folder("latents", {"data": "x"}, Maker("all of it")) == target
-    assert {file.name for file in target.iterdir()} == {"content", "key.json"}
+    assert {file.name for file in target.iterdir()} == {"content", "key.json", "checksums.json"}
 
 
 def test_a_half_made_folder_is_gone_on_with_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -89,7 +93,7 @@ def test_a_half_made_folder_is_gone_on_with_where_that_is_asked_for(tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         cache.folder("latents", {"data": "x"}, fail, resumable=True)
     target = cache.folder("latents", {"data": "x"}, go_on, resumable=True)
-    assert {file.name for file in target.iterdir()} == {"whole", "key.json"}
+    assert {file.name for file in target.iterdir()} == {"whole", "key.json", "checksums.json"}
 
 
 def test_folders_within_folders(tmp_path: Path) -> None:
@@ -112,6 +116,112 @@ def test_the_default_root_is_the_environments(
     assert Cache().root == tmp_path / "mine"
     monkeypatch.delenv("DSTBENCH_CACHE")
     assert Cache().root.name == "dstbench"
+
+
+def flip(path: Path) -> None:
+    """Turn one bit of a file over, and leave no trace of it in its times."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+
+def become_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", ["content", "key.json", MANIFEST])
+@pytest.mark.parametrize(
+    "harm",
+    [flip, lambda path: path.write_bytes(b""), Path.unlink, become_a_pipe],
+    ids=["flipped", "emptied", "removed", "pipe"],
+)
+def test_a_damaged_folder_is_made_anew(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    harm: Callable[[Path], object],
+    name: str,
+) -> None:
+    cache, key = Cache(tmp_path), {"data": "x"}
+    folder = cache.folder("latents", key, Maker("whole"))
+    harm(folder / name)
+    if harm is Path.unlink and name == MANIFEST:  # as earlier versions left it: it is believed
+        assert cache.has("latents", key)
+        return
+    assert not cache.has("latents", key)
+    with caplog.at_level(logging.WARNING, "dstbench"):
+        assert cache.folder("latents", key, again := Maker("whole again")) == folder
+    assert again.calls == 1
+    assert (folder / "content").read_text() == "whole again"
+    (message,) = caplog.messages
+    assert message.startswith(f"{folder}: damaged (")
+    assert sorted(os.listdir(tmp_path)) == [folder.name, f"{folder.name}.lock"]
+    assert cache.folder("latents", key, never := Maker("never")) == folder
+    assert never.calls == 0
+
+
+def test_a_file_in_place_of_a_folder_is_damage(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    folder = cache.folder("latents", {}, Maker("whole"))
+    folder.rename(tmp_path / "elsewhere")
+    folder.write_text("in the way")
+    assert cache.folder("latents", {}, Maker("whole")) == folder
+    assert (folder / "content").read_text() == "whole"
+
+
+def test_content_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dstbench import checksums
+
+    cache = Cache(tmp_path)
+    folder = cache.folder("latents", {}, Maker("whole"))
+    monkeypatch.setattr(checksums, "_found_whole", {})  # as another process has it
+    read: list[str] = []
+    digest_of = checksums.file_digest
+    monkeypatch.setattr(
+        checksums, "file_digest", lambda path: (read.append(path.name), digest_of(path))[1]
+    )
+    for _ in range(3):
+        assert cache.folder("latents", {}, Maker("never")) == folder
+    assert sorted(read) == ["content", "key.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_cache_that_is_full_or_may_not_be_written_to(tmp_path: Path, number: int) -> None:
+    def make(folder: Path) -> None:
+        raise OSError(number, os.strerror(number), str(folder / "content"))
+
+    with pytest.raises(StoreError, match=r"no cache here: .*; name another folder in DSTBENCH_C"):
+        Cache(tmp_path).folder("latents", {}, make)
+
+
+def test_a_maker_that_may_not_read_something_else_says_so(tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/faces")
+
+    with pytest.raises(PermissionError, match="/data/faces"):
+        Cache(tmp_path).folder("latents", {}, make)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [(None, "the cache"), ("~nosuchuser/x", "~nosuchuser/x"), ("~/x", "~/x")]
+)
+def test_a_cache_in_nobodys_home(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, told: str
+) -> None:
+    """A uid without a name, as containers have it."""
+
+    def nobody(*_: object) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("DSTBENCH_CACHE", raising=False)
+    if given:
+        monkeypatch.setenv("DSTBENCH_CACHE", given)
+    with pytest.raises(StoreError, match=f"^{told}: no such home folder is known; name a folder"):
+        Cache()
 
 
 SLOW = """

@@ -197,6 +197,21 @@ def outline_fits_the_items(subject: DatasetSubject) -> None:
         )
 
 
+def pictures_need_no_data(subject: DatasetSubject) -> None:
+    """Pictures and drawings that pictures makes of items, by settings alone, are those of the
+    loaded data."""
+    data, pictures = subject.data, subject.dataset().pictures()
+    if pictures is None:
+        raise SkipTest("it has no pictures without its data: its models cannot be exported")
+    few = [data.train[index] for index in range(min(2, len(data.train)))]
+    if not torch.equal(data.to_images(few), pictures.to_images(few)):
+        raise Broken("to_images of the first items makes other pictures than that of pictures()")
+    if (data.to_svg is None) != (pictures.to_svg is None):
+        raise Broken("to_svg is in only one of the data and pictures()")
+    if data.to_svg and pictures.to_svg and data.to_svg(few[0]) != pictures.to_svg(few[0]):
+        raise Broken("to_svg of the first item makes another drawing than that of pictures()")
+
+
 def data_survive_pickling(subject: DatasetSubject) -> None:
     """Data can be sent to worker processes: pickled, it takes about as much room as its items, and
     comes back with the same items and pictures."""
@@ -231,6 +246,7 @@ CHECKS = (
     another_process_loads_the_same,
     pictures_can_be_scored,
     drawings_are_svg,
+    pictures_need_no_data,
     labels_fit_the_items,
     outline_fits_the_items,
     data_survive_pickling,

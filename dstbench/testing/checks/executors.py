@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,11 +28,11 @@ from dstbench.store.files import now
 from dstbench.store.store import Store
 from dstbench.testing.checking import Broken, Subject
 from dstbench.testing.checks import settings
+from dstbench.testing.checks.waiting import SECONDS_BETWEEN_BEATS, wait
 
 SECONDS = 60.0
 """Seconds that an executor may take to end its processes after its iterator is closed."""
 
-SECONDS_BETWEEN_BEATS = 0.1
 SECONDS_WITHOUT_A_BEAT = 2.0
 """Seconds after which a process is taken for dead."""
 SECONDS_TO_START = 10.0
@@ -97,6 +97,12 @@ class RunCellSpy:
 
     def into(self, results: Path) -> RunCell:
         return replace(self, results=results)
+
+    def parameters(self, cell: Cell) -> int | None:
+        return None
+
+    def report(self, message: str) -> None:
+        pass
 
     def _draw(self, cell: Cell) -> None:
         """Draw as weights are drawn, and note down whether something else drew, or seeded."""
@@ -233,9 +239,9 @@ def closing_leaves_no_process_behind(subject: ExecutorSubject) -> None:
         close = getattr(run.endings, "close", None)
         if close is None:
             raise Broken(f"its run gave a {type(run.endings).__name__}, which cannot be closed")
-        _wait(lambda: len(run.calls()) > 1, SECONDS_TO_START)
+        wait(lambda: len(run.calls()) > 1, SECONDS_TO_START)
         close()
-        if not _wait(lambda: not _beating(run), SECONDS):
+        if not wait(lambda: not _beating(run), SECONDS):
             raise Broken(f"{SECONDS:.0f} seconds after it was closed, a cell was still run")
 
 
@@ -291,16 +297,6 @@ def _cell(model: Behaviour, seed: int) -> Cell:
 
 def _this_process() -> tuple[str, int]:
     return socket.gethostname(), os.getpid()
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether the condition came true within that time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(SECONDS_BETWEEN_BEATS)
-    return False
 
 
 def _beating(run: ExecutorRun) -> bool:

@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from csv import DictReader
 from itertools import chain
 from pathlib import Path
@@ -14,9 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from dstbench_local import Local
 from PIL import Image
 
 from dstbench import __version__, cli
+from dstbench.contracts import Ended, RunCell
+from dstbench.errors import ConfigError
+from dstbench.grid import Cell
 from dstbench.store import CellFolder
 
 BENCHMARK = """
@@ -85,9 +89,13 @@ def in_a_process(*arguments: str) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def lines(csv: Path) -> list[dict[str, str]]:
+    return list(DictReader(csv.read_text(encoding="utf-8").splitlines()))
+
+
 def methods(leaderboard: Path) -> list[str]:
     """Those of a leaderboard's CSV, row by row."""
-    return [row["method"] for row in DictReader(leaderboard.read_text().splitlines())]
+    return [row["method"] for row in lines(leaderboard)]
 
 
 # What was asked wrongly
@@ -105,8 +113,10 @@ def check_refused(outcome: Outcome, message: str) -> None:
         (
             ("steps = 12", "stepps = 12"),
             "toys.toml:11: training.stepps: unknown key; did you mean 'steps'? (known: batch_size, "
-            "betas, channels_last, checkpoint_every, checkpoint_minutes, ema_decay, gradient_clip, "
-            "kernels, learning_rate, log_every, micro_batches, precision, steps, weight_decay)",
+            "betas, channels_last, checkpoint_every, checkpoint_minutes, decay_every, "
+            "decay_factor, ema_decay, ema_warmup, gradient_clip, kernels, learning_rate, "
+            "learning_rate_schedule, log_every, micro_batches, momentum, optimizer, precision, "
+            "steps, warmup_steps, weight_decay)",
         ),
         (
             ('"leftmost"', '"leftmots"'),
@@ -252,8 +262,9 @@ def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:
     assert "# toys" in first.out
     results = folder / "results" / "toys"
     assert {path.name for path in results.iterdir()} == {
-        "cells", "leaderboard.csv", "leaderboard.md", "samples.png", "neighbours.png",
-        "fid_vs_sparsity.png", "fid_vs_step_time.png", "fid_vs_sample_time.png",
+        "cells", "leaderboard.csv", "leaderboard.md", "report.html", "cells.csv", "comparisons.csv",
+        "layout.json", "samples.png", "neighbours.png", "fid_vs_sparsity.png", "fid_vs_flops.png",
+        "fid_vs_step_time.png", "fid_vs_sample_time.png",
     }  # fmt: skip
     record = json.loads(next(results.glob("cells/*dense*/record.json")).read_text())
     assert (record["status"], record["environment"]["threads"]) == ("done", 1)
@@ -318,6 +329,15 @@ def test_a_sparsifier_that_only_the_command_line_names_joins_the_grid(
     assert "[2/2] toy-net on toy-images, magran S=0.5, seed 0\n" in joined.err
     table = folder / "results" / "toys" / "leaderboard.csv"
     assert methods(table) == ["dense", "leftmost", "magran"]
+    # Both stay, though neither is in the file, until its tasks are trained in another way.
+    again = dstbench("run", "toys.toml")
+    assert methods(table) == ["dense", "leftmost", "magran"]
+    assert again.out == dstbench("leaderboard", "results/toys").out
+    (folder / "toys.toml").write_text(
+        (folder / "toys.toml").read_text().replace("steps = 12", "steps = 10")
+    )
+    dstbench("run", "toys.toml")
+    assert methods(table) == ["leftmost"]
 
 
 def test_a_sparsifier_that_nobody_knows_joins_no_grid(dstbench: Dstbench) -> None:
@@ -381,20 +401,30 @@ def test_a_preset_has_a_folder_of_its_own(dstbench: Dstbench, folder: Path) -> N
     )
 
 
+def test_a_preset_without_dense_keeps_the_reference_that_was_run(
+    dstbench: Dstbench, folder: Path
+) -> None:
+    preset = '\n[presets.tiny.grid]\nsparsifiers = ["leftmost"]\n'
+    (folder / "toys.toml").write_text(BENCHMARK + preset)
+    dstbench("run", "toys.toml", "--preset", "tiny", "--only", "sparsifier=dense")
+    dstbench("run", "toys.toml", "--preset", "tiny")
+    assert methods(folder / "results" / "toys-tiny" / "leaderboard.csv") == ["dense", "leftmost"]
+
+
 def test_results_elsewhere(dstbench: Dstbench, folder: Path) -> None:
     assert dstbench("run", "toys.toml", "--results", "else/where").code == 0
     assert (folder / "else" / "where" / "toys" / "leaderboard.md").exists()
     assert not (folder / "results").exists()
 
 
-def test_results_where_nothing_can_be_written(dstbench: Dstbench) -> None:
+def test_results_where_nothing_can_be_written(dstbench: Dstbench, folder: Path) -> None:
     outcome = dstbench("run", "toys.toml", "--results", "toys.toml")
-    assert (outcome.code, outcome.out) == (1, "")
-    first, second, end = outcome.err.splitlines()
-    for line, method in ((first, "dense-0"), (second, "leftmost-0.5")):
-        assert line.startswith(f"    toys.toml/toys/cells/toy-net-toy-images-{method}-0-")
-        assert line.endswith(": cannot be written to: Not a directory")
-    assert end == "2 of 2 cells have no result"
+    assert outcome == Outcome(
+        2,
+        "",
+        f"error: toys.toml/toys: no results can be kept here: {folder / 'toys.toml'} is not a "
+        "folder; name another folder with --results\n",
+    )
 
 
 def test_a_leaderboard_in_every_format(dstbench: Dstbench) -> None:
@@ -420,6 +450,38 @@ def test_a_leaderboard_in_every_format(dstbench: Dstbench) -> None:
         ("leftmost", "0", "done"),
     ]
     assert leaderboard("--per-seed").startswith("| cell ")
+
+
+def test_a_leaderboard_against_another_method(dstbench: Dstbench, folder: Path) -> None:
+    text = BENCHMARK.replace('"leftmost"]', '"leftmost", "magran"]') + "[report]\nmargin = 0.5\n"
+    (folder / "toys.toml").write_text(text)
+    dstbench("run", "toys.toml")
+    data = folder / "results" / "toys" / "comparisons.csv"
+
+    def pairs() -> list[tuple[str, str, str]]:
+        rows = [row for row in lines(data) if row["score"] == "fid"]
+        return [(row["method"], row["against"], row["with_reference"]) for row in rows]
+
+    dense = [("leftmost", "dense", "True"), ("magran", "dense", "True")]
+    assert pairs() == [*dense, ("leftmost", "magran", "False")]
+    against = dstbench("leaderboard", "results/toys", "--against", "magran")
+    assert (against.code, against.err) == (0, "")
+    assert pairs()[:2] == dense  # nothing is written that nobody asked for
+    outcome = dstbench("leaderboard", "results/toys", "--against", "magran", "--write")
+    assert outcome == Outcome(0, against.out, "written: results/toys/leaderboard.md\n")
+    assert pairs() == [("leftmost", "magran", "True")]
+
+    def margin(*options: str) -> float:
+        dstbench("leaderboard", "results/toys", "--write", *options)
+        return float(lines(data)[0]["margin"])
+
+    fid = float(lines(data.with_name("leaderboard.csv"))[0]["fid_mean"])
+    assert margin() == pytest.approx(0.5 * fid)  # as the file said
+    assert margin("--margin", "0.25") == pytest.approx(0.25 * fid)
+    assert dstbench("leaderboard", "results/toys", "--against", "magram") == Outcome(
+        2, "", "error: nothing can be compared with 'magram': no method of the leaderboard; did "
+        "you mean 'magran'? (known: dense, leftmost, magran)\n"
+    )  # fmt: skip
 
 
 def test_samples_of_a_cell_are_those_that_were_scored(dstbench: Dstbench, folder: Path) -> None:
@@ -816,6 +878,9 @@ def test_ctrl_c_says_how_to_go_on(
     assert stopped.err.endswith("stopped; the same command goes on from the latest checkpoint\n")
     assert "Traceback" not in stopped.err
     (checkpoint,) = (folder / "results" / "toys" / "cells").glob("*/checkpoint.pt")
+    assert f"stopped after step 7 of 12, which is saved: {checkpoint.relative_to(folder)}\n" in (
+        stopped.err
+    )
     assert dstbench("status", "results/toys").out.endswith("2 cells: 2 waiting\n")
     monkeypatch.delenv("TOYS_STOP")
     assert dstbench("run", "toys.toml").code == 0
@@ -847,6 +912,33 @@ def test_executors_that_are_asked_for(dstbench: Dstbench, folder: Path) -> None:
     outcome = dstbench("run", "toys.toml", "--results", "elsewhere")
     assert outcome.code == 0
     assert len(list(folder.glob("elsewhere/toys/cells/*/record.json"))) == 2
+
+
+def test_jobs_are_auto_or_a_number(dstbench: Dstbench, folder: Path) -> None:
+    for wrong in ("0", "-1", "many", "1.5", "1" * 5000):
+        outcome = dstbench("run", "toys.toml", f"--jobs={wrong}")
+        assert (outcome.code, outcome.out) == (2, "")
+        expected = f"error: --jobs {wrong[:20]}: should be auto, or a number from 1 to 1024\n"
+        assert outcome.err == expected
+    assert not (folder / "results").exists()
+
+
+def test_jobs_are_auto_unless_the_file_says(
+    dstbench: Dstbench, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def run(self: Local, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
+        asked.append(self.settings.jobs)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(Local, "run", run)
+    dstbench("run", "toys.toml")
+    dstbench("run", "toys.toml", "--jobs", "3")
+    (folder / "toys.toml").write_text(BENCHMARK + "[executors.local]\njobs = 2\n")
+    dstbench("run", "toys.toml")
+    dstbench("run", "toys.toml", "--jobs", "auto")
+    assert asked == ["auto", 3, 2, "auto"]
 
 
 STRIKES = """
@@ -1092,3 +1184,16 @@ def test_help_imports_nothing_slow() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "leaderboard" in done.stdout
     assert done.stderr == "[]\n"
+
+
+def test_an_exported_cell_can_be_sampled_from(dstbench: Dstbench, folder: Path) -> None:
+    assert dstbench("run", "toys.toml").code == 0
+    cell = next(Path("results/toys/cells").glob("*-leftmost-*"))
+    outcome = dstbench("export", str(cell), "out/mine", "--licence", "mit")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err.endswith("written: out/mine\n")
+    files = {path.name for path in Path("out/mine").iterdir()}
+    assert files == {"README.md", "model.safetensors", "samples.png"}
+    refused = dstbench("export", str(cell), "out/mine")
+    assert refused.code == 2
+    assert "is there already" in refused.err

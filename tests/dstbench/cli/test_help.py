@@ -28,7 +28,7 @@ def test_the_keys_of_a_table() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("[training]\nHow every cell is trained")
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert ["steps", "int,", "≥", "1", "100000", "optimizer", "steps"] in rows
+    assert ["steps", "int,", "≥", "1,", "≤", "1e+09", "100000", "optimizer", "steps"] in rows
     for key in TOPICS["training"].keys:
         assert any(row[:1] == [key.name] for row in rows)
 
@@ -46,8 +46,8 @@ def test_topics_and_commands() -> None:
     listed = [line.split()[0] for line in done.stdout.splitlines() if line]
     assert listed[: len(TOPICS) + 1] == ["topic", *TOPICS]
     assert listed[len(TOPICS) + 1 :] == [
-        "command", "run", "plan", "status", "leaderboard", "sample", "score", "plugins", "check",
-        "new", "machine", "help",
+        "command", "run", "plan", "status", "leaderboard", "report", "sample", "score", "export",
+        "push", "plugins", "check", "new", "machine", "help",
     ]  # fmt: skip
 
 

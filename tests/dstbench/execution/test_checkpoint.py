@@ -12,6 +12,7 @@ from dstbench.contracts import Workspace
 from dstbench.execution.checkpoint import unpack_checkpoint
 from dstbench.execution.training import Trainer
 from dstbench.settings import TrainingSettings
+from dstbench.store import CellFolder
 
 STEPS = 8
 
@@ -39,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def saved(trainer: Trainer, path: Path) -> Any:
-    trainer.save(path)
+    trainer.save(CellFolder(path.parent))
     return torch.load(path, weights_only=True)
 
 

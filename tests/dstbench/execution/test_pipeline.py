@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dstbench.contracts import Workspace
-from dstbench.execution.kept import keep_samples
+from dstbench.contracts import Data, Workspace
+from dstbench.execution.kept import keep_reals, keep_samples
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.worker import Worker
+from dstbench.images import stack_images
 from dstbench.plugins.registry import load_plugins
 from dstbench.sparsity import DynamicSparsifier, Layer, random_scores
 from dstbench.store import CellFolder, Store
@@ -33,6 +34,16 @@ def test_samples_and_their_picture(tmp_path: Path, channels: int) -> None:
     np.testing.assert_array_equal(picture[:2, :, :channels], np.concatenate([*kept[:3]], axis=1))
     np.testing.assert_array_equal(picture[2:, :6, :channels], np.concatenate([*kept[3:]], axis=1))
     assert not picture[2:, 6:].any()
+
+
+@pytest.mark.parametrize(("count", "kept"), [(24, list(range(0, 24, 2))), (3, [0, 1, 2])])
+def test_real_images_are_kept_from_all_of_a_split(
+    tmp_path: Path, count: int, kept: list[int]
+) -> None:
+    items = [torch.full((1, 2, 2), i, dtype=torch.uint8) for i in range(count)]
+    data = Data(train=items, validation=[], fingerprint="x", to_images=stack_images)
+    keep_reals(CellFolder(tmp_path), data, "train")
+    assert np.load(CellFolder(tmp_path).reals)[:, 0, 0, 0].tolist() == kept
 
 
 class Wrong(DynamicSparsifier):

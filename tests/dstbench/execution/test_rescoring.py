@@ -15,6 +15,7 @@ from dstbench.grid import Cell
 from dstbench.plugins.registry import Plugins
 from dstbench.records import Record
 from dstbench.store import CellFolder, Store
+from dstbench.store.rescored import rescored
 
 STEPS = """
 from pydantic import Field
@@ -67,9 +68,9 @@ def trained(
 
 
 def again(pipeline: Pipeline, folder: CellFolder, **asked: object) -> Record:
-    before = folder.rescored()
+    before = rescored(folder)
     rescore(pipeline, folder, Rescoring(**asked), download=False)  # type: ignore[arg-type]
-    (new,) = [record for record in folder.rescored() if record not in before]
+    (new,) = [record for record in rescored(folder) if record not in before]
     return new
 
 
@@ -122,7 +123,7 @@ def test_a_new_record_makes_scores_of_old_weights_void(
     record, folder = trained
     again(pipeline, folder, sampling={"sampling_steps": 7})
     folder.write_record(record)
-    assert folder.rescored() == []
+    assert rescored(folder) == []
 
 
 def test_what_cannot_be_is_refused(

@@ -163,8 +163,7 @@ def test_a_cell_leaves_a_whole_record(scheduler: Scheduler, make_cell: MakeCell)
     assert record.metadata == {"size": 4}
     assert {path.name for path in folder.path.iterdir()} - {"lock"} == {
         "cell.json", "record.json", "history.csv", "denoiser.safetensors", "samples.npy",
-        "neighbours.npy",
-        "samples.png",
+        "samples.png", "reals.npy", "neighbours.npy",
     }  # fmt: skip
     assert np.load(folder.samples, allow_pickle=False).shape == (9, 4, 4, 1)
     weights = folder.denoiser_state()

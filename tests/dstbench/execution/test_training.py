@@ -1,7 +1,10 @@
 """The training loop, on the toys: three convolutions with dropout, on 26 images of 4×4."""
 
 import csv
+import errno
+import os
 import pickle
+import signal
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
@@ -21,10 +24,12 @@ from toys import Leftmost, ToyImages, ToyModel
 from dstbench.cache import Cache
 from dstbench.contracts import Model, Workspace
 from dstbench.errors import DataError, DivergedError, StoreError
-from dstbench.execution.training import HISTORY, Trainer
+from dstbench.execution.history import HISTORY
+from dstbench.execution.training import Trainer
 from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier
+from dstbench.sparsity.optimizers import state_of
 from dstbench.store import CellFolder
 
 DYNAMIC: list[type[DynamicSparsifier]] = [RigL, MagRan, Leftmost]
@@ -183,6 +188,26 @@ def test_resuming_in_other_formats(
     check_resuming(make, tmp_path, RigL, **EVERYTHING | changed)
 
 
+@pytest.mark.parametrize("method", [None, RigL])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"learning_rate_schedule": "cosine", "warmup_steps": 10, "ema_warmup": True},
+        {"optimizer": "adam", "learning_rate_schedule": "step", "decay_every": 3},
+        {"optimizer": "radam", "learning_rate_schedule": "cosine"},
+        {"optimizer": "sgd", "warmup_steps": 9},
+        {"optimizer": "sgd", "momentum": 0.0},
+    ],
+)
+def test_resuming_with_other_optimizers_and_schedules(
+    make: MakeTrainer,
+    tmp_path: Path,
+    method: type[Sparsifier] | None,
+    changed: dict[str, Any],
+) -> None:
+    check_resuming(make, tmp_path, method, **EVERYTHING | changed)
+
+
 @settings(max_examples=8, deadline=None)
 @given(stop=st.integers(1, 9), checkpoint_every=st.integers(1, 10), log_every=st.integers(1, 10))
 def test_it_does_not_matter_where_a_run_is_stopped(
@@ -276,6 +301,174 @@ def test_a_checkpoint_of_a_cell_that_differs_in_settings_alone(
     folder.checkpoint.rename(other.checkpoint)
     with pytest.raises(StoreError, match="this is not a checkpoint of this cell"):
         make(steps=2, learning_rate=1e-5).load(other.checkpoint)
+
+
+def flip(path: Path) -> None:
+    """Turn one bit of a file over, in the middle of its tensors."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("harm", [flip, cut, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize(("damaged", "begins"), [(1, 4), (2, 0)])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(
+    workspace: Workspace,
+    tmp_path: Path,
+    harm: Callable[[Path], None],
+    damaged: int,
+    begins: int,
+) -> None:
+    told: list[str] = []
+    make = partial(make_trainer, Workspace(workspace.device, workspace.cache, told.append), MagRan)
+    whole, parts = make_folder(tmp_path / "whole"), make_folder(tmp_path / "parts")
+    uninterrupted, resumed = make(**EVERYTHING), make(**EVERYTHING)
+    train(uninterrupted, whole)
+    train_until(11, make(**EVERYTHING), parts)
+    assert parts.checkpoints == [parts.checkpoint, parts.previous_checkpoint]
+    hurt = parts.checkpoints[:damaged]
+    for path in hurt:
+        harm(path)
+    resumed.resume(parts)
+    assert resumed.step == begins
+    assert [path.name for path in parts.path.glob("*.damaged")] == [
+        f"{path.name}.damaged" for path in reversed(hurt)
+    ] or damaged == 2
+    assert [text.startswith(f"{path}: damaged (") for text, path in zip(told, hurt, strict=True)]
+    train(resumed, parts)
+    assert different(state(resumed), state(uninterrupted)) == []
+    assert without_times(parts) == without_times(whole)
+
+
+def test_every_part_of_a_checkpoint_is_summed(make: MakeTrainer, folder: CellFolder) -> None:
+    train(make(RigL, steps=2), folder)
+    whole = folder.checkpoint.read_bytes()
+    for byte in range(0, len(whole) - 80, 997):
+        content = bytearray(whole)
+        content[byte] ^= 1
+        folder.checkpoint.write_bytes(content)
+        resumed = make(RigL, steps=2)
+        resumed.resume(folder)
+        assert resumed.step == 0
+        assert folder.checkpoints == []
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_sum(
+    make: MakeTrainer, folder: CellFolder
+) -> None:
+    train(make(RigL, steps=2), folder)
+    torch.save(torch.load(folder.checkpoint, weights_only=True), folder.checkpoint)
+    resumed = make(RigL, steps=2)
+    resumed.resume(folder)
+    assert resumed.step == 2
+
+
+class FullDisk:
+    """A disk with room for so many bytes of checkpoints."""
+
+    def __init__(self, folder: CellFolder, room: int) -> None:
+        self.folder, self.room = folder, room
+
+    def write(self, file: Any, content: Any) -> int:
+        taken = sum(path.stat().st_size for path in self.folder.path.glob("checkpoint*"))
+        if taken + len(content) > self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return int(file.file.write(content))
+
+
+@pytest.mark.parametrize(("room", "kept"), [(3.5, 2), (2.5, 2), (1.5, None)])
+def test_a_full_disk_keeps_the_latest_checkpoint(
+    make: MakeTrainer,
+    folder: CellFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    room: float,
+    kept: int | None,
+) -> None:
+    from dstbench.store import sealed
+
+    train(make(steps=1, checkpoint_every=1), folder)
+    disk = FullDisk(folder, int(room * folder.checkpoint.stat().st_size))
+
+    def write(file: Any, content: Any) -> int:
+        file.sum.update(content)
+        file.file.flush()
+        return disk.write(file, content)
+
+    monkeypatch.setattr(sealed._Summed, "write", write)
+    longer = make(steps=4, checkpoint_every=1)
+    longer.resume(folder)
+    if kept is None:
+        with pytest.raises(StoreError, match=r"checkpoint\.pt: cannot be written: No space left"):
+            train(longer, folder)
+    else:
+        train(longer, folder)
+        assert len(folder.checkpoints) == kept
+    assert list(folder.path.glob("*.partial")) == []
+    again = make(steps=4, checkpoint_every=1)
+    again.resume(folder)
+    assert again.step == (4 if kept else 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("stop", [1, 7, 20])
+def test_a_signal_loses_no_step(
+    workspace: Workspace, tmp_path: Path, number: signal.Signals, stop: int
+) -> None:
+    told: list[str] = []
+    make = partial(make_trainer, Workspace(workspace.device, workspace.cache, told.append), RigL)
+    whole, parts = make_folder(tmp_path / "whole"), make_folder(tmp_path / "parts")
+    uninterrupted, stopped, resumed = make(), make(), make()
+    train(uninterrupted, whole)
+    steps: list[int] = []
+
+    def on_step(step: int, loss: float) -> None:
+        steps.append(step)
+        if step == stop:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # the same request, to all processes of a group
+
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stopped.train(parts, on_step)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert steps == list(range(1, stop + 1))
+    assert told == [f"stopped after step {stop} of 20, which is saved: {parts.checkpoint}"]
+    resumed.resume(parts)
+    assert resumed.step == stop
+    train(resumed, parts)
+    assert different(state(resumed), state(uninterrupted)) == []
+    assert without_times(parts) == without_times(whole)
+
+
+def test_a_second_signal_is_not_waited_with(
+    make: MakeTrainer, folder: CellFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dstbench.execution.stopping.SAME_REQUEST", 0)
+
+    def on_step(step: int, loss: float) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        make().train(folder, on_step)
+    assert folder.checkpoints == []
+
+
+def test_an_ignored_signal_stays_ignored(make: MakeTrainer, folder: CellFolder) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        make(steps=3).train(folder, lambda *_: os.kill(os.getpid(), signal.SIGHUP))
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 class DynamicBlind(DynamicSparsifier):
@@ -489,20 +682,26 @@ def test_the_averaged_weights_by_hand(make: MakeTrainer, folder: CellFolder) -> 
     torch.testing.assert_close(trainer.averaged.module.get_parameter(name).detach(), expected)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "radam", "sgd"])
 @pytest.mark.parametrize("method", [Static, *DYNAMIC])
 @pytest.mark.parametrize("sparsity", [0.5, 0.9])
 def test_weights_averages_and_moments_are_as_sparse_as_the_masks(
-    make: MakeTrainer, folder: CellFolder, method: type[Sparsifier], sparsity: float
+    make: MakeTrainer,
+    folder: CellFolder,
+    method: type[Sparsifier],
+    sparsity: float,
+    optimizer: str,
 ) -> None:
-    trainer = make(method, sparsity)
+    trainer = make(method, sparsity, optimizer=optimizer)
     sparsifier = trainer.sparsifier
     assert sparsifier is not None
 
     def look(step: int, loss: float) -> None:
         for layer in sparsifier.sparse_layers:
             averaged = trainer.averaged.module.get_parameter(layer.name)
-            moments = trainer.optimizer.state[layer.weight]
-            for tensor in (layer.weight, averaged, moments["exp_avg"], moments["exp_avg_sq"]):
+            moments = list(state_of(trainer.optimizer, layer.weight))
+            assert len(moments) == (1 if optimizer == "sgd" else 2)
+            for tensor in (layer.weight, averaged, *moments):
                 assert not tensor[~layer.mask].any()
         assert sum(int(layer.mask.sum()) for layer in sparsifier.layers) == round(
             (1 - sparsity) * 720
@@ -617,3 +816,16 @@ def test_more_micro_batches_than_examples_in_a_batch(make: MakeTrainer) -> None:
     make(batch_size=3, micro_batches=3)
     with pytest.raises(DataError, match=r"micro_batches = 4 is more than .*batch_size = 3"):
         make(batch_size=3, micro_batches=4)
+
+
+def test_a_signal_in_a_step_that_fails_is_heard(make: MakeTrainer, folder: CellFolder) -> None:
+    def fail(step: int, loss: float) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ValueError("this step")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make().train(folder, fail)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -17,6 +17,7 @@ import torch
 
 from dstbench.contracts import Ended, Executor, PluginSettings, RunCell, Workspace
 from dstbench.execution import in_this_process
+from dstbench.execution import worker as worker_module
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.scheduler import TRIES, Scheduler
 from dstbench.execution.worker import RunOptions, Worker
@@ -66,6 +67,16 @@ def test_pickled_it_runs_the_cell_in_the_same_folder(
 def test_a_process_loads_its_plugins_once(scheduler: Scheduler, make_cell: MakeCell) -> None:
     first, second = (pickle.loads(pickle.dumps(worker(scheduler, [make_cell()]))) for _ in range(2))
     assert first.pipeline is second.pipeline
+
+
+def test_the_size_of_a_network_is_told_where_its_plugins_know(
+    scheduler: Scheduler, make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_cell, cell = worker(scheduler, [make_cell()]), make_cell()
+    assert run_cell.parameters(cell) is None  # the toys need data to tell
+    monkeypatch.setattr(worker_module, "parameters", lambda cell, plugins: 7)
+    assert run_cell.parameters(make_cell(seed=1)) is None  # asked once for each network
+    assert worker(scheduler, [cell]).parameters(cell) == 7
 
 
 def test_into_another_folder(scheduler: Scheduler, make_cell: MakeCell, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dstbench.contracts import PluginSettings
 from dstbench.errors import ConfigError
 from dstbench.grid import Cell
-from dstbench.grid.benchmark import Benchmark, Task
+from dstbench.grid.benchmark import Benchmark, SettingsFrom, Task
 from dstbench.grid.expansion import cells
 from dstbench.grid.variants import variants
 from dstbench.settings import EvaluationSettings, TrainingSettings
@@ -61,6 +61,27 @@ def test_the_cells_and_their_order() -> None:
             ("rigl", 0.5, 0.9),
         )
     ]
+
+
+def test_settings_of_high_sparsities() -> None:
+    """Two rates up to 0.5, three from 0.75 on, one from 0.9 on."""
+    task = replace(
+        TASK,
+        settings_from={
+            "rigl": (
+                SettingsFrom(0.75, tuple(Rigl(prune_rate=rate) for rate in (0.1, 0.2, 0.3))),
+                SettingsFrom(0.9, (Rigl(prune_rate=0.01),)),
+            )
+        },
+    )
+    sparsities = (0.5, 0.75, 0.95)
+    rates = [(each.model_dump()["prune_rate"], S) for each, S in task.methods("rigl", sparsities)]
+    first = [(0.05, 0.5), (0.1, 0.75), (0.01, 0.95)]
+    assert rates == [*first, (0.5, 0.5), (0.2, 0.75), (0.3, 0.75)]
+    assert [S for _, S in task.methods("static", sparsities)] == [*sparsities]
+    assert list(task.methods("set", sparsities)) == []
+    grid = cells(replace(BENCHMARK, seeds=(0,), sparsities=sparsities, tasks=(task,)))
+    assert len(grid) == 1 + 3 + 6
 
 
 def test_every_setting_of_a_cell_is_spelled_out() -> None:

@@ -1,5 +1,6 @@
 """Benchmark files: what they mean, and the message for every way to get one wrong."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from dstbench.contracts import PluginSettings
 from dstbench.errors import ConfigError, SparsityError
-from dstbench.grid.benchmark import Benchmark
+from dstbench.grid.benchmark import Benchmark, SettingsFrom
 from dstbench.grid.expansion import cells
 from dstbench.grid.reader import load_benchmark
 from dstbench.plugins.plugin import Kind, Plugin
@@ -236,6 +237,72 @@ def test_lists_of_scalars_are_axes(load: Load) -> None:
     )
 
 
+FROM = """
+[sparsifiers.rigl]
+prune_rate = 0.5
+[[sparsifiers.rigl.from]]
+sparsity = 0.9
+prune_rate = 0.05
+[[sparsifiers.rigl.from]]
+sparsity = 0.75
+exploration_frequency = [10, 20]
+"""
+
+
+def test_settings_from_a_sparsity_on(load: Load) -> None:
+    """Each table is laid over those of lower sparsities, in whichever order they are written."""
+    (task,) = load(GOOD + FROM).tasks
+    assert task.sparsifier_settings["rigl"] == (Rigl.Settings(prune_rate=0.5),)
+    assert task.settings_from == {
+        "rigl": (
+            SettingsFrom(
+                0.75,
+                tuple(Rigl.Settings(prune_rate=0.5, exploration_frequency=f) for f in (10, 20)),
+            ),
+            SettingsFrom(
+                0.9,
+                tuple(Rigl.Settings(prune_rate=0.05, exploration_frequency=f) for f in (10, 20)),
+            ),
+        )
+    }
+
+
+def test_a_task_and_a_preset_have_their_own_settings_from_a_sparsity_on(load: Load) -> None:
+    own = "[[presets.cpu.sparsifiers.rigl.from]]\nsparsity = 0.5\nprune_rate = 0.1\n"
+    (task,) = load(GOOD + FROM + own, preset="cpu").tasks
+    assert task.settings_from == {
+        "rigl": (SettingsFrom(0.5, (Rigl.Settings(prune_rate=0.1),)),),
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("sparsity = 0.75", "sparsity = 0.9", "x.toml:21: sparsifiers.rigl.from[1].sparsity: is "
+         "given twice; it should be the sparsity, between 0 and 1, from which on the settings of "
+         "this table count"),
+        ("sparsity = 0.75\n", "", "x.toml:20: sparsifiers.rigl.from[1].sparsity: is null; it "
+         "should be the sparsity, between 0 and 1, from which on the settings of this table "
+         "count"),
+        ("sparsity = 0.75", "sparsity = 1", "x.toml:21: sparsifiers.rigl.from[1].sparsity: is 1; "
+         "it should be the sparsity, between 0 and 1, from which on the settings of this table "
+         "count"),
+        ("prune_rate = 0.05", "prune_rate = 'x'", "x.toml:19: sparsifiers.rigl.from[0].prune_rate: "
+         'should be a valid number, is "x"'),
+        ("[[sparsifiers.rigl.from]]\nsparsity = 0.9\nprune_rate = 0.05\n"
+         "[[sparsifiers.rigl.from]]\nsparsity = 0.75\nexploration_frequency = [10, 20]\n",
+         "from = 0.9", "x.toml:17: sparsifiers.rigl.from: should be tables, each beginning with "
+         "[[sparsifiers.rigl.from]]"),
+    ],
+)  # fmt: skip
+def test_settings_from_a_sparsity_on_that_cannot_be(
+    load: Load, old: str, new: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD + FROM, (old, new))
+    assert str(caught.value) == problem
+
+
 def test_dense_alone_needs_no_sparsities(load: Load) -> None:
     dense = ('["dense", "static", "rigl"]', '["dense"]')
     assert load(GOOD, ("sparsities = [0.5, 0.9]\n", ""), dense).sparsities == ()
@@ -251,8 +318,21 @@ def test_a_sparsifier_from_outside_the_file_joins_its_grid(load: Load) -> None:
         "static": (PluginSettings(),),
         "rigl": (Rigl.Settings(),),
     }
+    assert joined.added == ("dense", "rigl")
     with_dense = load(STATIC_ALONE, also=("dense",))
-    assert with_dense == replace(load(STATIC_ALONE), sparsifiers=("static", "dense"))
+    alone = load(STATIC_ALONE)
+    assert with_dense == replace(alone, sparsifiers=("static", "dense"), added=("dense",))
+
+
+def test_a_preset_may_compare_otherwise(load: Load) -> None:
+    text = STATIC_ALONE + "[report]\nmargin = 0.1\n[presets.strict.report]\nmargin = 0.01\n"
+    assert load(STATIC_ALONE).report.margin == 0.05
+    assert load(text).report.margin == 0.1
+    assert load(text, preset="strict").report.margin == 0.01
+    with pytest.raises(ConfigError, match=r"report\.margin: should be greater than or equal to 0"):
+        load(text, ("0.01", "-1"))
+    same = [[cell.id for cell in cells(load(each))] for each in (text, STATIC_ALONE)]
+    assert same[0] == same[1]
 
 
 def test_a_sparsifier_that_joins_has_the_settings_that_the_file_has_for_it(load: Load) -> None:
@@ -307,8 +387,7 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
         ('name = "small"', 'nam = "small"', "x.toml: name: is missing; results are kept in a "
          "folder of this name\nx.toml:1: nam: unknown key; did you mean 'name'? "
          "(known: datasets, evaluation, execution, executors, extractors, grid, models, name, "
-         "presets, sparsifiers, "
-         "tasks, training)"),
+         "presets, report, sparsifiers, tasks, training)"),
         ("seeds = [0, 1]", "seedz = [0, 1]", "x.toml:3: grid.seeds: is missing; at least one "
          "integer, such as [0, 1, 2]\n"
          "x.toml:4: grid.seedz: unknown key; did you mean "
@@ -356,8 +435,9 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
          "one [[tasks]] with a model and a dataset"),
         ("steps = 10", "stepz = 10", "x.toml:13: training.stepz: unknown key; did you mean "
          "'steps'? (known: batch_size, betas, channels_last, checkpoint_every, "
-         "checkpoint_minutes, ema_decay, gradient_clip, kernels, learning_rate, log_every, "
-         "micro_batches, precision, steps, weight_decay)"),
+         "checkpoint_minutes, decay_every, decay_factor, ema_decay, ema_warmup, gradient_clip, "
+         "kernels, learning_rate, learning_rate_schedule, log_every, "
+         "micro_batches, momentum, optimizer, precision, steps, warmup_steps, weight_decay)"),
         ("steps = 10", "steps = 0", "x.toml:13: training.steps: should be greater than or equal to "
          "1, is 0"),
         ("steps = 10", 'steps = "10"', 'x.toml:13: training.steps: should be a valid integer, is '
@@ -555,12 +635,12 @@ def test_an_unknown_preset(load: Load) -> None:
     [
         ("[presets.cpu.training]\nstepz = 1", "x.toml:15: presets.cpu.training.stepz: unknown key; "
          "did you mean 'steps'? (known: batch_size, betas, channels_last, checkpoint_every, "
-         "checkpoint_minutes, ema_decay, gradient_clip, kernels, learning_rate, log_every, "
-         "micro_batches, precision, steps, weight_decay)"),
+         "checkpoint_minutes, decay_every, decay_factor, ema_decay, ema_warmup, gradient_clip, "
+         "kernels, learning_rate, learning_rate_schedule, log_every, "
+         "micro_batches, momentum, optimizer, precision, steps, warmup_steps, weight_decay)"),
         ("[presets.cpu.trainin]\nsteps = 1", "x.toml:14: presets.cpu.trainin: unknown key; did you "
          "mean 'training'? (known: datasets, evaluation, execution, executors, extractors, grid, "
-         "models, sparsifiers, "
-         "training)"),
+         "models, report, sparsifiers, training)"),
         ("[presets.cpu.grid]\nseedz = [1]", "x.toml:15: presets.cpu.grid.seedz: unknown key; did "
          "you mean 'seeds'? (known: seeds, sparsifiers, sparsities)"),
         ("[presets.cpu.grid]\nsparsities = []", "x.toml:15: presets.cpu.grid.sparsities: is empty, "
@@ -761,6 +841,24 @@ def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_benchmark(tmp_path, PLUGINS)
     assert str(caught.value) == f"{tmp_path}: this is a folder; a benchmark is a TOML file"
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_or_a_device(tmp_path: Path) -> None:
+    """Opening the one would wait, reading the other would not end."""
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "link.toml").symlink_to("/dev/zero")
+    for name, kind in {"pipe.toml": "a pipe", "link.toml": "a device"}.items():
+        with pytest.raises(ConfigError) as caught:
+            load_benchmark(tmp_path / name, PLUGINS)
+        assert str(caught.value) == f"{tmp_path / name}: cannot be read: {kind}, no regular file"
+
+
+def test_a_huge_file(tmp_path: Path) -> None:
+    with (tmp_path / "x.toml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match=r"cannot be read: more than the 4,194,304 bytes"):
+        load_benchmark(tmp_path / "x.toml", PLUGINS)
 
 
 def test_not_utf8(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_every_key_has_a_meaning(topic: str) -> None:
 def test_the_keys_are_those_of_the_settings() -> None:
     keys = TOPICS["training"].keys
     assert [key.name for key in keys] == list(TrainingSettings.model_fields)
-    assert keys[0] == ("steps", "int, ≥ 1", "100000", "optimizer steps")
+    assert keys[0] == ("steps", "int, ≥ 1, ≤ 1e+09", "100000", "optimizer steps")
 
 
 def test_what_is_required_comes_first() -> None:

@@ -1,12 +1,10 @@
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dstbench.errors import StoreError
 from dstbench.records import Scores
-from dstbench.report.leaderboard import leaderboard, paired_difference, tables
+from dstbench.report.leaderboard import leaderboard, tables
 
 
 def rows(frame):
@@ -269,42 +267,20 @@ def test_two_records_of_a_cell(make_record):
         leaderboard([make_record(fid=1.0), make_record(fid=2.0)])
 
 
-def test_paired_t_test_by_hand():
-    # Differences −1, −1, −2: t = −4/3 / (√(1/3) / √3) = −4; at two degrees of freedom the
-    # two-sided p-value is 1 − |t| / √(t² + 2).
-    difference, p = paired_difference({0: 9, 1: 11, 2: 12}, {0: 10, 1: 12, 2: 14})
-    assert difference == pytest.approx(-4 / 3)
-    assert p == pytest.approx(1 - 4 / math.sqrt(18))
-
-
-def test_only_common_seeds_are_compared():
-    difference, p = paired_difference({1: 5.0, 2: 6.0}, {0: 100.0, 1: 7.0})
-    assert difference == -2
-    assert math.isnan(p)
-
-
-def test_no_common_seed_no_difference():
-    assert all(math.isnan(value) for value in paired_difference({0: 1.0}, {1: 1.0}))
-
-
-@given(
-    st.dictionaries(st.integers(0, 9), st.floats(-1e3, 1e3), min_size=1),
-    st.floats(-1e3, 1e3),
-)
-def test_equal_differences_say_nothing_about_noise(dense, shift):
-    difference, p = paired_difference({seed: v + shift for seed, v in dense.items()}, dense)
-    assert difference == pytest.approx(shift, abs=1e-9)
-    assert math.isnan(p)
-
-
-@given(
-    st.dictionaries(
-        st.integers(0, 9), st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=1
+def test_differences_to_dense_with_interval_and_tests(make_record):
+    # Differences −1, −1, −2: t = −4 at two degrees of freedom (see test_statistics.py).
+    fids = {("dense", 0): (10, 12, 14), ("a", 0.5): (9, 11, 12), ("b", 0.9): (9, 11, 13)}
+    frame = leaderboard(
+        [
+            make_record(*row, seed, fid)
+            for row, values in fids.items()
+            for seed, fid in enumerate(values)
+        ]
     )
-)
-def test_swapping_the_sides_changes_only_the_sign(pairs):
-    ours = {seed: float(a) for seed, (a, _) in pairs.items()}
-    dense = {seed: float(b) for seed, (_, b) in pairs.items()}
-    (difference, p), (opposite, q) = paired_difference(ours, dense), paired_difference(dense, ours)
-    assert difference == -opposite
-    assert p == pytest.approx(q, nan_ok=True)
+    dense, a, b = frame.iloc
+    assert math.isnan(dense["fid_difference"])
+    assert a["fid_difference"] == pytest.approx(-4 / 3)
+    assert a["fid_low"] < -2 < -4 / 3 < a["fid_high"]
+    assert a["fid_p"] == a["fid_holm_p"] == pytest.approx(1 - 4 / math.sqrt(18))
+    assert b["fid_difference"] == -1
+    assert math.isnan(b["fid_p"])

@@ -13,8 +13,8 @@ from dstbench.report.leaderboard import leaderboard
 
 @pytest.fixture
 def records(make_record):
-    """Static is better within noise (p = 0.057), RigL beyond it (p = 0.003), MagRan failed; RigL's
-    cells were timed, static's are of an earlier version."""
+    """Static is better within noise (p = 0.057), RigL beyond it (p = 0.003, corrected 0.010),
+    MagRan failed; RigL's cells were timed, static's are of an earlier version."""
     traceback = "Traceback (most recent call last):\n  …\nMemoryError: no room\n"
     return [
         *(make_record("dense", 0, seed, fid, step=0.1) for seed, fid in enumerate((10, 12, 14))),
@@ -38,21 +38,27 @@ MARKDOWN = """\
 |:-|-:|-:|-:|-:|-:|-:|-:|-:|-:|-:|-:|
 | dense | 0 | 0.000 | 3 | 12.00 ± 2.00 | 120 (×1.000) | 2.00 (×1.000) | 6.00e+12 (×1.000) \
 | — | — | — | — |
-| static | 0.5 | 0.417 | 3 | **10.67 ± 1.53** △ | 70 (×0.583) | 1.00 (×0.500) \
+| static | 0.5 | 0.417 | 3 | **10.67 ± 1.53** | 70 (×0.583) | 1.00 (×0.500) \
 | 3.00e+12 (×0.500) | — | — | — | — |
 | rigl | 0.5 | 0.417 | 3 | 11.00 ± 2.05 ▲ | 70 (×0.583) | 1.00 (×0.500) \
 | 3.00e+12 (×0.500) | 0.00238 (×1.042) | 0.000229 (×0.500) | 0.51 ± 0.03 | 0.25 ± 0.02 |
 | magran | 0.9 | — | 0 | — | — | — | — | — | — | — | — |
 
+- Sparsest rows not worse than dense by more than 5% of dense's FID: static, S = 0.5; rigl, S = \
+0.5, measured step time × 0.51 ± 0.03 (one-sided paired t-test over 3 seeds, Holm-corrected at 5% \
+over 2 rows: p = 0.014).
 - 1 cell did not finish, and no number above includes them: magran, S = 0.9, seed 0: failed, \
 MemoryError: no room.
 - Scores: mean ± sample standard deviation over seeds; feature extractor lenet (weights \
 0123456789ab), 1,000 samples against 1,437 images of digits/train, resize: none.
 - KID: squared MMD with the kernel (x·y / 84 + 1)³, without a unit, over 100 random subsets of \
 1,000 images; IS: over 10 parts of the samples; precision, recall: k = 3.
-- Best in bold. Against dense, over the seeds both have: ▲ better by more than noise, △ better, \
-but within noise or with too few seeds to tell, ▼ worse by more than noise (two-sided paired \
-t-test at 5%, not corrected for the number of comparisons).
+- Marks, against dense: ▲ better, ▼ worse, by two-sided paired t-tests over the 3 seeds that both \
+rows have, Holm-corrected at 5% over all comparisons of a score in this table (3 of FID: rows with \
+dense, methods with each other at the same S); ≈ as good as dense: within ± 5% of its mean \
+score, by two one-sided t-tests (TOST), Holm-corrected at 5% over the rows (▼≈: worse, but by \
+less than that); no mark: no difference detected, or fewer than 3 seeds. Bold: the best mean, of \
+at least two seeds and not tied; it is no test.
 - S is the fraction of the sparsifiable weights that are zero, whole-model S that of all \
 parameters; (×): relative to dense.
 - Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are \
@@ -64,6 +70,15 @@ twin, in turns in one process, ± the 95 % interval (of several seeds, all their
 Abacus 2 (cpu, 2 threads), kernels: masked dense; load of the machine 0.2 to 1.5.
 - Topology updates are not in the step time; spread over all steps, they add up to 0.004 dense \
 steps to each.
+
+Differences of FID (lower is better), paired over 3 seeds; p of two-sided t-tests, Holm-corrected \
+over these 3:
+
+| S | score | A − B | mean difference | 95 % interval | p (Holm) |
+|-:|-:|-:|-:|-:|-:|
+| 0.5 | FID | static − dense | -1.33 | -2.77 to +0.10 | 0.114 |
+| 0.5 | FID | rigl − dense | -1.00 | -1.25 to -0.75 | 0.010 |
+| 0.5 | FID | static − rigl | -0.33 | -1.99 to +1.32 | 0.477 |
 """
 
 
@@ -75,7 +90,7 @@ def unpadded(markdown):
 
 def table_cells(markdown, column):
     """One column of the (first) table, as text."""
-    lines = [line for line in markdown.splitlines() if line.startswith("| ")]
+    lines = [line for line in markdown.split("\n- ")[0].splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     index = cells[0].index(column)
     return [row[index] for row in cells[1:]]
@@ -122,7 +137,7 @@ def test_single_seeds_cannot_tell_noise(make_record):
     markdown = render(
         [make_record(fid=5.0), make_record("static", 0.5, fid=4.0), make_record("x", 0.5, fid=6.0)]
     )
-    assert table_cells(markdown, "FID ↓") == ["5.00", "**4.00** △", "6.00"]
+    assert table_cells(markdown, "FID ↓") == ["5.00", "4.00", "6.00"]
 
 
 def test_higher_is_better_for_recall_and_worse_beyond_noise_is_marked(make_record):
@@ -141,9 +156,21 @@ def test_higher_is_better_for_recall_and_worse_beyond_noise_is_marked(make_recor
     assert recall == ["0.600 ± 0.100", "**0.700 ± 0.095** ▲", "0.500 ± 0.095 ▼"]
 
 
-def test_equal_to_dense_is_not_better(make_record):
-    markdown = render([make_record(fid=5.0), make_record("static", 0.5, fid=5.0)])
-    assert table_cells(markdown, "FID ↓") == ["**5.00**", "**5.00**"]
+@pytest.mark.parametrize(
+    ("static", "shown"),
+    [
+        ((6, 8), ["**6.00 ± 1.41**", "7.00 ± 1.41"]),
+        ((5, 7), ["6.00 ± 1.41", "6.00 ± 1.41"]),
+        ((4, 6), ["6.00 ± 1.41", "**5.00 ± 1.41**"]),
+        ((4,), ["6.00 ± 1.41", "4.00"]),
+    ],
+)
+def test_bold_is_the_one_best_mean_of_at_least_two_seeds(make_record, static, shown):
+    records = [
+        *(make_record("dense", 0, seed, fid) for seed, fid in enumerate((5, 7))),
+        *(make_record("static", 0.5, seed, fid) for seed, fid in enumerate(static)),
+    ]
+    assert table_cells(render(records), "FID ↓") == shown
 
 
 def test_negative_kid_keeps_its_digits(make_record):
@@ -151,12 +178,12 @@ def test_negative_kid_keeps_its_digits(make_record):
         make_record(scores=Scores(kid=-0.00123)),
         make_record("static", 0.5, scores=Scores(kid=0.0005)),
     ]
-    assert table_cells(render(records), "KID ↓") == ["**-0.00123**", "0.00050"]
+    assert table_cells(render(records), "KID ↓") == ["-0.00123", "0.00050"]
 
 
 def test_a_score_of_fewer_seeds_says_so(make_record):
     records = [make_record(seed=0, fid=1.0), make_record(seed=1, fid=3.0), make_record(seed=2)]
-    assert table_cells(render(records), "FID ↓") == ["**2.00 ± 1.41 (n = 2)**"]
+    assert table_cells(render(records), "FID ↓") == ["2.00 ± 1.41 (n = 2)"]
 
 
 def test_scores_nobody_asked_for_have_no_column(make_record):
@@ -256,7 +283,8 @@ def test_names_are_escaped_in_latex(make_record):
 def test_latex_table(records):
     latex = render(records, "latex")
     assert r"\begin{tabular}{lrrrrrrrrrrr}" in latex
-    assert r"static & 0.5 & 0.417 & 3 & \textbf{10.67 $\pm$ 1.53} $\vartriangle$ & " in latex
+    assert r"11.00 $\pm$ 2.05 $\blacktriangle$ & " in latex
+    assert r"static & 0.5 & 0.417 & 3 & \textbf{10.67 $\pm$ 1.53} & " in latex
     lines = latex.splitlines()
     body = lines[lines.index(r"\toprule") : lines.index(r"\bottomrule")]
     assert [line.count(" & ") for line in body if line.endswith(r"\\")] == [11] * 5

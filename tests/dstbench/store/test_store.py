@@ -72,6 +72,20 @@ def test_a_record_that_cannot_be_read(
         folder.record()
 
 
+@pytest.mark.timeout(60)
+def test_what_is_no_file_is_not_waited_for(folder: CellFolder) -> None:
+    for name in ("cell.json", "timeout.txt", "running.json", "record.json"):
+        os.mkfifo(folder.path / name)
+    assert folder.requested_cell() is None
+    assert folder.timeout_traceback() == ""
+    with pytest.raises(StoreError, match=r"record\.json: cannot be read: a pipe, no regular file"):
+        folder.record()
+    os.unlink(folder.path / "record.json")
+    (folder.path / "record.json").mkdir()
+    with pytest.raises(StoreError, match="cannot be read: Is a directory"):
+        folder.record()
+
+
 def test_the_trained_network_comes_back(folder: CellFolder) -> None:
     trained, other = nn.Linear(3, 3), nn.Linear(3, 3)
     mask = torch.eye(3, dtype=torch.bool)
@@ -149,6 +163,26 @@ def test_all_records_and_samples(tmp_path: Path, make_record: MakeRecord) -> Non
     samples = store.samples(records)
     assert list(samples) == [records[0].cell.id]
     assert samples[records[0].cell.id].shape == (1, 2, 2, 1)
+
+
+def test_records_of_the_same_conditions(tmp_path: Path, make_record: MakeRecord) -> None:
+    store = Store(tmp_path / "small")
+    own = make_record("static", 0.5)
+    others = {
+        "dense": make_record("dense", 0.0, 3),
+        "added": make_record("magran", 0.9, cell={"sparsifier_settings": {"prune_rate": 0.1}}),
+        "diverged": make_record("rigl", 0.5, status="diverged"),
+        "failed": make_record("rigl", 0.9, status="failed"),
+        "longer": make_record("dense", cell={"training": {"steps": 9}}),
+        "elsewhere": make_record("dense", cell={"dataset": "faces"}),
+    }
+    for record in (own, *others.values()):
+        with store.cell(record.cell).locked():
+            store.cell(record.cell).write_record(record)
+    found = {record.cell.id for record in store.of_conditions([own.cell])}
+    assert found == {others[name].cell.id for name in ("dense", "added", "diverged")}
+    (store.cell(others["dense"].cell).path / "record.json").write_text("{}")
+    assert len(list(store.of_conditions([own.cell]))) == 2
 
 
 @pytest.mark.parametrize("name", ["", "cells", "missing"])

@@ -12,7 +12,16 @@ from torch import Tensor
 from toys import SIZE, ToyImages, stack
 from wrong_plugins import Wrong
 
-from dstbench.contracts import READY, Availability, Data, Dataset, Items, PluginSettings, Workspace
+from dstbench.contracts import (
+    READY,
+    Availability,
+    Data,
+    Dataset,
+    Items,
+    Pictures,
+    PluginSettings,
+    Workspace,
+)
 from dstbench.errors import DataError
 
 
@@ -40,6 +49,9 @@ class RightSketches(Dataset):
 
     def outline(self) -> Items | None:
         return Items((6, 3), "sketches of 6 points")
+
+    def pictures(self) -> Pictures | None:
+        return Pictures(draw, to_svg)
 
 
 def zigzag(points: int) -> Tensor:
@@ -588,3 +600,27 @@ class Dwindling(Wrong, RightImages):
     def load(self, workspace: Workspace) -> Data:
         data = super().load(workspace)
         return replace(data, train=self.Items(data.train))
+
+
+class Inverted(Wrong, RightImages):
+    """Shows negatives, and does not say so without its data."""
+
+    caught_by = "pictures-need-no-data"
+    happens = "other pictures"
+
+    def load(self, workspace: Workspace) -> Data:
+        return replace(super().load(workspace), to_images=negatives)
+
+
+class Undrawn(Wrong, RightSketches):
+    """Draws no SVG without its data."""
+
+    caught_by = "pictures-need-no-data"
+    happens = "to_svg is in only one"
+
+    def pictures(self) -> Pictures | None:
+        return Pictures(draw)
+
+
+def negatives(items: Sequence[Any] | Tensor) -> Tensor:
+    return 255 - stack(items)

@@ -716,6 +716,28 @@ class Doubled(Wrong, Other):
     denoiser = Refusing
 
 
+class Homesick(Wrong, RightModel):
+    """Samples are as bright as the data, which it does not keep for sampling."""
+
+    caught_by = "exported-models-sample-the-same"
+    happens = "by one that was made without data, sample 0 differs"
+
+    def sample(
+        self, denoiser: nn.Module, count: int, batch_size: int, rng: torch.Generator
+    ) -> Tensor:
+        return super().sample(denoiser, count, batch_size, rng) // 2 + self.data.train[0] // 2
+
+
+class Uncut(Wrong, RightSketchModel):
+    """Makes sketches as long as its longest, which it keeps in a list."""
+
+    caught_by = "exported-models-sample-the-same"
+    happens = "lengths of type list"
+
+    def sampling_state(self) -> Any:
+        return {"lengths": [len(sketch) for sketch in self.data.train]}
+
+
 class TensorFacts(Wrong, RightModel):
     """Tells a tensor for a fact."""
 

@@ -51,6 +51,12 @@ class Notes:
     def into(self, results: Path) -> "Notes":
         return replace(self, results=results)
 
+    def parameters(self, cell: Cell) -> int | None:
+        return None
+
+    def report(self, message: str) -> None:
+        pass
+
     def _run(self, cell: Cell) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         note = {

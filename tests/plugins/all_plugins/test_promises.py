@@ -30,6 +30,7 @@ WITHOUT_DATA = dict.fromkeys(
         "another-process-loads-the-same",
         "pictures-can-be-scored",
         "drawings-are-svg",
+        "pictures-need-no-data",
         "labels-fit-the-items",
         "outline-fits-the-items",
         "data-survive-pickling",

@@ -2,7 +2,9 @@
 
 import math
 import sys
+from pathlib import Path
 from subprocess import run
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dstbench.cache import Cache
-from dstbench.contracts import Data, Items
+from dstbench.contracts import Data, Items, Pictures, Workspace
 from dstbench.errors import DataError, DivergedError
 
 BOTH = pytest.mark.parametrize("representation", ["absolute", "velocity"])
@@ -48,6 +50,8 @@ def test_listing_the_plugin_imports_no_other_plugin_and_nothing_slow() -> None:
         ({"size": "mnist"}, "'vmnist', 'kanjivg' or 'quickdraw'"),
         ({"variance_strength": 1.5}, "less than or equal to 1"),
         ({"diffusion_steps": 20, "sampling_steps": 20}, "greater than or equal to 21"),
+        ({"sampler": "plms"}, "'ddpm' or 'ddim'"),
+        ({"timestep_spacing": "linspace"}, "'trailing' or 'leading'"),
         ({"unit": 3}, "Extra inputs are not permitted"),
     ],
 )
@@ -146,6 +150,31 @@ def test_denoising_in_every_step_is_that_of_ddpm() -> None:
 
 def test_levels_go_from_the_last_noise_to_none() -> None:
     assert list(Diffusion(100).levels(4)) == [(100, 75), (75, 50), (50, 25), (25, 0)]
+
+
+def test_leading_levels_end_at_the_first_noise() -> None:
+    diffusion = Diffusion(100)
+    assert list(diffusion.levels(4, leading=True)) == [(76, 51), (51, 26), (26, 1), (1, 0)]
+    assert list(diffusion.levels(100, leading=True)) == list(diffusion.levels(100))
+
+
+@pytest.mark.parametrize(("step", "to"), [(1000, 950), (700, 699), (50, 0), (1, 0)])
+def test_ddim_with_eta_1_is_ancestral_sampling(step: int, to: int) -> None:
+    points, noise = torch.randn(2, 1, 4, 3, generator=seeded(), dtype=torch.float64)
+    ddim, ddim_spread = Diffusion(1000).denoised_by_ddim(points, noise, step, to, eta=1)
+    ddpm, ddpm_spread = Diffusion(1000).denoised(points, noise, step, to)
+    torch.testing.assert_close(ddim, ddpm)
+    assert ddim_spread == pytest.approx(ddpm_spread)
+
+
+def test_ddim_with_eta_0_follows_the_noise() -> None:
+    """Points of any clean sketch and noise are led to the same ones at the earlier step."""
+    clean, noise = torch.randn(2, 1, 4, 3, generator=seeded(), dtype=torch.float64)
+    diffusion = Diffusion(1000)
+    noisy = diffusion.noisy(clean, noise, torch.tensor([800]))
+    earlier, spread = diffusion.denoised_by_ddim(noisy, noise, 800, 600, eta=0)
+    torch.testing.assert_close(earlier, diffusion.noisy(clean, noise, torch.tensor([600])))
+    assert spread == 0
 
 
 # Loss
@@ -282,10 +311,11 @@ def test_samples_are_sketches_with_lengths_of_the_data(cache: Cache, representat
 
 
 @BOTH
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
 def test_samples_depend_on_the_seed_and_not_on_the_batch_size(
-    cache: Cache, representation: str
+    cache: Cache, representation: str, sampler: str
 ) -> None:
-    model = tiny_model(cache, representation=representation)
+    model = tiny_model(cache, representation=representation, sampler=sampler)
     torch.manual_seed(0)
     denoiser = model.build()
 
@@ -352,3 +382,12 @@ def test_everything_is_on_the_workspace_device(cache: Cache) -> None:
     model = tiny_model(cache)
     assert {p.device for p in model.build().parameters()} == {CPU}
     assert model.batch("train", torch.tensor([0])).points.device == CPU
+
+
+@pytest.mark.parametrize("lengths", [[], [0, 5], [5, 10**7], [[5, 6]]])
+def test_foreign_lengths_that_cannot_be_are_refused(lengths: list[Any]) -> None:
+    data = Data.blank((6, 3), torch.float32, Pictures())
+    workspace = Workspace(CPU, Cache(Path("nowhere")))
+    state = {"lengths": torch.tensor(lengths, dtype=torch.int32)}
+    with pytest.raises(ValueError, match="lengths are from 1 to"):
+        ChiroDiff.for_sampling(ChiroDiffSettings(), data, state, workspace)

@@ -153,10 +153,11 @@ def test_bad_files_are_named_and_left_out_up_to_a_limit(
     load: Callable[..., Data], tmp_path: Path, messages: list[str]
 ) -> None:
     truncated = picture(9, (64, 64), "jpeg")[:-200]
-    files = SPLIT | {"train/cat/x.jpg": truncated, "train/y.png": b"no image", "train/z.gif": b""}
+    files = SPLIT | {"train/cat/x.jpg": truncated, "train/y.png": b"no image", "train/z.avif": b""}
     folder = write(tmp_path / "images", files)
     assert reds(load(folder, max_bad_files=2)) == ([1, 2, 3], [4])
-    (message,) = messages
+    taken, message = messages
+    assert taken.endswith("left out: test (1), 1 .avif, 1 .txt")
     assert message.startswith("image-folder: left out 2 image file(s) (train/cat/x.jpg: ")
     assert "train/y.png: cannot identify image file" in message
     with pytest.raises(DataError, match=r"2 image file\(s\) .*'max_bad_files' .* allows 1"):
@@ -169,7 +170,7 @@ def test_a_damaged_zip(load: Callable[..., Data], tmp_path: Path, messages: list
     at = content.index(picture(1))
     archive.write_bytes(content[:at] + b"x" + content[at + 1 :])
     assert reds(load(archive)) == ([2, 3], [4])
-    assert "train/cat/a.png: Bad CRC-32" in messages[0]
+    assert "train/cat/a.png: Bad CRC-32" in messages[1]
 
     archive.write_bytes(content[:100])
     with pytest.raises(DataError, match=r"images\.zip is damaged, or no zip file"):
@@ -194,7 +195,7 @@ def test_a_file_that_changes_is_read_again(load: Callable[..., Data], tmp_path: 
             r"names nowhere, where there is nothing; it should name a folder or a zip file",
         ),
         ("$NOT_SET/images", r"is \$NOT_SET/images, but the environment variable NOT_SET is not"),
-        (".", r"\.: no image is here \(\.bmp, \.jpeg"),
+        (".", r"\.: no image is here \(\.bmp, \.gif"),
     ],
 )
 def test_a_path_without_images(

@@ -1,7 +1,9 @@
 """CelebA-HQ, LSUN bedrooms and Imagenette, in miniature."""
 
 import hashlib
+import os
 import re
+import struct
 import sys
 import tarfile
 import threading
@@ -122,6 +124,79 @@ def test_a_damaged_database(workspace: Workspace, bedrooms: Path) -> None:
     (bedrooms / "bedroom_train_lmdb" / "data.mdb").write_bytes(b"nonsense" * 2000)
     with pytest.raises(DataError, match="is damaged, or no LMDB database"):
         LSUNBedrooms(LSUNBedrooms.Settings(path=str(bedrooms))).load(workspace)
+
+
+def all_of(path: Path) -> LSUNBedrooms:
+    return LSUNBedrooms(
+        LSUNBedrooms.Settings(path=str(path), train=None, validation=None, image_size=8)
+    )
+
+
+@pytest.mark.parametrize("size", [-1, -9000, 8192, 5000, 4096, 100, 0])
+def test_a_database_that_is_cut_off(workspace: Workspace, bedrooms: Path, size: int) -> None:
+    """Reading what is missing of a mapped file would kill the process."""
+    file = bedrooms / "bedroom_train_lmdb" / "data.mdb"
+    os.truncate(file, size if size >= 0 else file.stat().st_size + size)
+    with pytest.raises(DataError, match=r"data\.mdb is damaged"):
+        all_of(bedrooms).load(workspace)
+
+
+def test_a_database_whose_reading_kills_the_process(workspace: Workspace, bedrooms: Path) -> None:
+    """An entry says that it is larger than all of the file: reading it ends in a signal."""
+    environment = lmdb.open(str(bedrooms / "bedroom_train_lmdb"))
+    with environment, environment.begin(write=True) as transaction:
+        transaction.put(b"the one", bytes(10_000))
+    file = bedrooms / "bedroom_train_lmdb" / "data.mdb"
+    content = file.read_bytes()
+    length, where = struct.pack("<IHH", 10_000, 1, 7) + b"the one", content.rindex(b"the one") - 8
+    assert content[where : where + len(length)] == length
+    claimed = struct.pack("<I", 200_000_000)
+    file.write_bytes(content.replace(length, claimed + length[4:]))
+    with pytest.raises(DataError, match="reading it ended the process that tried"):
+        all_of(bedrooms).load(workspace)
+
+
+@pytest.mark.parametrize("name", ["bedroom_train_lmdb/data.mdb", "bedrooms.lmdb"])
+def test_a_database_by_its_file(workspace: Workspace, bedrooms: Path, name: str) -> None:
+    (bedrooms / "bedrooms.lmdb").write_bytes(
+        (bedrooms / "bedroom_train_lmdb" / "data.mdb").read_bytes()
+    )
+    assert all_of(bedrooms / name).availability(workspace) == READY
+    data = all_of(bedrooms / name).load(workspace)
+    assert sorted(reds(data)) == [10 * red for red in range(20)]
+
+
+def test_keys_that_are_no_text_and_named_databases(tmp_path: Path) -> None:
+    messages: list[str] = []
+    workspace = Workspace(torch.device("cpu"), Cache(tmp_path / "cache"), messages.append)
+    environment = lmdb.open(str(tmp_path / "lmdb"), max_dbs=2)
+    with environment:
+        named = [environment.open_db(name) for name in (b"kitchens", b"\xffs")]
+        with environment.begin(write=True) as transaction:
+            for red in range(4):
+                transaction.put(b"\xff%d" % red, picture(red))
+                transaction.put(bytes([red]), picture(10 + red), db=named[0])
+                transaction.put(b"%d" % red, picture(20 + red), db=named[1])
+            transaction.put(b"\xfe", b"no image")
+    data = all_of(tmp_path / "lmdb").load(workspace)
+    assert sorted(reds(data)) == [*range(4), *range(10, 14), *range(20, 24)]
+    assert r"left out 1 image file(s) (\xfe: cannot identify" in messages[1]
+
+
+def test_a_large_entry_is_a_bad_file(workspace: Workspace, bedrooms: Path) -> None:
+    environment = lmdb.open(str(bedrooms / "bedroom_train_lmdb"))
+    with environment, environment.begin(write=True) as transaction:
+        transaction.put(b"large", bytes(2_000_000))
+    settings = all_of(bedrooms).settings.model_copy(update={"max_megabytes": 1, "max_bad_files": 0})
+    with pytest.raises(DataError, match="large: more than the 1,000,000 bytes allowed"):
+        LSUNBedrooms(settings).load(workspace)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_a_database(workspace: Workspace, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data.mdb")
+    with pytest.raises(DataError, match="a pipe, no regular file"):
+        all_of(tmp_path).load(workspace)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The first stage: published autoencoders, and latents that are mapped from disk."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from dstbench_ldm.settings import AutoencoderSettings, LatentDiffusionSettings
 
 from dstbench.cache import Cache
 from dstbench.contracts import Data, Workspace
-from dstbench.errors import ConfigError, DataError
+from dstbench.errors import ConfigError, DataError, StoreError
 
 SMALL = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1, "codes": 16}
 
@@ -81,6 +83,23 @@ def test_without_a_network(workspace: Workspace, monkeypatch: pytest.MonkeyPatch
         prepare_first_stage(published_at("nobody/has-this"), images(8, 16), workspace)
 
 
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_weights(workspace: Workspace, published: Path) -> None:
+    weights = published / "vqvae" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    os.mkfifo(weights)
+    with pytest.raises(DataError, match=r"cannot be loaded: .*a pipe, no regular file"):
+        prepare_first_stage(published_at(published), images(8, 16), workspace)
+
+
+def test_latents_that_are_cut_off(workspace: Workspace, published: Path) -> None:
+    prepare_first_stage(published_at(published), images(8, 16), workspace)
+    (latents,) = workspace.cache.root.glob("ldm-latents-*/train")
+    os.truncate(latents, 100)
+    with pytest.raises(StoreError, match=r"train has 100 bytes, not .* remove the folder"):
+        prepare_first_stage(published_at(published), images(8, 16), workspace)
+
+
 def test_encoding_goes_on_where_it_was_stopped(
     workspace: Workspace, published: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -114,6 +133,53 @@ def test_encoding_goes_on_where_it_was_stopped(
         assert torch.equal(stage.latents[split], uninterrupted.latents[split])
     assert stage.metadata == uninterrupted.metadata
     prepare(workspace, stop_after=0)  # everything is there
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6, 10])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_training_goes_on_where_it_was_stopped(
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    stop: int,
+    damaged: bool,
+) -> None:
+    data = images(40, 16)
+    settings = AutoencoderSettings(**SMALL | {"steps": 10, "batch_size": 4})
+    stage = LatentDiffusionSettings(autoencoder=settings)
+    taken: list[int] = []
+    take = torch.optim.Adam.step
+
+    def step(self: torch.optim.Adam, *rest: Any) -> Any:
+        taken.append(len(taken))
+        if len(taken) == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        return take(self, *rest)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            prepare_first_stage(stage, data, workspace)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    (saved,) = workspace.cache.root.glob("ldm-first-stage-*.partial/training.pt")
+    if damaged:
+        content = bytearray(saved.read_bytes())
+        content[len(content) // 2] ^= 1
+        saved.write_bytes(content)
+    taken[:] = [0] * 100
+    resumed = prepare_first_stage(stage, data, workspace)
+    assert len(taken) - 100 == (10 if damaged else 10 - stop)
+    elsewhere = Workspace(torch.device("cpu"), Cache(tmp_path / "another cache"))
+    uninterrupted = prepare_first_stage(stage, data, elsewhere)
+    for one, other in zip(
+        resumed.autoencoder.parameters(), uninterrupted.autoencoder.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+    assert resumed.metadata == uninterrupted.metadata
+    (folder,) = workspace.cache.root.glob("ldm-first-stage-*[0-9a-f]")
+    assert {path.name for path in folder.iterdir()} == {"autoencoder", "key.json", "checksums.json"}
 
 
 @pytest.mark.slow

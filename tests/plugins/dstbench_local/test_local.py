@@ -45,6 +45,12 @@ class Note:
     def into(self, results: Path) -> "Note":
         return Note(results)
 
+    def parameters(self, cell: Cell) -> int | None:
+        return None
+
+    def report(self, message: str) -> None:
+        pass
+
 
 def notes(cells: list[Cell], folder: Path) -> list[list[str]]:
     """Process, threads and GPUs of each cell, which was run once."""

@@ -113,7 +113,7 @@ def test_the_classifier_of_real_digits_reads_traced_ones(some, told) -> None:
     data, classes = some
     lenet = LeNetDigits(LeNetDigits.Settings(), told.workspace)
     read = lenet(data.to_images(data.validation)).logits.argmax(dim=1).numpy()
-    assert (read == classes).mean() > 0.9
+    assert (read == classes).mean() > 0.8
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_all_digits_are_there(told) -> None:
     )
     lenet = LeNetDigits(LeNetDigits.Settings(), told.workspace)
     read = lenet(data.to_images(data.validation)).logits.argmax(dim=1).numpy()
-    assert np.mean(read == digits.target[held_out]) > 0.9
+    assert np.mean(read == digits.target[held_out]) > 0.8
 
 
 def test_plugin_offers_the_datasets() -> None:

@@ -11,28 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dstbench_sketches import kanjivg
-from dstbench_sketches.kanjivg import KanjiVG, read_svg
+from dstbench_sketches.kanjivg import KanjiVG
 from dstbench_sketches.sketch import to_strokes
-from hypothesis import given
-from hypothesis import strategies as st
+from svg_files import svg
 
 from dstbench.contracts import READY, Availability
 from dstbench.errors import DataError, PluginError
-
-HEAD = """<?xml version="1.0" encoding="UTF-8"?>
-<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.0//EN" "http://www.w3.org/TR/2001/REC-SVG-20010904/DTD/svg10.dtd" [
-<!ATTLIST g xmlns:kvg CDATA #FIXED "http://kanjivg.tagaini.net" kvg:element CDATA #IMPLIED >
-]>"""  # noqa: E501
-
-
-def svg(*paths: str, head: str = HEAD) -> bytes:
-    """A file as KanjiVG's are."""
-    strokes = "".join(f'<path {path} id="kvg:s{n}"/>' for n, path in enumerate(paths))
-    return f"""{head}
-<svg xmlns="http://www.w3.org/2000/svg" width="109" height="109" viewBox="0 0 109 109">
-<g id="kvg:StrokePaths" style="fill:none"><g kvg:element="x">{strokes}</g></g>
-<g id="kvg:StrokeNumbers"><text transform="matrix(1 0 0 1 16.5 22.6)">1</text></g>
-</svg>""".encode()
 
 
 def release(**files: bytes) -> bytes:
@@ -53,8 +37,8 @@ def characters(count: int) -> dict[str, bytes]:
     }
 
 
-def load(told, path: Path | None = None):
-    return KanjiVG(KanjiVG.Settings(path=path)).load(told.workspace)
+def load(told, path: Path | None = None, **settings):
+    return KanjiVG(KanjiVG.Settings(path=path, **settings)).load(told.workspace)
 
 
 @pytest.fixture(autouse=True)
@@ -68,61 +52,6 @@ def data_folder() -> Path:
     if "DSTBENCH_DATA" not in os.environ:
         pytest.skip("DSTBENCH_DATA is not set")
     return Path(os.environ["DSTBENCH_DATA"])
-
-
-def test_lines_and_curves_by_hand() -> None:
-    """A Bézier curve is (1-t)³P0 + 3(1-t)²t P1 + 3(1-t)t² P2 + t³P3; s mirrors the last handle."""
-    curve, line = read_svg(svg('d="M0,0c0,10,10,10,10,0s10-10,10,0"', 'd="M1,2L4,6"'))
-    t = np.linspace(0, 1, kanjivg.CURVE_POINTS)[:, None]
-    first, second, third, last = np.array([(0, 0), (0, 10), (10, 10), (10, 0)])
-    expected = (1 - t) ** 3 * first + 3 * (1 - t) ** 2 * t * second
-    expected = expected + 3 * (1 - t) * t**2 * third + t**3 * last
-    np.testing.assert_allclose(curve[: len(t)], expected, atol=1e-9)
-    np.testing.assert_allclose(curve[len(t) :], [10, 0] + expected * [1, -1], atol=1e-9)
-    np.testing.assert_allclose(line[[0, -1]], [(1, 2), (4, 6)])
-
-
-def test_a_path_that_starts_twice_is_two_strokes() -> None:
-    assert len(read_svg(svg('d="M0,0L1,1M5,5L6,6"'))) == 2
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "XML"),
-        (b"<svg", "XML"),
-        (b"\xff\xfe\x00", "XML"),
-        (svg('d="M0,0L1,1"')[:-20], "XML"),
-        (b'<?xml version="1.0" encoding="no-such"?><svg/>', "XML"),
-        (svg('d="M0,0L1,1"', 'class="no d"'), "without a line"),
-        (svg('d="M0,0L1,1"', 'd=""'), "without a line"),
-        (svg('d="M5,5"'), "without a line"),
-        (svg('d="M0,0L"'), "cannot be read|without a line"),
-        (svg('d="hello"'), "cannot be read|without a line"),
-    ],
-)
-def test_what_is_no_character_is_refused(content, reason) -> None:
-    with pytest.raises(DataError, match=reason):
-        read_svg(content)
-
-
-def test_entities_are_not_expanded() -> None:
-    bomb = '<!DOCTYPE svg [<!ENTITY a "M0,0L1,1"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
-    with pytest.raises(DataError, match="XML"):
-        read_svg(svg('d="&b;"', head=bomb))
-    outside = '<!DOCTYPE svg [<!ENTITY file SYSTEM "file:///etc/hostname">]>'
-    with pytest.raises(DataError, match="XML"):
-        read_svg(svg('d="&file;"', head=outside))
-
-
-@given(st.binary(max_size=200) | st.text("MmLlCcSsAaZzQqHhVv0123456789.,-e ", max_size=40))
-def test_nonsense_is_read_or_refused(nonsense) -> None:
-    content = nonsense if isinstance(nonsense, bytes) else svg(f'd="{nonsense}"')
-    try:
-        strokes = read_svg(content)
-    except DataError:
-        return
-    assert all(stroke.ndim == 2 and stroke.shape[1] == 2 for stroke in strokes)
 
 
 def test_svgpathtools_is_an_extra(told, tmp_path, monkeypatch) -> None:
@@ -185,13 +114,12 @@ def test_a_damaged_archive_is_an_error_that_says_what_would_be_right(
         load(told, archive)
 
 
-def test_an_archive_that_would_fill_the_memory_is_an_error(told, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(kanjivg, "LARGEST", 100_000)
+def test_an_archive_that_would_fill_the_memory_is_an_error(told, tmp_path) -> None:
     archive = tmp_path / "kanjivg.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
         zipped.writestr("kanji/04e00.svg", b" " * 100_001)
-    with pytest.raises(DataError, match=r"no release of KanjiVG.* 100,001 bytes"):
-        load(told, archive)
+    with pytest.raises(DataError, match=r"no release of KanjiVG.* 100,001 bytes.*max_megabytes"):
+        load(told, archive, max_megabytes=0.1)
 
 
 def test_an_archive_of_other_things_is_an_error(told, tmp_path) -> None:
@@ -275,3 +203,26 @@ def test_what_is_in_the_data_folder_is_there(told, tmp_path, monkeypatch) -> Non
     (tmp_path / "kanjivg" / "release.zip").touch()
     monkeypatch.setenv("DSTBENCH_DATA", str(tmp_path))
     assert KanjiVG(KanjiVG.Settings()).availability(told.workspace) == READY
+
+
+def test_an_archive_as_windows_packs_it(told, tmp_path) -> None:
+    archive = tmp_path / "kanjivg.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for name, content in characters(5).items():
+            zipped.writestr(f"kanji\\{name}.svg", content)
+            zipped.writestr(f"__MACOSX/kanji/._{name}.svg", b"")
+    data = load(told, archive)
+    assert len(data.train) + len(data.validation) == 5
+    assert told.messages == []
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_or_a_device_is_an_error(told, tmp_path, monkeypatch) -> None:
+    (tmp_path / "kanjivg").mkdir()
+    os.mkfifo(tmp_path / "kanjivg" / "release.zip")
+    with pytest.raises(DataError, match="which is no file"):
+        load(told, tmp_path / "kanjivg" / "release.zip")
+    with pytest.raises(DataError, match="which is no file"):
+        load(told, Path("/dev/zero"))
+    monkeypatch.setenv("DSTBENCH_DATA", str(tmp_path))
+    assert KanjiVG(KanjiVG.Settings()).availability(told.workspace).state == "download"

@@ -8,6 +8,7 @@ from dstbench_sketches.preparing import (
     Drawing,
     SketchSettings,
     Splits,
+    SplitSettings,
     Typical,
     content_key,
     prepare,
@@ -58,6 +59,11 @@ def test_items_are_sequences_in_order(told) -> None:
 def test_points_of_typical_drawings(spacing: float, points: int) -> None:
     items = Typical(2, 4.0, "say").outline(SketchSettings(spacing=spacing))
     assert items == Items((points, 3), f"sketches of {points} points, say")
+
+
+def test_points_of_typical_drawings_as_published() -> None:
+    settings = SketchSettings(spacing=0.5, resampling="published")
+    assert Typical(2, 4.0, "say").outline(settings).shape == (7, 3)
 
 
 def test_pictures_have_one_channel_and_the_size_that_is_set(told) -> None:
@@ -123,15 +129,35 @@ def test_in_parallel_as_in_sequence_with_progress(told) -> None:
 @given(st.integers(2, 50))
 def test_a_tenth_is_held_out_and_nothing_lost(count) -> None:
     every = drawings(count)
-    train, validation = split(every, "lines")
+    train, validation = split(every, "lines", SplitSettings())
     assert len(validation) == int(np.ceil(count / 10))
     assert {d.where for d in [*train, *validation]} == {d.where for d in every}
-    assert [d.where for d in split(every, "lines").validation] == [d.where for d in validation]
+    assert [d.where for d in split(every, "lines", SplitSettings()).validation] == [
+        d.where for d in validation
+    ]
+
+
+def test_the_share_that_is_held_out_is_a_setting() -> None:
+    train, validation = split(drawings(20), "lines", SplitSettings(validation_share=0.15))
+    assert (len(train), len(validation)) == (17, 3)
+
+
+def test_settings_of_the_published_preparation_have_a_cache_of_their_own(told) -> None:
+    splits = Splits(drawings(3), drawings(2, start=3))
+    even = data(told, splits, spacing=0.5, scale=1)
+    published = data(told, splits, spacing=0.5, scale=1, resampling="published")
+    assert [len(item) for item in even.train] == [3, 3, 3]
+    assert [len(item) for item in published.train] == [2, 2, 2]
+    assert even.fingerprint != published.fingerprint
+
+
+def test_settings_at_their_defaults_are_not_written_down() -> None:
+    assert not SplitSettings().model_dump().keys() & {"resampling", "validation_share"}
 
 
 def test_one_drawing_cannot_be_split() -> None:
     with pytest.raises(DataError, match=r"^lines has 1 drawing"):
-        split(drawings(1), "lines")
+        split(drawings(1), "lines", SplitSettings())
 
 
 def test_a_key_stands_for_each_drawing_of_its_own() -> None:

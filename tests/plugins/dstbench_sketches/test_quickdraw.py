@@ -149,6 +149,78 @@ def test_a_page_in_place_of_a_file_is_an_error_and_not_kept(told, web, monkeypat
     assert size(load(told)) == 20
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_encodings_of_json(told, tmp_path, encoding) -> None:
+    """UTF-16 has bytes of line feeds in other characters, such as U+0A00 to U+0AFF."""
+    lines = [record(n).decode().replace("cat", "\u0a0a\u010a cat") for n in range(20)]
+    (tmp_path / "cat.ndjson").write_bytes("".join(lines).encode(encoding))
+    assert size(load(told, path=tmp_path)) == 20
+    assert told.messages == ["quickdraw: 'cat' has 20 drawings, of 10,000"]
+
+
+def test_a_file_in_utf16_that_is_cut_off_loses_one_drawing(told, tmp_path) -> None:
+    (tmp_path / "cat.ndjson").write_bytes(records(20).decode().encode("utf-16")[:-41])
+    assert size(load(told, path=tmp_path)) == 19
+
+
+def test_marks_and_separators_within_lines(told, tmp_path) -> None:
+    lines = [record(n) for n in range(6)]
+    lines[0] = b"\xef\xbb\xbf" + lines[0]
+    lines[1] = lines[1].replace(b"cat", "a\u2028b".encode())
+    lines[2] = lines[2].replace(b", ", ", \u2028".encode(), 1)
+    lines[3] = lines[3].rstrip() + "\u2029\x85\r\n".encode()
+    lines[4] = b"\xef\xbb\xbf" + lines[4]  # of a file that was put behind another
+    (tmp_path / "cat.ndjson").write_bytes(b"".join(lines))
+    assert size(load(told, path=tmp_path)) == 6
+    assert len(told.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "recognized"),
+    [
+        ("False", False),
+        ("false", False),
+        ("no", False),
+        ("", False),
+        ("0", False),
+        (0, False),
+        (None, False),
+        ("True", True),
+        (" TRUE ", True),
+        ("1", True),
+        (1, True),
+    ],
+)
+def test_words_for_true_and_false(told, tmp_path, value, recognized) -> None:
+    lines = [record(n, recognized=value if n >= 5 else True) for n in range(9)]
+    (tmp_path / "cat.ndjson").write_bytes(b"".join(lines))
+    assert size(load(told, path=tmp_path)) == (9 if recognized else 5)
+
+
+def test_more_than_fits_is_an_error(told, tmp_path, monkeypatch) -> None:
+    for name in "cat", "bus":
+        (tmp_path / f"{name}.ndjson").write_bytes(records(100))
+    size_of_one = len(records(100)) / 1e6
+    with pytest.raises(DataError, match=r"cat\.ndjson, line 100, .* 'max_megabytes'"):
+        load(told, path=tmp_path, max_megabytes=size_of_one * 0.995)
+    with pytest.raises(DataError, match=r"bus\.ndjson, line .* 'max_megabytes'"):
+        load(told, categories=("cat", "bus"), path=tmp_path, max_megabytes=size_of_one * 1.5)
+    assert size(load(told, path=tmp_path, max_megabytes=size_of_one * 1.1)) == 100
+    monkeypatch.setattr(quickdraw, "LONGEST", 1000)
+    (tmp_path / "cat.ndjson").write_bytes(records(3) + b"x" * 1001)
+    with pytest.raises(DataError, match="a line of more than 1,000 characters"):
+        load(told, path=tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_or_a_device_is_an_error(told, tmp_path) -> None:
+    os.mkfifo(tmp_path / "cat.ndjson")
+    (tmp_path / "bus.ndjson").symlink_to("/dev/zero")
+    for name, kind in {"cat": "a pipe", "bus": "a device"}.items():
+        with pytest.raises(DataError, match=f"cannot be read \\({kind}, no regular file\\)"):
+            load(told, categories=(name,), path=tmp_path)
+
+
 def test_an_empty_file_is_an_error(told, tmp_path) -> None:
     (tmp_path / "cat.ndjson").touch()
     with pytest.raises(DataError, match=r"cat has 0 drawing\(s\); two are needed"):

@@ -140,3 +140,62 @@ def test_nothing_to_fit() -> None:
     assert fit([], 10, 1) == []
     assert fit([np.ones((3, 2))], 10, 1) == []
     assert fit([np.array([(-1e308, 0), (1e308, 0)])], 10, 1) == []
+
+
+# As in ChiroDiff's code
+
+
+def published(drawing, **settings):
+    return to_item(drawing, resampling="published", **settings)
+
+
+def test_points_of_a_stroke_as_published() -> None:
+    """A straight line of length 1: max(2, ⌊1 / spacing⌋) points, its ends among them."""
+    line = [[(3, 3), (3, 10)]]
+    np.testing.assert_allclose(
+        published(line, spacing=0.3, scale=6), [(0, 0, 0), (0, 3, 0), (0, 6, 1)], atol=1e-6
+    )
+    assert [len(published(line, spacing=s)) for s in (0.26, 0.21, 0.9, 5)] == [3, 4, 2, 2]
+
+
+def test_strokes_of_one_point_are_left_out_as_published() -> None:
+    """The first point of what is left is the origin."""
+    dotted = [[(9, 9)], [(1, 1), (1, 3)], [(5, 5)]]
+    np.testing.assert_array_equal(published(dotted), published([[(1, 1), (1, 3)]]))
+    with pytest.raises(DataError, match="no stroke has more than one point"):
+        published([[(0, 0)], [(1, 1)]])
+
+
+def test_long_drawings_are_left_out_as_published() -> None:
+    """Of 20 points, where less than 20 are kept."""
+    line = [[(0, 0), (1, 0)], [(1, 0), (0, 0)]]
+    assert len(published(line, spacing=0.099, max_points=21)) == 20
+    with pytest.raises(DataError, match="it would have 20 points; less than 20 are kept"):
+        published(line, spacing=0.099, max_points=20)
+
+
+def test_the_farthest_point_is_at_the_scale_after_resampling_as_published() -> None:
+    """A corner that resampling cuts off."""
+    corner = [[(0, 0), (3, 4), (3, 0)]]
+    item = published(corner, spacing=0.6, scale=10)
+    assert np.hypot(*item[:, :2].T).max() == pytest.approx(10)
+    assert len(item) == 3  # a way of 9 / 5 in parts of 0.6
+
+
+def test_nothing_is_left_of_a_loop_that_is_only_its_ends() -> None:
+    with pytest.raises(DataError, match="all points of the drawing are the same"):
+        published([[(0, 0), (1, 0), (0, 0)]], spacing=5)
+
+
+@given(drawings)
+def test_published_points_are_fewer(drawing) -> None:
+    longer = [stroke for stroke in drawing if len(stroke) > 1]
+    try:
+        item = published(drawing, max_points=10_000)
+    except DataError:
+        return
+    even = to_strokes(to_item(longer, max_points=100_000))
+    ours = to_strokes(item)
+    assert len(ours) == len(even)
+    for few, many in zip(ours, even, strict=True):
+        assert len(few) <= max(2, len(many) - 1)

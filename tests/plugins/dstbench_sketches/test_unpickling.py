@@ -1,5 +1,6 @@
 """Pickles of containers and arrays, and pickles that would do harm."""
 
+import codecs
 import os
 import pickle
 from pathlib import Path
@@ -106,6 +107,19 @@ def test_a_pickle_cannot_change_what_others_are_read_with() -> None:
     for name in b"cnumpy\ndtype\n", b"cnumpy._core.multiarray\n_reconstruct\n":
         unpickle(b"\x80\x02" + name + harm.replace(b"K\x03", b"N") + b"b.")
     assert unpickle(array) == [0, 1, 2]
+
+
+def test_a_few_bytes_do_not_become_many_values() -> None:
+    """An array's bytes are said once, and its shape can wrap each of them in many lists."""
+    data, text = bytes(100_000), "a" * 100_000
+    for many in (
+        [Call(FROM_BUFFER, (data, np.dtype("u1"), (100_000,), "C")) for _ in range(100)],
+        Call(FROM_BUFFER, (data, np.dtype("u1"), (100_000, *[1] * 20), "C")),
+        Call(RECONSTRUCT, EMPTY, (1, (100_000, *[1] * 20), np.dtype("u1"), False, data)),
+        [Call(codecs.encode, (text, "latin1")) for _ in range(100)],
+    ):
+        with pytest.raises(pickle.UnpicklingError, match="more values than its bytes"):
+            unpickle(pickle.dumps(many, 4))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """VMNIST: published pickles, plain arrays, traced images."""
 
+import os
 import pickle
 from types import SimpleNamespace
 from zipfile import ZipFile
@@ -84,6 +85,69 @@ def test_the_published_folder(told, tmp_path) -> None:
     corners = {round(float(item[1, 1] / item[1, 0]), 1) for item in [*few.train, *few.validation]}
     assert size(few) == 4
     assert corners == {0.3, 0.7}
+
+
+def test_a_folder_as_people_have_it(told, tmp_path) -> None:
+    """Classes may be links; what cannot be read is left out, and what is hidden is not seen."""
+    store, folder = tmp_path / "store", tmp_path / "vmnist"
+    store.mkdir()
+    folder.mkdir()
+    for n in range(10):
+        (store / f"sketch_{n}").write_bytes(pickle.dumps(published([[0, 10, n], [0, 3, 20]])))
+    (folder / "3").symlink_to(store)
+    (store / "again").symlink_to(folder)
+    (folder / ".DS_Store").touch()
+    os.mkfifo(folder / "pipe")
+    (folder / "zero").symlink_to("/dev/zero")
+    assert size(load(told, path=folder)) == 10
+    assert "left out 2 of 12 drawings; the first: " in told.messages[0]
+
+
+def test_what_unpacks_to_too_much_is_an_error(told, tmp_path) -> None:
+    path = tmp_path / "vmnist.npz"
+    np.savez_compressed(path, points=np.zeros((1_000_000, 3)), lengths=np.array([1_000_000]))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(DataError, match=r"24,000,\d+ bytes are more than .* 'max_megabytes'"):
+        load(told, path=path, max_megabytes=20)
+    np.savez_compressed(path, points=np.zeros((1_000_000, 3), "u1"), lengths=np.array([1_000_000]))
+    with pytest.raises(DataError, match="24,000,000 bytes are more than"):
+        load(told, path=path, max_megabytes=20)
+    folder = tmp_path / "published"
+    folder.mkdir()
+    for n in range(10):
+        (folder / f"{n}").write_bytes(
+            pickle.dumps(published([[0, 10, n], [0, 3, 20]])) + bytes(999)
+        )
+    with pytest.raises(DataError, match="up to 4, drawings have more than the 5,000 bytes"):
+        load(told, path=folder, max_megabytes=0.005)
+
+
+def test_the_limit_is_written_down_where_it_is_changed() -> None:
+    """Ids of cells are made of settings: those of before stay."""
+    assert "max_megabytes" not in VMNIST.Settings().model_dump()
+    assert VMNIST.Settings(max_megabytes=9).model_dump()["max_megabytes"] == 9
+
+
+def test_lengths_that_only_sum_up_by_overflow_are_refused(told, tmp_path) -> None:
+    lengths = np.array([2**64 - 4, 8], "u8")
+    np.savez(tmp_path / "vmnist.npz", points=np.zeros((4, 3)), lengths=lengths)
+    with pytest.raises(DataError, match="sum to the 4"):
+        load(told, path=tmp_path / "vmnist.npz")
+
+
+def test_of_many_lengths_the_first_are_used(told, tmp_path) -> None:
+    points = np.column_stack([np.random.default_rng(0).random((40, 2)), np.zeros(40)])
+    lengths = np.r_[np.full(10, 4), np.zeros(1_000_000, int)]
+    np.savez(tmp_path / "vmnist.npz", points=points, lengths=lengths)
+    assert size(load(told, path=tmp_path / "vmnist.npz", sketches=10)) == 10
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_arrays(told, tmp_path) -> None:
+    os.mkfifo(tmp_path / "vmnist.npz")
+    assert available(told, path=tmp_path / "vmnist.npz").state == "missing"
+    with pytest.raises(DataError, match="a pipe, no regular file"):
+        load(told, path=tmp_path / "vmnist.npz")
 
 
 def test_plain_arrays(told, tmp_path) -> None:

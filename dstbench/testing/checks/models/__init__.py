@@ -10,6 +10,7 @@ from dstbench.testing.checks.models.counting import (
 )
 from dstbench.testing.checks.models.sampling import (
     divergence_is_told,
+    exported_models_sample_the_same,
     samples_do_not_depend_on_batch_size,
     samples_draw_from_the_rng,
     samples_fit_the_data,
@@ -43,6 +44,7 @@ CHECKS = (
     samples_draw_from_the_rng,
     samples_do_not_depend_on_batch_size,
     divergence_is_told,
+    exported_models_sample_the_same,
     calls_are_counted,
     flops_are_counted,
     example_is_typical,

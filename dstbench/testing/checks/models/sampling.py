@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest import SkipTest
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
+from dstbench.contracts import Data, Pictures, SamplingState
 from dstbench.errors import DivergedError
-from dstbench.testing.checking import Broken, seeded
+from dstbench.testing.checking import Broken, empty_workspace, seeded
 from dstbench.testing.checks.models.subject import ModelSubject
 from dstbench.testing.items import check_pictures, item_problem
 from dstbench.testing.trials.trial import first_difference
@@ -80,6 +84,44 @@ def divergence_is_told(subject: ModelSubject) -> None:
     except DivergedError:
         return
     raise Broken("with a denoiser whose weights are all NaN, sampling went on as if all was well")
+
+
+def exported_models_sample_the_same(subject: ModelSubject) -> None:
+    """A model that for_sampling makes of sampling_state and a single blank item builds the same
+    denoiser, and samples with it what the model samples."""
+    model, denoiser = subject.model, subject.build()
+    item = model.data.train[0]
+    if not isinstance(item, Tensor):
+        raise SkipTest("its items are no tensors, so that it cannot be exported")
+    data = Data.blank(item.shape, item.dtype, Pictures(model.data.to_images))
+    state = _written_and_read(model.sampling_state())
+    other = subject.cls.for_sampling(subject.settings, data, state, empty_workspace())
+    built = other.build()
+    try:
+        built.load_state_dict(denoiser.state_dict())
+    except RuntimeError as error:
+        raise Broken(f"it builds another denoiser: {error}") from None
+    drawn = _as_tensors(subject.samples(denoiser, 3, 2))
+    without_data = _as_tensors(subject.samples(built, 3, 2, model=other))
+    if difference := first_difference(drawn, without_data):
+        raise Broken(f"as drawn by the model, and by one that was made without data, {difference}")
+
+
+def _written_and_read(state: SamplingState) -> SamplingState:
+    """The state as it comes back from files."""
+    for name, value in state.items():
+        if not isinstance(value, Tensor | float | int | str):
+            raise Broken(
+                f"sampling_state has {name} of type {type(value).__name__}: it is neither a "
+                "tensor nor a number nor a text"
+            )
+    tensors = {
+        name: value.cpu().clone().contiguous()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+    others = {name: value for name, value in state.items() if name not in tensors}
+    return {**json.loads(json.dumps(others)), **load(save(tensors))}
 
 
 def _as_tensors(samples: Sequence[Any] | Tensor) -> Mapping[str, Tensor]:

@@ -77,11 +77,16 @@ class ModelSubject(Subject):
 
     @torch.no_grad()
     def samples(
-        self, denoiser: nn.Module, count: int, batch_size: int, seed: int = 0
+        self,
+        denoiser: nn.Module,
+        count: int,
+        batch_size: int,
+        seed: int = 0,
+        model: Model | None = None,
     ) -> Sequence[Any] | Tensor:
         """Samples as the harness draws them."""
         denoiser.eval()
-        return self.model.sample(denoiser, count, batch_size, generator(seed))
+        return (model or self.model).sample(denoiser, count, batch_size, generator(seed))
 
 
 def generator(seed: int) -> torch.Generator:

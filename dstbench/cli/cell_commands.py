@@ -1,0 +1,87 @@
+"""The commands that draw samples from trained cells."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dstbench.cli.options import Device
+from dstbench.cli.printing import note, notes
+from dstbench.cli.streams import clean
+from dstbench.errors import StoreError
+
+
+def sample(
+    cell: Annotated[Path, typer.Argument(help="A cell's folder, e.g. results/quickstart/cells/…")],
+    count: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 16,
+    format: Annotated[
+        Literal["png", "svg"], typer.Option(help="svg: of models that draw strokes.")
+    ] = "png",
+    to: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("samples"),
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="Read files that the cell's record names, and download."),
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Draw samples from a trained cell and write each to a file."""
+    if not yes:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # before the library is imported that looks at it
+    from dstbench.cache import Cache
+    from dstbench.contracts import Workspace
+    from dstbench.execution.machine import choose_device
+    from dstbench.execution.pipeline import Pipeline
+    from dstbench.plugins.registry import load_plugins
+    from dstbench.report.files import write_samples
+    from dstbench.store.folder import CellFolder
+
+    pipeline = Pipeline(load_plugins(), Workspace(choose_device(device), Cache(), note))
+    data, samples = pipeline.sample(CellFolder(cell), count, trusted=yes)
+    try:
+        write_samples(samples, data, format, to)
+    except OSError as error:
+        raise StoreError(f"{to}: cannot be written to: {error.strerror}") from None
+    notes.print(clean(f"written: {count} files in {to}"), markup=False, highlight=False)
+
+
+def score(
+    folder: Annotated[
+        Path, typer.Argument(help="A benchmark's results, or the folder of one of its cells.")
+    ],
+    extractor: Annotated[
+        str | None, typer.Option(help="Another feature extractor, by its plugin's name.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="A score to compute beside the cells' own; may be repeated."),
+    ] = None,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Another number of sampling steps; may be repeated."),
+    ] = None,
+    eta: Annotated[
+        list[float] | None,
+        typer.Option(help="Another η, of a model that has it; may be repeated."),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Download weights that are not there.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Score trained cells in other ways, without training: samples are drawn anew from their
+    weights, from the same noise. The leaderboard shows these scores in tables of their own.
+    """
+    from dstbench.cache import Cache
+    from dstbench.contracts import Workspace
+    from dstbench.execution.machine import choose_device
+    from dstbench.execution.pipeline import Pipeline
+    from dstbench.execution.rescoring import evaluations, rescore, trained_cells
+    from dstbench.plugins.registry import load_plugins
+
+    pipeline = Pipeline(load_plugins(), Workspace(choose_device(device), Cache(), note))
+    for asked in evaluations(extractor, metric or (), steps or (), eta or ()):
+        for cell in trained_cells(folder):
+            rescore(pipeline, cell, asked, download=yes)

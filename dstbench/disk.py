@@ -1,0 +1,65 @@
+"""Folders that cannot be written to, and what to say of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""What is wrong with a disk: not every such error names its file."""
+
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
+"""What is wrong with a file."""
+
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How safetensors tells what the operating system told it."""
+
+
+def unwritable(error: BaseException, folder: Path) -> str | None:
+    """Why nothing can be written to a folder, if that is what an error is about; else ``None``."""
+    for each in _chain(error):
+        number, path = None, None
+        if isinstance(each, OSError):
+            number, path = each.errno, each.filename
+        elif told := _RUST_ERROR.search(str(each)[:1000]):
+            number = int(told[1])
+        here = number in _FULL if path is None else _is_in(str(path), folder)
+        if number in _FULL | _FORBIDDEN and here:
+            return f"{os.strerror(number)}{_free(folder) if number == errno.ENOSPC else ''}"
+    return None
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Bytes that can still be written to the disk of a folder, which need not be there yet;
+    ``None`` where that cannot be told."""
+    with suppress(OSError):
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        return shutil.disk_usage(there).free
+    return None
+
+
+def mebibytes(count: float) -> str:
+    """A size in words."""
+    return f"{count / 2**20:,.0f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"
+
+
+def _free(folder: Path) -> str:
+    free = free_bytes(folder)
+    return "" if free is None else f" ({mebibytes(free)} free)"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_in(path: str, folder: Path) -> bool:
+    return Path(path).absolute().is_relative_to(folder.absolute())

@@ -1,0 +1,81 @@
+"""What a training leaves behind as it goes: tables whose first column is the step."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from dstbench.sparsity import Sparsifier
+from dstbench.store.files import write_atomically
+
+HISTORY = ("step", "loss", "seconds_per_step", "topology_updates")
+
+
+TOPOLOGY = ("step", "layer", "density", "changed")
+
+UPDATES = 200
+"""Topology updates that are told of, at most."""
+
+
+def rewind(history: Path, header: Sequence[str], step: int) -> None:
+    """Leave the header, and the rows of no step that is yet to be taken (again)."""
+    rows: list[list[str]] = []
+    if history.exists():
+        with history.open(newline="", errors="replace") as file:
+            rows = list(csv.reader(file))[1:]
+    kept = [
+        row
+        for row in rows
+        if len(row) == len(header) and row[0].isdecimal() and int(row[0]) <= step
+    ]
+
+    def write(path: Path) -> None:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *kept])
+
+    write_atomically(history, write)
+
+
+class TopologyLog:
+    """The densities of layers over time, ``topology.csv``: of each masked layer a row at the start,
+    and at topology updates that are not too close together.
+
+    Args:
+        steps: of the whole training, over which at most :data:`UPDATES` updates are spread.
+        step: that the training goes on from.
+    """
+
+    def __init__(self, path: Path, sparsifier: Sparsifier, steps: int, step: int) -> None:
+        self._path = path
+        self._sparsifier = sparsifier
+        self._apart = steps / UPDATES
+        rewind(path, TOPOLOGY, step)
+        with path.open(newline="") as file:
+            told = [int(row["step"]) for row in csv.DictReader(file)]
+        self._latest = told[-1] if told else None
+        if self._latest is None:
+            self._write(step, {})
+
+    def note(self, step: int) -> None:
+        """Tell of the topology update that followed a step."""
+        if self._latest is None or step - self._latest >= self._apart:
+            self._write(step, self._sparsifier.changes)
+
+    def follow(self, announce: Callable[..., object]) -> None:
+        """Note each topology update from now on, and announce its ``step`` and number of
+        connections ``changed``."""
+
+        def tell(step: int, changed: int) -> None:
+            self.note(step)
+            announce(step=step, changed=changed)
+
+        self._sparsifier.on_topology_update = tell
+
+    def _write(self, step: int, changes: Mapping[str, int]) -> None:
+        self._latest = step
+        with self._path.open("a", newline="") as file:
+            csv.writer(file).writerows(
+                (step, layer.name, f"{layer.density:.6g}", changes.get(layer.name, 0))
+                for layer in self._sparsifier.sparse_layers
+            )

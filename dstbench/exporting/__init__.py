@@ -1,0 +1,1 @@
+"""Trained models as folders that others can load, without the benchmark or its data."""

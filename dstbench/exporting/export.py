@@ -1,0 +1,82 @@
+"""A trained cell, written as a folder for others."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Literal
+
+from dstbench.errors import ConfigError, PluginError, StoreError
+from dstbench.execution.pipeline import Pipeline
+from dstbench.execution.sampling import Trained
+from dstbench.exporting.card import DIFFUSERS, LOADED, ONNX, Usage, write_card
+from dstbench.exporting.folder import write_model
+from dstbench.exporting.trained import TrainedModel
+from dstbench.store.folder import CellFolder
+
+Format = Literal["packed", "dense", "diffusers", "onnx"]
+
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
+
+
+def from_cell(folder: Path, pipeline: Pipeline) -> TrainedModel:
+    """The model of a cell's folder."""
+    trained = pipeline.trained(CellFolder(folder))
+    return TrainedModel(trained.record.cell, trained.model, trained.denoiser, trained.masks)
+
+
+def export(cell: Path, to: Path, format: Format, licence: str, pipeline: Pipeline) -> None:
+    """Write a cell as a folder that appears whole or not at all; see
+    :func:`dstbench.api.export_model`."""
+    if not _LICENCE.fullmatch(licence):
+        raise ConfigError(f"licence '{licence}': a name in lower case, such as apache-2.0")
+    if to.exists():
+        raise StoreError(f"{to}: is there already, and stays as it is; name another folder")
+    folder = CellFolder(cell)
+    trained = pipeline.trained(folder)
+
+    def write(unfinished: Path) -> None:
+        usage = _write(trained, unfinished, format, pipeline)
+        pictures = folder.sheet if folder.sheet.exists() else None
+        if pictures:
+            shutil.copyfile(pictures, unfinished / "samples.png")
+        write_card(unfinished, trained.record, licence, usage, pictures is not None)
+
+    _write_folder(to, write)
+
+
+def _write(trained: Trained, folder: Path, format: Format, pipeline: Pipeline) -> Usage:
+    """Write the model itself; how it is used, for its card."""
+    name = trained.record.cell.model
+    if format == "onnx":
+        from dstbench.exporting.onnx import write_onnx
+
+        write_onnx(trained, folder)
+        return ONNX
+    if format == "diffusers":
+        found = trained.model.diffusers_pipeline(trained.denoiser)
+        if found is None:
+            raise PluginError(f"model '{name}' is no pipeline of diffusers'; export it as packed")
+        found[0].save_pretrained(folder, safe_serialization=True)
+        return DIFFUSERS.called_with(found[1])
+    write_model(trained, folder, format, pipeline.plugins)
+    return LOADED
+
+
+def _write_folder(to: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a folder that appears at ``to`` whole or not at all."""
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+        try:
+            write(unfinished)
+            unfinished.chmod(0o755)
+            os.rename(unfinished, to)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise StoreError(f"{to}: cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,165 @@
+"""Charts of a report: a point per row of a table, a line per cell, a map of layers per row."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io
+import seaborn as sns
+
+from dstbench.cell import DENSE
+from dstbench.records import Record
+from dstbench.report.leaderboard import Table
+from dstbench.report.rows import Row
+from dstbench.report.trade_off import pareto_front
+
+POINTS = 400
+"""Most points of a learning curve: more rows of a history are averaged, several to a point."""
+
+CHARTS = (
+    ("sparsity", "sparsity", "sparsity S"),
+    ("inference_flops_ratio", "theoretical FLOPs", "theoretical FLOPs per denoiser call ÷ dense"),
+    ("step_time_ratio", "measured time per step", "measured time per step ÷ dense"),
+    ("sample_time_ratio", "measured time per sample", "measured time per sample ÷ dense"),
+)
+"""What FID is shown against: a column of the table's frame, its name, and the axis."""
+
+
+def trade_offs(table: Table) -> Iterator[str]:
+    """FID against sparsity, FLOPs and measured times, as far as they are known, in HTML."""
+    for column, name, axis in CHARTS:
+        points = _points(table, column)
+        if (points["method"] != DENSE).any():
+            yield _html(_trade_off(points, f"FID against {name}", axis, column != "sparsity"))
+
+
+def learning_curves(histories: Sequence[tuple[Row, Record, pd.DataFrame]]) -> str:
+    """The loss of each cell by step, in HTML."""
+    colours = _colours(row.method for row, _, _ in histories)
+    figure = go.Figure()
+    named: set[str] = set()
+    for row, record, history in histories:
+        label = _label(row.method, row.sparsity)
+        thinned = _thinned(history)
+        figure.add_scatter(
+            x=thinned["step"], y=thinned["loss"], name=label, legendgroup=label, mode="lines",
+            line={"color": colours[row.method], "width": 1.2}, opacity=0.8,
+            showlegend=label not in named, hovertemplate=f"{label}, seed {record.cell.seed}<br>"
+            "step %{x}: loss %{y:.4g}<extra></extra>",
+        )  # fmt: skip
+        named.add(label)
+    _lay_out(figure, "Learning curves", "optimizer step", "loss")
+    figure.update_yaxes(type="log")
+    return _html(figure)
+
+
+def topologies(found: Sequence[tuple[Row, pd.DataFrame]]) -> str:
+    """Maps of layers by step, one for each row and choice, in HTML: densities, and the connections
+    that topology updates replaced or added."""
+    figure = go.Figure()
+    names = []
+    for row, topology in found:
+        label = _label(row.method, row.sparsity)
+        for column, what in (("density", "density"), ("changed", "connections changed")):
+            grid = topology.pivot_table(index="layer", columns="step", values=column, sort=False)
+            if column == "changed" and len(grid.columns) < 2:
+                continue  # masks that stay
+            names.append(f"{label}: {what}")
+            figure.add_heatmap(
+                x=grid.columns, y=[html.escape(str(layer)) for layer in grid.index],
+                z=grid.to_numpy(), visible=len(names) == 1, colorscale="Viridis",
+                hovertemplate="%{y}<br>step %{x}: %{z:.4g}<extra></extra>",
+            )  # fmt: skip
+    _lay_out(figure, "Layers over time", "optimizer step", "")
+    buttons = [
+        {"label": name, "method": "restyle", "args": [{"visible": [n == name for n in names]}]}
+        for name in names
+    ]
+    menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.18}
+    figure.update_layout(updatemenus=[menu], margin={"l": 160})
+    figure.update_yaxes(showticklabels=False, title="layer, from the first")
+    return _html(figure)
+
+
+def _points(table: Table, column: str) -> pd.DataFrame:
+    """One line per row of a table that has an FID and a value in the column."""
+    frame = table.frame
+    points = pd.DataFrame(
+        {
+            "method": frame["method"],
+            "sparsity": frame["sparsity"],
+            "seeds": frame["seeds"],
+            "fid": frame["fid_mean"],
+            "spread": frame["fid_std"].fillna(0.0),
+            "x": frame[column],
+        }
+    )
+    bounds = {end: frame.get(column.replace("_ratio", f"_{end}")) for end in ("low", "high")}
+    for end, values in bounds.items():
+        points[end] = points["x"] if values is None else values.fillna(points["x"])
+    if column != "sparsity":
+        points.loc[points["method"] == DENSE, ["x", "low", "high"]] = 1.0
+    return points.dropna(subset=["fid", "x"])
+
+
+def _trade_off(points: pd.DataFrame, title: str, axis: str, front: bool) -> go.Figure:
+    colours = _colours(points["method"])
+    figure = go.Figure()
+    if front:
+        best = pareto_front(points.rename(columns={"x": "cost"}))
+        figure.add_scatter(
+            x=best["cost"], y=best["fid"], name="Pareto front", mode="lines",
+            line={"color": "#999", "dash": "dash", "shape": "hv"}, hoverinfo="skip",
+        )  # fmt: skip
+    for method, rows in points.groupby("method", sort=False):
+        name = html.escape(str(method))
+        figure.add_scatter(
+            x=rows["x"], y=rows["fid"], name=name, mode="markers",
+            marker={"color": colours[str(method)], "size": 10,
+                    "symbol": "star" if method == DENSE else "circle"},
+            error_y={"array": rows["spread"], "thickness": 1},
+            error_x={"array": rows["high"] - rows["x"], "arrayminus": rows["x"] - rows["low"],
+                     "symmetric": False, "thickness": 1},
+            customdata=rows[["sparsity", "spread", "seeds"]],
+            hovertemplate=f"{name}, S = %{{customdata[0]:g}}<br>FID %{{y:.2f}} ± "
+            "%{customdata[1]:.2f} (%{customdata[2]} seeds)<br>"
+            f"{axis}: %{{x:.3g}}<extra></extra>",
+        )  # fmt: skip
+    _lay_out(figure, title, axis, "FID")
+    return figure
+
+
+def _lay_out(figure: go.Figure, title: str, x: str, y: str) -> None:
+    figure.update_layout(
+        title=title, template="plotly_white", height=380, hovermode="closest",
+        margin={"l": 60, "r": 20, "t": 50, "b": 50}, legend={"orientation": "h", "y": -0.2},
+    )  # fmt: skip
+    figure.update_xaxes(title=x)
+    figure.update_yaxes(title=y)
+
+
+def _thinned(history: pd.DataFrame) -> pd.DataFrame:
+    """The history's steps and losses, several rows averaged to a point where there are many."""
+    every = -(-len(history) // POINTS)
+    groups = history[["step", "loss"]].groupby(history.index // max(every, 1))
+    return groups.agg({"step": "last", "loss": "mean"})
+
+
+def _colours(methods: Iterable[str]) -> dict[str, str]:
+    sparse = [method for method in dict.fromkeys(methods) if method != DENSE]
+    palette = sns.color_palette("colorblind" if len(sparse) <= 10 else "husl", len(sparse))
+    return {DENSE: "#555", **dict(zip(sparse, palette.as_hex(), strict=True))}
+
+
+def _label(method: str, sparsity: float) -> str:
+    return html.escape(f"{method}, S = {sparsity:g}" if sparsity else method)
+
+
+def _html(figure: go.Figure) -> str:
+    options: dict[str, Any] = {"displaylogo": False, "responsive": True}
+    text: str = plotly.io.to_html(figure, config=options, include_plotlyjs=False, full_html=False)
+    return text

@@ -1,0 +1,52 @@
+"""The layout of a leaderboard: what its results folder remembers of the benchmark file."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from dstbench.cell import DENSE
+from dstbench.records import Record
+from dstbench.settings import ReportSettings
+
+
+class Layout(BaseModel):
+    """The order of a leaderboard's rows, and how it compares them; kept as ``layout.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tasks: tuple[str, ...] = ()
+    """Tasks, such as ``"ldm on digits"``, in the order of the benchmark file."""
+    sparsifiers: tuple[str, ...] = ()
+    """Sparsifiers in the order of the benchmark file."""
+    report: ReportSettings = ReportSettings()
+
+    def arranged(self, records: list[Record]) -> list[Record]:
+        """The records in a fixed order: by task, dense first, then by sparsifier, its settings and
+        versions, sparsity and seed; what the benchmark file does not name stands behind."""
+        tasks = _positions(self.tasks)
+        sparsifiers = _positions((DENSE, *self.sparsifiers))
+
+        def key(record: Record) -> tuple[object, ...]:
+            cell = record.cell
+            return (
+                (tasks.get(cell.task, len(tasks)), cell.task),
+                (sparsifiers.get(cell.sparsifier, len(sparsifiers)), cell.sparsifier),
+                _settings(cell.sparsifier_settings),
+                cell.versions.get("sparsifier", ""),
+                (cell.sparsity, cell.seed),
+            )
+
+        return sorted(records, key=key)
+
+
+def _positions(names: tuple[str, ...]) -> dict[str, int]:
+    return {name: position for position, name in enumerate(dict.fromkeys(names))}
+
+
+def _settings(settings: dict[str, object]) -> list[tuple[str, bool, float, str]]:
+    """Settings as what can be sorted, numbers by their size."""
+    return [
+        (name, True, float(value), "") if isinstance(value, int | float)
+        else (name, False, 0.0, str(value))
+        for name, value in sorted(settings.items())
+    ]  # fmt: skip

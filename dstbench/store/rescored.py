@@ -1,0 +1,43 @@
+"""What trained cells score under other evaluations than their own: records beside their own."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from dstbench.cell import Cell
+from dstbench.errors import StoreError
+from dstbench.records import Record
+from dstbench.store.files import write_atomically
+from dstbench.store.folder import CellFolder
+from dstbench.store.record_file import read_record, record_text
+
+
+def write_rescored(folder: CellFolder, record: Record) -> None:
+    """Keep what a trained cell scores under another evaluation: a record of the cell that would
+    have been evaluated so.
+
+    Raises :class:`StoreError` where it could not be read back.
+    """
+    text = record_text(record, {})
+    write_atomically(
+        _path(folder, record.cell), lambda path: path.write_text(text, encoding="utf-8")
+    )
+
+
+def is_rescored(folder: CellFolder, cell: Cell) -> bool:
+    """Whether there is such a record of ``cell``."""
+    return _path(folder, cell).exists()
+
+
+def rescored(folder: CellFolder) -> list[Record]:
+    """All such records, less those that cannot be read."""
+    found = []
+    for path in sorted(folder.path.glob("scores-*.json")):
+        with suppress(OSError, StoreError):
+            found.append(read_record(path)[0])
+    return found
+
+
+def _path(folder: CellFolder, cell: Cell) -> Path:
+    return folder.path / f"scores-{cell.id.rpartition('-')[2]}.json"
