@@ -249,24 +249,24 @@ class _Reader:
             return self._table(((), at, *presets), *keys)
 
         evaluation_table = table("evaluation")
-        evaluation = self.problems.validate(EvaluationSettings, evaluation_table)
-        model = self._find("model", task.model, self.problems.place((*at, "model")))
-        dataset = self._find("dataset", task.dataset, self.problems.place((*at, "dataset")))
+        evaluation = problems.validate(EvaluationSettings, evaluation_table)
+        model = self._find("model", task.model, problems.place((*at, "model")))
+        dataset = self._find("dataset", task.dataset, problems.place((*at, "dataset")))
         extractor = self._find(
             "feature extractor",
             evaluation.extractor,
-            self.problems.place(evaluation_table.locate(("extractor",))),
+            problems.place(evaluation_table.locate(("extractor",))),
         )
-        metrics_at = self.problems.place(evaluation_table.locate(("metrics",)))
+        metrics_at = problems.place(evaluation_table.locate(("metrics",)))
         further = {
             f"metric {name}": self._find("metric", name, metrics_at).origin
             for name in evaluation.metrics
             if name not in METRICS  # dstbench's own, which cells do not name
         }
-        self.problems.stop_if_any()
+        problems.stop_if_any()
         kind, accepts = dataset.cls.kind, model.cls.accepts
         if kind != accepts and None not in (kind, accepts):
-            self.problems.note(
+            problems.note(
                 (*at, "dataset"),
                 f"'{task.dataset}' is a dataset of {kind}, but model '{task.model}' takes "
                 f"{accepts}",
@@ -275,20 +275,20 @@ class _Reader:
         return Task(
             model=task.model,
             dataset=task.dataset,
-            model_settings=self.problems.validate_plugin(
+            model_settings=problems.validate_plugin(
                 model.cls.Settings, table("models", task.model)
             ),
-            dataset_settings=self.problems.validate_plugin(
+            dataset_settings=problems.validate_plugin(
                 dataset.cls.Settings, table("datasets", task.dataset)
             ),
             sparsifier_settings={
                 name: axes(each.cls.Settings, table("sparsifiers", name).without(FROM), problems)
                 for name, each in sparsifiers.items()
             },
-            extractor_settings=self.problems.validate_plugin(
+            extractor_settings=problems.validate_plugin(
                 extractor.cls.Settings, table("extractors", evaluation.extractor)
             ),
-            training=self.problems.validate(TrainingSettings, table("training")),
+            training=problems.validate(TrainingSettings, table("training")),
             evaluation=evaluation,
             versions={
                 "model": model.origin,
