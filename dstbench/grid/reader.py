@@ -181,7 +181,6 @@ class _Reader:
                 table.locate(("sparsities",)), f"is empty, but {names} would need at least one"
             )
         execution, executors = self._execution(presets)
-        report = self.problems.validate(ReportSettings, self._table(((), *presets), "report"))
         return Benchmark(
             name=file.name if preset is None else f"{file.name}-{preset}",
             seeds=grid.seeds,
@@ -192,7 +191,7 @@ class _Reader:
                 for index, task in enumerate(file.tasks)
             ),
             execution=execution,
-            report=report,
+            report=self.problems.validate(ReportSettings, self._table(((), *presets), "report")),
             added=tuple(name for name in mentioned if name not in grid.sparsifiers),
             executors=executors,
         )
@@ -243,7 +242,7 @@ class _Reader:
         sparsifiers: Mapping[str, _Found],
     ) -> Task:
         at: KeyPath = ("tasks", index)
-        problems = self.problems
+        problems, settings = self.problems, self.problems.validate_plugin
 
         def table(*keys: str) -> Table:
             return self._table(((), at, *presets), *keys)
@@ -257,9 +256,9 @@ class _Reader:
             evaluation.extractor,
             problems.place(evaluation_table.locate(("extractor",))),
         )
-        metrics_at = problems.place(evaluation_table.locate(("metrics",)))
+        named = problems.place(evaluation_table.locate(("metrics",)))
         further = {
-            f"metric {name}": self._find("metric", name, metrics_at).origin
+            f"metric {name}": self._find("metric", name, named).origin
             for name in evaluation.metrics
             if name not in METRICS  # dstbench's own, which cells do not name
         }
@@ -268,24 +267,19 @@ class _Reader:
         if kind != accepts and None not in (kind, accepts):
             problems.note(
                 (*at, "dataset"),
-                f"'{task.dataset}' is a dataset of {kind}, but model '{task.model}' takes "
-                f"{accepts}",
+                f"'{task.dataset}' is a dataset of {kind}, but '{task.model}' takes {accepts}",
             )
 
         return Task(
             model=task.model,
             dataset=task.dataset,
-            model_settings=problems.validate_plugin(
-                model.cls.Settings, table("models", task.model)
-            ),
-            dataset_settings=problems.validate_plugin(
-                dataset.cls.Settings, table("datasets", task.dataset)
-            ),
+            model_settings=settings(model.cls.Settings, table("models", task.model)),
+            dataset_settings=settings(dataset.cls.Settings, table("datasets", task.dataset)),
             sparsifier_settings={
                 name: axes(each.cls.Settings, table("sparsifiers", name).without(FROM), problems)
                 for name, each in sparsifiers.items()
             },
-            extractor_settings=problems.validate_plugin(
+            extractor_settings=settings(
                 extractor.cls.Settings, table("extractors", evaluation.extractor)
             ),
             training=problems.validate(TrainingSettings, table("training")),

@@ -424,7 +424,7 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
         ('"digits"', '"faces"', "x.toml:10: tasks[0].dataset: unknown dataset 'faces'; "
          "known: digits, sketches"),
         ('"digits"', '"sketches"', "x.toml:10: tasks[0].dataset: 'sketches' is a dataset of "
-         "sketches, but model 'ldm' takes images"),
+         "sketches, but 'ldm' takes images"),
         ('dataset = "digits"', "", "x.toml:8: tasks[0].dataset: is missing; a dataset, by "
          "its plugin's name"),
         ('dataset =', "datset =", "x.toml:8: tasks[0].dataset: is missing; a dataset, by "
