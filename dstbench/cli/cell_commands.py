@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from dstbench.cli.options import Device
+from dstbench.cli.options import Device, download_only_if
 from dstbench.cli.printing import note, notes
 from dstbench.cli.streams import clean
 from dstbench.errors import StoreError
@@ -28,8 +27,7 @@ def sample(
     device: Device = "auto",
 ) -> None:
     """Draw samples from a trained cell and write each to a file."""
-    if not yes:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # before the library is imported that looks at it
+    download_only_if(yes)
     from dstbench.cache import Cache
     from dstbench.contracts import Workspace
     from dstbench.execution.machine import choose_device
@@ -67,13 +65,15 @@ def score(
         typer.Option(help="Another η, of a model that has it; may be repeated."),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Download weights that are not there.")
+        bool,
+        typer.Option("--yes", "-y", help="Read files that records name, and download."),
     ] = False,
     device: Device = "auto",
 ) -> None:
     """Score trained cells in other ways, without training: samples are drawn anew from their
     weights, from the same noise. The leaderboard shows these scores in tables of their own.
     """
+    download_only_if(yes)
     from dstbench.cache import Cache
     from dstbench.contracts import Workspace
     from dstbench.execution.machine import choose_device

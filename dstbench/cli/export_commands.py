@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dstbench.cli.options import Device
+from dstbench.cli.options import Device, download_only_if
 from dstbench.cli.printing import note, notes
 
 
@@ -24,12 +24,17 @@ def export(
     licence: Annotated[
         str, typer.Option(help="Licence of the weights, for the model card, e.g. apache-2.0.")
     ] = "unknown",
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="Read files that the cell's record names, and download."),
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Write a trained cell as a folder that others can load, with a model card."""
+    download_only_if(yes)
     from dstbench.api import export_model
 
-    export_model(cell, folder, format, licence=licence, device=device, report=note)
+    export_model(cell, folder, format, licence=licence, device=device, report=note, trusted=yes)
     notes.print(f"written: {folder}", highlight=False)
 
 

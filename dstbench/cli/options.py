@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,3 +61,10 @@ def parse_jobs(text: str | None) -> int | Literal["auto"] | None:
     if text.isdecimal() and len(text) < 10 and 0 < int(text) <= MOST:
         return int(text)
     raise ConfigError(f"--jobs {text:.20}: should be auto, or a number from 1 to {MOST}")
+
+
+def download_only_if(yes: bool) -> None:
+    """Keep the hub's library from fetching what a cell's record names, unless that is allowed. It
+    looks when it is imported."""
+    if not yes:
+        os.environ["HF_HUB_OFFLINE"] = "1"

@@ -136,12 +136,14 @@ def rescore(pipeline: Pipeline, folder: CellFolder, asked: Rescoring, *, downloa
     _require_weights(pipeline, cell, download)
     pipeline.workspace.report(f"{record.cell.id}: scored again")
     with folder.locked():
-        write_rescored(folder, _rescored(pipeline, folder, cell, asked))
+        write_rescored(folder, _rescored(pipeline, folder, cell, asked, download))
 
 
-def _rescored(pipeline: Pipeline, folder: CellFolder, cell: Cell, asked: Rescoring) -> Record:
+def _rescored(
+    pipeline: Pipeline, folder: CellFolder, cell: Cell, asked: Rescoring, trusted: bool
+) -> Record:
     scorer = pipeline.scorer(cell)
-    trained = pipeline.trained(folder, asked.sampling)
+    trained = pipeline.trained(folder, asked.sampling, trusted=trusted)
     record, model, denoiser = trained.record, trained.model, trained.denoiser
     noises, start = cell.evaluation_settings.noises, time.perf_counter()
     images = pipeline.images(model, denoiser, cell, noises[0])

@@ -29,7 +29,9 @@ def from_cell(folder: Path, pipeline: Pipeline) -> TrainedModel:
     return TrainedModel(trained.record.cell, trained.model, trained.denoiser, trained.masks)
 
 
-def export(cell: Path, to: Path, format: Format, licence: str, pipeline: Pipeline) -> None:
+def export(
+    cell: Path, to: Path, format: Format, licence: str, pipeline: Pipeline, trusted: bool
+) -> None:
     """Write a cell as a folder that appears whole or not at all; see
     :func:`dstbench.api.export_model`."""
     if not _LICENCE.fullmatch(licence):
@@ -37,7 +39,7 @@ def export(cell: Path, to: Path, format: Format, licence: str, pipeline: Pipelin
     if to.exists():
         raise StoreError(f"{to}: is there already, and stays as it is; name another folder")
     folder = CellFolder(cell)
-    trained = pipeline.trained(folder)
+    trained = pipeline.trained(folder, trusted=trusted)
 
     def write(unfinished: Path) -> None:
         usage = _write(trained, unfinished, format, pipeline)

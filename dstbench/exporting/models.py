@@ -60,6 +60,7 @@ def export_model(
     device: str = "auto",
     plugins: Sequence[type[Any]] = (),
     report: Report = logger.info,
+    trusted: bool = True,
 ) -> None:
     """Write a trained cell as a folder that others can load, with a model card.
 
@@ -73,15 +74,19 @@ def export_model(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         plugins: classes that take part beside those that are installed.
         report: is told what should be known of the cell.
+        trusted: whether files may be read that the cell's record names, and its dataset
+            downloaded.
 
     Raises:
-        StoreError: for a folder without a trained cell, and one that is there or cannot be written.
+        StoreError: for a folder without a trained cell, one that is there or cannot be written, and
+            where something would be read for a cell that is not trusted.
         PluginError: if the model has no such form, or a plugin or package is not installed.
         DataError: if the cell's dataset cannot be loaded.
     """
     from dstbench.exporting.export import export
 
-    export(Path(cell), Path(folder), format, licence, _pipeline(device, plugins, report))
+    pipeline = _pipeline(device, plugins, report)
+    export(Path(cell), Path(folder), format, licence, pipeline, trusted)
 
 
 def _pipeline(device: str, plugins: Sequence[type[Any]], report: Report) -> Pipeline:
