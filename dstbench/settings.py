@@ -176,7 +176,9 @@ class EvaluationSettings(PluginSettings):
     untrained: bool = Field(
         False, description="also score each dense cell's samples before its first step"
     )
-    sampling_seeds: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    sampling_seeds: (
+        Annotated[int, Field(ge=1, le=10**4)] | tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
+    ) = Field(
         1,
         description="noises that each cell is sampled from, so many or these: scores are means "
         "over them; 0 is the one that every cell has",
@@ -187,6 +189,7 @@ class EvaluationSettings(PluginSettings):
     resamples: int = Field(
         100,
         ge=0,
+        le=10**6,
         description="bootstrap resamples of the samples, for FID's 95% interval, each of which "
         "takes as long as an FID; 0: no interval",
     )

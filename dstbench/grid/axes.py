@@ -61,8 +61,10 @@ def axes_from(
     levels: dict[float, int] = {}
     for index, entry in enumerate(entries):
         least = entry.get("sparsity")
-        if not isinstance(least, int | float) or not 0 < least < 1 or least in levels:
-            given = "is given twice" if least in levels else f"is {json.dumps(least)}"
+        is_fraction = isinstance(least, int | float) and 0 < least < 1
+        if not is_fraction or least in levels:
+            told = json.dumps(least, ensure_ascii=False, default=str)
+            given = "is given twice" if is_fraction else f"is {told}"
             problems.note(
                 table.locate((FROM, index, "sparsity")),
                 f"{given}; it should be the sparsity, between 0 and 1, from which on the settings "

@@ -69,6 +69,7 @@ OWN_TABLES: Mapping[str, type[PluginSettings]] = {
     "training": TrainingSettings,
     "evaluation": EvaluationSettings,
     "execution": ExecutionSettings,
+    "report": ReportSettings,
 }
 """The tables that are no plugin's."""
 
@@ -199,7 +200,8 @@ class _Reader:
     def _validate_own(self, file: FileTables, presets: tuple[KeyPath, ...]) -> None:
         """Note all that is wrong with the tables that are no plugin's, so that none hides another's
         errors."""
-        self.problems.validate(ExecutionSettings, self._table(((), *presets), "execution"))
+        for name in ("execution", "report"):
+            self.problems.validate(OWN_TABLES[name], self._table(((), *presets), name))
         for index in range(len(file.tasks)):
             starts = ((), ("tasks", index), *presets)
             self.problems.validate(TrainingSettings, self._table(starts, "training"))

@@ -14,9 +14,8 @@ from dstbench.settings import PluginSettings
 def unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
     for index, item in enumerate(items):
         if item in items[:index]:
-            raise ValueError(
-                f"{json.dumps(item, ensure_ascii=False)} is given twice; once would be right"
-            )
+            given = json.dumps(item, ensure_ascii=False, default=str)
+            raise ValueError(f"{given} is given twice; once would be right")
     return items
 
 

@@ -303,6 +303,17 @@ def test_settings_from_a_sparsity_on_that_cannot_be(
     assert str(caught.value) == problem
 
 
+@pytest.mark.parametrize("value", ["[0.9]", "{ x = 1 }", "2020-01-01", "true", "nan", '"0.9"'])
+def test_settings_from_what_is_no_sparsity(load: Load, value: str) -> None:
+    with pytest.raises(ConfigError, match="it should be the sparsity, between 0 and 1"):
+        load(GOOD + FROM, ("sparsity = 0.9", f"sparsity = {value}"))
+
+
+def test_an_axis_of_equal_dates(load: Load) -> None:
+    with pytest.raises(ConfigError, match='"2020-01-01" is given twice'):
+        load(GOOD + FROM, ("prune_rate = 0.05", "prune_rate = [2020-01-01, 2020-01-01]"))
+
+
 def test_dense_alone_needs_no_sparsities(load: Load) -> None:
     dense = ('["dense", "static", "rigl"]', '["dense"]')
     assert load(GOOD, ("sparsities = [0.5, 0.9]\n", ""), dense).sparsities == ()

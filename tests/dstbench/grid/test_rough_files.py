@@ -53,6 +53,8 @@ def test_the_mark_that_some_editors_set_is_no_error(path: Path, plugins: Plugins
         ("steps = 12", "steps = 12\nbetas = [0.9, 1.0]", r"training\.betas\[1\]: should be less"),
         ("samples = 9", "samples = 1_000_000_000_000_000", r"evaluation\.samples: should be less"),
         ("samples = 9", "samples = 9\nkid_subsets = 1_000_000_000", r"kid_subsets: should be less"),
+        ("samples = 9", "samples = 9\nsampling_seeds = 1_000_000_000", "should be less than"),
+        ("samples = 9", "samples = 9\nresamples = 1_000_000_000", "resamples: should be less than"),
         ("[training]", "[execution]\nminutes_per_cell = 1e300\n[training]", "should be less than"),
         ("seeds = [0]", "seeds = [9_223_372_036_854_775_808]", r"grid\.seeds\[0\]: should be less"),
         ('name = "toys"', f'name = "{"x" * 300}"', r"'xxxxxxxxxxxxxxxxxxxx'… has 300 characters"),
@@ -69,13 +71,14 @@ def test_what_is_out_of_bounds(
 def test_all_errors_at_once(path: Path, plugins: Plugins) -> None:
     text = TEXT.replace("steps = 12", "steps = 0").replace("samples = 9", "samples = 1")
     text = text.replace("seeds = [0]", "seeds = [-1]")
-    path.write_text(f"{text}[execution]\nmeasure_seconds = -1\n")
+    path.write_text(f"{text}[execution]\nmeasure_seconds = -1\n[report]\nmargin = -1\n")
     with pytest.raises(ConfigError) as caught:
         read(path, plugins)
     told = str(caught.value).splitlines()
-    keys = ("grid.seeds[0]", "training.steps", "evaluation.samples", "execution.measure_seconds")
+    keys = ("grid.seeds[0]", "training.steps", "evaluation.samples", "execution.measure_seconds",
+            "report.margin")  # fmt: skip
     assert [key for key in keys if any(f": {key}: " in line for line in told)] == list(keys)
-    assert len(told) == 4
+    assert len(told) == 5
 
 
 def test_the_text_of_these_tests_is_right(path: Path, plugins: Plugins) -> None:
