@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstbench.cell import Cell
 from dstbench.errors import StoreError, did_you_mean
+from dstbench.files import open_regular
 from dstbench.records import Protocol, Record
 from dstbench.report import costs
 from dstbench.report.comparisons import Reference
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from dstbench.report.text import Format
 
 logger = logging.getLogger("dstbench")
+
+_HISTORY = {
+    "step": "int64", "loss": "float64", "seconds_per_step": "float64", "topology_updates": "int64"
+}  # fmt: skip
+_TOPOLOGY = {"step": "int64", "layer": "str", "density": "float64", "changed": "int64"}
 
 
 class Results:
@@ -88,27 +94,23 @@ class Results:
         """The training of a cell, given by its id or as it is: columns ``step``, ``loss`` (mean
         since the row before), ``seconds_per_step`` and ``topology_updates``.
 
-        Raises :class:`~dstbench.errors.StoreError` where there is none.
+        Raises :class:`~dstbench.errors.StoreError` where there is none, or one that is damaged.
         """
-        import pandas as pd
-
         path = self._folder(cell).history
         if not path.exists():
             raise StoreError(f"{path}: not there; the cell was never trained")
-        return pd.read_csv(path)
+        return _read_columns(path, _HISTORY)
 
     def topology(self, cell: str | Cell) -> pd.DataFrame:
         """The densities of a sparse cell's layers over time: columns ``step``, ``layer``,
         ``density`` and ``changed`` (connections that the topology update there replaced or added).
 
-        Raises :class:`~dstbench.errors.StoreError` where there are none.
+        Raises :class:`~dstbench.errors.StoreError` where there are none, or they are damaged.
         """
-        import pandas as pd
-
         path = self._folder(cell).topology
         if not path.exists():
             raise StoreError(f"{path}: not there; the cell has no masks, or was never trained")
-        return pd.read_csv(path)
+        return _read_columns(path, _TOPOLOGY)
 
     def samples(self, cell: str | Cell) -> NDArray[np.uint8]:
         """The sample images that are kept of a cell: uint8 (n, H, W, C).
@@ -182,6 +184,18 @@ class Results:
         if name not in known:
             raise StoreError(f"{self.folder}: no cell '{name}'; {did_you_mean(name, known)}")
         return self._store.cell(known[name])
+
+
+def _read_columns(path: Path, types: Mapping[str, str]) -> pd.DataFrame:
+    """The columns of a CSV file, by their types."""
+    import pandas as pd
+
+    try:
+        with open_regular(path) as file:
+            frame = pd.read_csv(file, dtype=dict(types), usecols=list(types))
+    except (OSError, ValueError, OverflowError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from error
+    return frame[list(types)]
 
 
 def _that_make_sense(records: Sequence[Record]) -> Iterator[Record]:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from dstbench.cell import Cell
 from dstbench.errors import StoreError
+from dstbench.files import read_regular
 from dstbench.records import Record
 from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LAYOUT = "layout.json"
+LONGEST_LAYOUT = 2**22
+"""Bytes of it at most; what is larger is something else."""
 
 logger = logging.getLogger("dstbench")
 
@@ -115,7 +118,7 @@ class Store:
         """The layout of the leaderboard as the latest run had it; the default where none is known,
         or readable."""
         with suppress(OSError, ValidationError):
-            return Layout.model_validate_json((self.folder / LAYOUT).read_bytes())
+            return Layout.model_validate_json(read_regular(self.folder / LAYOUT, LONGEST_LAYOUT))
         return Layout()
 
     def write_layout(self, layout: Layout) -> None:
@@ -157,13 +160,16 @@ class Store:
         return sorted(found, key=lambda record: record.started)
 
     def rescored(self, records: Sequence[Record]) -> list[Record]:
-        """What these records' cells score under other evaluations than their own."""
-        return [
-            again
-            for record in records
-            if record.status == "done"
-            for again in rescored(self.cell(record.cell))
-        ]
+        """What these records' cells score under other evaluations than their own; a cell that was
+        also run so, or scored so twice, counts once."""
+        known = {record.cell.id for record in records}
+        found: dict[str, Record] = {}
+        for record in records:
+            if record.status == "done":
+                for again in rescored(self.cell(record.cell)):
+                    if again.cell.id not in known:
+                        found.setdefault(again.cell.id, again)
+        return list(found.values())
 
     def samples(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
         """The sample images of these records' cells, where they have any, by cell id; those that

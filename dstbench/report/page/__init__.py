@@ -26,6 +26,7 @@ from dstbench.cell import Cell
 from dstbench.errors import StoreError
 from dstbench.records import Record
 from dstbench.report.comparisons import Reference
+from dstbench.report.floors import warnings
 from dstbench.report.leaderboard import Table, tables
 from dstbench.report.notes import _notes, _skipped
 from dstbench.report.page.charts import learning_curves, topologies, trade_offs
@@ -95,6 +96,7 @@ def _sections(results: Shown) -> Iterator[dict[str, Any]]:
         entries = zip(*(column.entries for column in columns), strict=True)
         yield {
             "heading": f"{results.name}: {table.heading}",
+            "warnings": [] if table.skipped else list(warnings(table)),
             "header": [column.title for column in columns],
             "rows": [[{**e._asdict(), "order": _order(e.text)} for e in row] for row in entries],
             "notes": [_skipped(table)] if table.skipped else list(_notes(table)),
@@ -114,9 +116,9 @@ def _sections(results: Shown) -> Iterator[dict[str, Any]]:
 
 
 def _order(text: str) -> str:
-    """What a table is sorted by: the first number of an entry, or else its text; what is not known
+    """What a table is sorted by: the number that an entry begins with, else its text; what is not known
     comes last."""
-    if found := re.search(r"-?\d[\d,]*\.?\d*(e[+-]?\d+)?", text):
+    if found := re.match(r"-?\d[\d,]*\.?\d*(e[+-]?\d+)?", text):
         return found[0].replace(",", "")
     return "1e300" if text == "—" else text
 

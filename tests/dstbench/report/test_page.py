@@ -5,6 +5,7 @@ import re
 import pytest
 
 from dstbench.errors import StoreError
+from dstbench.records import Floor, Scores
 from dstbench.report.page import _order, write_page
 
 
@@ -53,6 +54,19 @@ def test_text_of_strangers_is_escaped(shown, make_record, tmp_path) -> None:
     assert "Error: &lt;img src=x onerror=alert(1)&gt;" in text
 
 
+def test_a_warning_stands_above_the_table(shown, tmp_path) -> None:
+    floor = Floor(name="<real>, blurred", kind="distorted", images=9, reference_images=9,
+                  scores=Scores(fid=1))  # fmt: skip
+    shown.records = [record.model_copy(update={"floors": (floor,)}) for record in shown.records]
+    path = tmp_path / "report.html"
+
+    write_page([shown], path, "warned")
+
+    text = own(path.read_text(encoding="utf-8"))
+    told = text.index("worse than distorted real images (&lt;real&gt;, blurred: 1.00)")
+    assert told < text.index("<table")
+
+
 def test_several_results_stand_one_below_the_other(shown, tmp_path) -> None:
     path = tmp_path / "report.html"
     write_page([shown, shown], path, "two")
@@ -77,6 +91,7 @@ def test_a_place_that_cannot_be_written_to_is_named(shown, tmp_path) -> None:
     [
         ("416,859 (×1.000)", "416859"), ("6.25e+12 (×1.000)", "6.25e+12"), ("—", "1e300"),
         ("-0.5 ± 1", "-0.5"), ("static", "static"), ("0.62 [0.50, 0.70]", "0.62"),
+        ("rigl (prune_rate=0.05)", "rigl (prune_rate=0.05)"),
     ],
 )  # fmt: skip
 def test_entries_are_sorted_by_their_number(text: str, order: str) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from dstbench.errors import StoreError
 from dstbench.records import Record
 from dstbench.store import CellFolder, Store, write_atomically
+from dstbench.store.rescored import write_rescored
 
 MakeRecord = Callable[..., Record]
 
@@ -190,3 +191,18 @@ def test_a_folder_without_records(tmp_path: Path, name: str) -> None:
     (tmp_path / "cells" / "unfinished").mkdir(parents=True)
     with pytest.raises(StoreError, match=r"no records here; name the folder of a benchmark"):
         Store(tmp_path / name).records()
+
+
+def test_a_cell_that_was_run_or_scored_in_one_way_twice_counts_once(
+    tmp_path: Path, make_record: MakeRecord
+) -> None:
+    store = Store(tmp_path)
+    ran = [make_record(fid=seed, cell={"seed": seed}) for seed in (0, 1)]
+    alike = make_record(fid=5.0, cell={"seed": 2})
+    for record in ran:
+        folder = store.cell(record.cell)
+        folder.path.mkdir(parents=True)
+        for again in (alike, ran[0]):
+            write_rescored(folder, again)
+
+    assert store.rescored(ran) == [alike]
