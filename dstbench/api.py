@@ -1,7 +1,7 @@
 """The front door: what ``dstbench`` does, from Python.
 
-:func:`run`, :func:`plan` and :func:`load_results` are also there as ``dstbench.run`` and so on; the
-command line calls what they call, and prints.
+Its functions are also there as ``dstbench.run`` and so on; the command line calls what they call,
+and prints.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def run(
             GPU, without GPUs one, in this process.
         executor: where cells are run, by its plugin's name; by default as the benchmark says.
         download: whether to get datasets and weights that are not there.
-        plugins: classes of models, datasets, sparsifiers, feature extractors or executors that
-            take part beside those that are installed.
+        plugins: classes of models, datasets, sparsifiers, feature extractors, metrics or executors
+            that take part beside those that are installed.
         results: folder that holds the results of all benchmarks.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads of each process; by default divided up.

@@ -196,7 +196,7 @@ class Record(Part):
     """Times relative to the dense twin; ``None`` for a dense cell, and where nothing was timed."""
     sizes: Sizes | None = None
     kernels: dict[str, Any] | None = None
-    """Of a sparse cell, by what thresholds kernels were chosen: the benchmark's ``kernels`` as
+    """Thresholds by which a sparse cell's kernels were chosen: the benchmark's ``kernels`` as
     ``mode``, and densities by kind and size of layer."""
     peak_memory: int | None = None
     """Largest number of bytes that were allocated on the GPU; ``None`` on a CPU (earlier versions

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from dstbench.cli.options import Device, download_only_if
-from dstbench.cli.printing import note, notes
-from dstbench.cli.streams import clean
+from dstbench.cli.printing import note, tell
 from dstbench.errors import StoreError
 
 
@@ -42,7 +41,7 @@ def sample(
         write_samples(samples, data, format, to)
     except OSError as error:
         raise StoreError(f"{to}: cannot be written to: {error.strerror}") from None
-    notes.print(clean(f"written: {count} files in {to}"), markup=False, highlight=False)
+    tell(f"written: {count} files in {to}")
 
 
 def score(

@@ -30,9 +30,9 @@ from dstbench.cli.printing import (
     print_cells,
     print_rows,
     show,
+    tell,
     whereabouts,
 )
-from dstbench.cli.streams import clean
 
 if TYPE_CHECKING:
     from dstbench.api import Grid, Results
@@ -88,9 +88,7 @@ def run(
             found.write_report()  # first: what is printed may meet a full disk, or a closed pipe
         finally:
             show(found.text())
-        notes.print(
-            f"written: {clean(str(found.folder / 'leaderboard.md'))}", markup=False, highlight=False
-        )
+        tell(f"written: {found.folder / 'leaderboard.md'}")
     statuses = {record.cell.id: record.status for record in found.records}
     selected = [statuses.get(cell.id) for cell in grid.selected]
     skipped = selected.count("skipped")
@@ -206,7 +204,7 @@ def leaderboard(
     ] = None,
     write: Annotated[
         bool,
-        typer.Option("--write", help="Also write leaderboard.md, its data and pictures anew."),
+        typer.Option("--write", help="Also write it, its data, pictures and report.html anew."),
     ] = False,
 ) -> None:
     """Print the leaderboard of results that are there."""
@@ -214,10 +212,13 @@ def leaderboard(
     from dstbench.report.cells import render_cells
 
     found = load_results(folder, against=against, margin=margin)
-    show(render_cells(found.cells, format) if per_seed else found.text(format))
+    try:
+        if write:
+            found.write_report()
+    finally:
+        show(render_cells(found.cells, format) if per_seed else found.text(format))
     if write:
-        found.write_report()
-        notes.print(f"written: {found.folder / 'leaderboard.md'}", highlight=False)
+        tell(f"written: {found.folder / 'leaderboard.md'}")
 
 
 def report(
@@ -234,4 +235,4 @@ def report(
 
     every = [load_results(folder) for folder in folders]
     write_page(every, to, ", ".join(found.name for found in every))
-    notes.print(f"written: {to}", highlight=False)
+    tell(f"written: {to}")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from dstbench.cli.options import Device, download_only_if
-from dstbench.cli.printing import note, notes
+from dstbench.cli.printing import note, tell
 
 
 def export(
@@ -35,7 +35,7 @@ def export(
     from dstbench.api import export_model
 
     export_model(cell, folder, format, licence=licence, device=device, report=note, trusted=yes)
-    notes.print(f"written: {folder}", highlight=False)
+    tell(f"written: {folder}")
 
 
 def push(
@@ -51,4 +51,4 @@ def push(
     """
     from dstbench.exporting.hub import push as push_folder
 
-    notes.print(f"uploaded: {push_folder(folder, repository, public=public)}", highlight=False)
+    tell(f"uploaded: {push_folder(folder, repository, public=public)}")

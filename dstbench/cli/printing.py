@@ -58,6 +58,11 @@ def show(text: str) -> None:
     print(clean(text))
 
 
+def tell(text: str) -> None:
+    """Print what was done."""
+    notes.print(clean(text), markup=False, highlight=False, soft_wrap=True)
+
+
 def tell_error(text: str) -> None:
     """Print what was asked wrongly."""
     notes.print(

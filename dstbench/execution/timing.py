@@ -29,7 +29,7 @@ class Elapsed(NamedTuple):
 
     wall: float
     cpu: float
-    """Of all threads of the process; of this one alone where torch computes with one."""
+    """Time of all threads of the process; of this one alone where torch computes with one."""
 
     def until(self, later: Elapsed) -> Elapsed:
         """The time between two readings of the clocks."""

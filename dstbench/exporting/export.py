@@ -43,7 +43,8 @@ def export(
 
     def write(unfinished: Path) -> None:
         usage = _write(trained, unfinished, format, pipeline)
-        pictures = folder.sheet if folder.sheet.exists() else None
+        # A link in a stranger's folder could lead to any file of this user's.
+        pictures = folder.sheet if folder.sheet.exists() and not folder.sheet.is_symlink() else None
         if pictures:
             shutil.copyfile(pictures, unfinished / "samples.png")
         write_card(unfinished, trained.record, licence, usage, pictures is not None)

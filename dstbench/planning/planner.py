@@ -39,7 +39,7 @@ class Plan:
     kept_bytes: int | None = None
     """Size of the trained weights."""
     kept_ratio: float | None = None
-    """That size relative to dense."""
+    """Size of the trained weights relative to dense."""
     training_seconds: float | None = None
     sampling_seconds: float | None = None
     """Time of the denoiser's calls alone."""

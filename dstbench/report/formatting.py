@@ -50,12 +50,12 @@ def escape_markdown(text: str) -> str:
 
 
 def as_csv(frame: pd.DataFrame, *, index: bool = False) -> str:
-    """A table as CSV in which no text is a formula to a spreadsheet: text that would be one begins
-    with an apostrophe."""
-    inert = frame.map(_inert).rename(columns=_inert)
-    return inert.rename(index=_inert).to_csv() if index else inert.to_csv(index=False)
+    """A table as CSV in which no text is a formula to a spreadsheet."""
+    told = frame.map(inert).rename(columns=inert)
+    return told.rename(index=inert).to_csv() if index else told.to_csv(index=False)
 
 
-def _inert(value: Any) -> Any:
+def inert(value: Any) -> Any:
+    """The value; text that would be a formula to a spreadsheet begins with an apostrophe."""
     formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if formula else value

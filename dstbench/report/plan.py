@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from dstbench.grid.variants import variants
 from dstbench.planning.planner import Plan
-from dstbench.report.formatting import MISSING, escape_markdown, scaled, with_ratio
+from dstbench.report.formatting import MISSING, escape_markdown, inert, scaled, with_ratio
 
 PlanFormat = Literal["table", "csv", "json"]
 
@@ -36,7 +36,7 @@ def render_plan(
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys() if rows else (), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: inert(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 

@@ -116,8 +116,8 @@ def _sections(results: Shown) -> Iterator[dict[str, Any]]:
 
 
 def _order(text: str) -> str:
-    """What a table is sorted by: the number that an entry begins with, else its text; what is not known
-    comes last."""
+    """What a table is sorted by: the number that an entry begins with, or else its text; what is
+    not known comes last."""
     if found := re.match(r"-?\d[\d,]*\.?\d*(e[+-]?\d+)?", text):
         return found[0].replace(",", "")
     return "1e300" if text == "—" else text

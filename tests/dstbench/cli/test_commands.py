@@ -248,9 +248,18 @@ def test_a_leaderboard_that_cannot_be_written_is_printed(dstbench: Dstbench, fol
     table = folder / "results" / "toys" / "leaderboard.md"
     table.unlink()
     table.mkdir()
-    assert dstbench("run", "toys.toml") == Outcome(
-        2, first.out, "error: results/toys: cannot be written to: Is a directory\n"
-    )
+    for command in (("run", "toys.toml"), ("leaderboard", "results/toys", "--write")):
+        assert dstbench(*command) == Outcome(
+            2, first.out, "error: results/toys: cannot be written to: Is a directory\n"
+        )
+
+
+def test_a_path_is_told_as_it_is(dstbench: Dstbench, folder: Path) -> None:
+    dstbench("run", "toys.toml")
+    name = f"[bold]{'long' * 50}\x1b"
+    told = name.replace("\x1b", r"\x1b")
+    assert dstbench("report", "results/toys", "-o", name) == Outcome(0, "", f"written: {told}\n")
+    assert (folder / name).exists()
 
 
 def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:

@@ -119,6 +119,16 @@ def test_the_card_says_how_good_it_is_and_how_to_use_it(
     assert code["images"].shape == (16, 1, 4, 4)
 
 
+def test_a_link_instead_of_pictures_is_not_followed(trained: Trained, tmp_path: Path) -> None:
+    folder = trained()
+    (tmp_path / "secret").write_text("mine")
+    folder.sheet.unlink()
+    folder.sheet.symlink_to(tmp_path / "secret")
+    dstbench.export_model(folder.path, tmp_path / "out")
+    assert not (tmp_path / "out" / "samples.png").exists()
+    assert "samples.png" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
 def test_what_cannot_be_exported(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

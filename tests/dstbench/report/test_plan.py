@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -171,6 +172,12 @@ def test_one_row_per_cell_to_compute_with() -> None:
     lines = list(csv.DictReader(io.StringIO(render_plan(plans, "csv", "small"))))
     as_text = [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows]
     assert lines == as_text
+
+
+def test_no_text_of_a_plan_is_a_formula() -> None:
+    text = render_plan([replace(PLANS[0], problem="=1+1")], "csv", "small")
+    (line,) = csv.DictReader(io.StringIO(text))
+    assert line["problem"] == "'=1+1"
 
 
 @pytest.mark.parametrize(
