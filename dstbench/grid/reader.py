@@ -198,8 +198,7 @@ class _Reader:
         )
 
     def _validate_own(self, file: FileTables, presets: tuple[KeyPath, ...]) -> None:
-        """Note all that is wrong with the tables that are no plugin's, so that none hides another's
-        errors."""
+        """Note all errors of the tables that are no plugin's, so that none hides another's."""
         for name in ("execution", "report"):
             self.problems.validate(OWN_TABLES[name], self._table(((), *presets), name))
         for index in range(len(file.tasks)):
@@ -271,7 +270,6 @@ class _Reader:
                 (*at, "dataset"),
                 f"'{task.dataset}' is a dataset of {kind}, but '{task.model}' takes {accepts}",
             )
-
         return Task(
             model=task.model,
             dataset=task.dataset,
