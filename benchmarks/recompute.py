@@ -2,9 +2,10 @@
 
     python benchmarks/recompute.py results/kanjivg/cells.csv
 
-prints, as CSV, what stands of the usual scores in ``comparisons.csv`` beside it: differences paired over seeds, their
-95 % intervals, p-values, the same after Holm's correction, and the marks of the leaderboard. It
-shares no code with dstbench: whoever doubts a mark can read how it comes about here.
+prints, as CSV, what stands in ``comparisons.csv`` beside it of the scores that every benchmark has:
+differences paired over seeds, their 95 % intervals, p-values, the same after Holm's correction, and
+the marks of the leaderboard. It shares no code with dstbench: whoever doubts a mark can read how it
+comes about here.
 """
 
 import argparse
