@@ -125,7 +125,7 @@ def _trade_off(points: pd.DataFrame, title: str, axis: str, front: bool) -> go.F
             error_x={"array": rows["high"] - rows["x"], "arrayminus": rows["x"] - rows["low"],
                      "symmetric": False, "thickness": 1},
             customdata=rows[["sparsity", "spread", "seeds"]],
-            hovertemplate=f"{name}, S = %{{customdata[0]:g}}<br>FID %{{y:.2f}} ± "
+            hovertemplate=f"{name}, S = %{{customdata[0]:~g}}<br>FID %{{y:.2f}} ± "
             "%{customdata[1]:.2f} (%{customdata[2]} seeds)<br>"
             f"{axis}: %{{x:.3g}}<extra></extra>",
         )  # fmt: skip
