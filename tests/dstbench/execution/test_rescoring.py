@@ -126,6 +126,20 @@ def test_a_new_record_makes_scores_of_old_weights_void(
     assert rescored(folder) == []
 
 
+def test_nothing_is_loaded_of_a_dataset_that_may_not_be_fetched(
+    pipeline: Pipeline, trained: tuple[Record, CellFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = trained
+    loaded: list[Cell] = []
+    monkeypatch.setattr(
+        "dstbench.execution.pipeline.outside", lambda *_: ["dataset 'toy-images' is downloaded"]
+    )
+    monkeypatch.setattr(pipeline, "load", loaded.append)
+    with pytest.raises(StoreError, match="is downloaded; --yes allows it"):
+        again(pipeline, folder, sampling={"sampling_steps": 7})
+    assert loaded == []
+
+
 def test_what_cannot_be_is_refused(
     pipeline: Pipeline, trained: tuple[Record, CellFolder], tmp_path: Path
 ) -> None:
