@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from dstbench.cell import Cell
 from dstbench.errors import StoreError
+from dstbench.files import read_regular
 from dstbench.records import Record
-from dstbench.store.files import write_atomically
+from dstbench.store.files import MOST, write_atomically
 from dstbench.store.folder import CellFolder
 from dstbench.store.index import RecordIndex
 from dstbench.store.layout import Layout
@@ -115,7 +116,7 @@ class Store:
         """The layout of the leaderboard as the latest run had it; the default where none is known,
         or readable."""
         with suppress(OSError, ValidationError):
-            return Layout.model_validate_json((self.folder / LAYOUT).read_bytes())
+            return Layout.model_validate_json(read_regular(self.folder / LAYOUT, MOST))
         return Layout()
 
     def write_layout(self, layout: Layout) -> None:
