@@ -93,8 +93,11 @@ class Scorer:
         self, model: Model, key: Mapping[str, Any], images: Tensor, folder: CellFolder | None
     ) -> dict[str, Any]:
         """The parts of a record that set samples beside real images; none where that fails, which
-        costs the cell nothing. The nearest training images are kept in ``folder``."""
+        costs the cell nothing. The nearest training images are kept in ``folder``, in place of
+        those of an earlier run."""
         try:
+            if folder:
+                folder.neighbours.unlink(missing_ok=True)
             floors = self.floors(model, key)
             neighbours, nearest = self.nearest(images)
         except FAILURES as error:
