@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,12 +91,10 @@ class Results:
 
         Raises :class:`~dstbench.errors.StoreError` where there is none.
         """
-        import pandas as pd
-
-        path = self._folder(cell).history
-        if not path.exists():
-            raise StoreError(f"{path}: not there; the cell was never trained")
-        return pd.read_csv(path)
+        folder = self._folder(cell)
+        if not folder.history.exists():
+            raise StoreError(f"{folder.history}: not there; the cell was never trained")
+        return _table(folder, folder.history)
 
     def topology(self, cell: str | Cell) -> pd.DataFrame:
         """The densities of a sparse cell's layers over time: columns ``step``, ``layer``,
@@ -103,12 +102,12 @@ class Results:
 
         Raises :class:`~dstbench.errors.StoreError` where there are none.
         """
-        import pandas as pd
-
-        path = self._folder(cell).topology
-        if not path.exists():
-            raise StoreError(f"{path}: not there; the cell has no masks, or was never trained")
-        return pd.read_csv(path)
+        folder = self._folder(cell)
+        if not folder.topology.exists():
+            raise StoreError(
+                f"{folder.topology}: not there; the cell has no masks, or was never trained"
+            )
+        return _table(folder, folder.topology)
 
     def samples(self, cell: str | Cell) -> NDArray[np.uint8]:
         """The sample images that are kept of a cell: uint8 (n, H, W, C).
@@ -182,6 +181,19 @@ class Results:
         if name not in known:
             raise StoreError(f"{self.folder}: no cell '{name}'; {did_you_mean(name, known)}")
         return self._store.cell(known[name])
+
+
+def _table(folder: CellFolder, path: Path) -> pd.DataFrame:
+    """A table that a training has left behind.
+
+    Raises :class:`~dstbench.errors.StoreError` where it is damaged.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_csv(BytesIO(folder.read_table(path)))
+    except ValueError as error:  # damaged before there were checksums
+        raise StoreError(f"{path}: cannot be read: {error}") from None
 
 
 def _that_make_sense(records: Sequence[Record]) -> Iterator[Record]:

@@ -195,16 +195,23 @@ class CellFolder:
             return None
 
     def write_record(self, record: Record) -> None:
-        """Keep a record, and in it checksums of the network and the samples that are kept; what was
-        made of an earlier one's weights is removed.
+        """Keep a record, and in it checksums of what is kept of a cell that is done; what was made of
+        an earlier one's weights is removed.
 
         Raises :class:`StoreError`, and leaves everything as it is, where it could not be read back
         as it is.
         """
         kept = {
             path.name: file_digest(path)
-            for path in (self.denoiser, self.samples)
-            if record.status == "done" and path.exists()
+            for path in (
+                self.denoiser,
+                self.samples,
+                self.reals,
+                self.neighbours,
+                self.history,
+                self.topology,
+            )
+            if record.status == "done" and path.is_file()
         }
         text = record_text(record, kept)
 
@@ -267,6 +274,17 @@ class CellFolder:
         found = file_digest(path)
         if sealed and sealed[1].get(path.name, found) != found:
             raise ValueError("its content is not what was written")
+
+    def read_table(self, path: Path) -> bytes:
+        """The content of :attr:`history` or :attr:`topology`, CSV.
+
+        Raises :class:`StoreError` for a file that cannot be read.
+        """
+        try:
+            self._check(path)
+            return read_regular(path, MOST)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot be read: {error}") from error
 
     def read_samples(self) -> NDArray[np.uint8]:
         """The sample images that are kept, uint8 (n, H, W, C).

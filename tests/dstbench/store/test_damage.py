@@ -88,25 +88,33 @@ def test_a_record_without_checksums_is_one_of_an_earlier_version(
 def kept(folder: CellFolder, make_record: MakeRecord) -> None:
     """A cell that is done."""
     folder.write_denoiser(nn.Linear(3, 3), {})
-    folder.write_samples(np.zeros((2, 4, 4, 1), np.uint8))
+    folder.history.write_text("step,loss\n10,0.5\n")
+    folder.topology.write_text("step,layer\n10,conv\n")
+    for write in (folder.write_samples, folder.write_reals, folder.write_neighbours):
+        write(np.zeros((2, 4, 4, 1), np.uint8))
     folder.write_record(make_record())
 
 
 @pytest.mark.parametrize(
     "harm", [flip, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"?" * 99)]
 )
-def test_a_damaged_network_or_samples_are_not_believed(
+def test_no_damaged_file_is_believed(
     folder: CellFolder, make_record: MakeRecord, harm: Callable[[Path], object]
 ) -> None:
     kept(folder, make_record)
-    folder.read_samples()
-    folder.denoiser_state()
-    harm(folder.samples)
-    harm(folder.denoiser)
-    with pytest.raises(StoreError, match=r"samples\.npy: cannot be read: its content is not what"):
-        folder.read_samples()
-    with pytest.raises(StoreError, match=r"denoiser\.safetensors: cannot be read: its content"):
-        folder.denoiser_state()
+    reads: dict[Path, Callable[[], object]] = {
+        folder.samples: folder.read_samples,
+        folder.reals: folder.read_reals,
+        folder.neighbours: folder.read_neighbours,
+        folder.denoiser: folder.denoiser_state,
+        folder.history: lambda: folder.read_table(folder.history),
+        folder.topology: lambda: folder.read_table(folder.topology),
+    }
+    for path, read in reads.items():
+        read()
+        harm(path)
+        with pytest.raises(StoreError, match=rf"{path.name}: cannot be read: its content is not"):
+            read()
 
 
 def in_its_place(path: Path, what: str) -> None:
