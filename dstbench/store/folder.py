@@ -195,7 +195,7 @@ class CellFolder:
             return None
 
     def write_record(self, record: Record) -> None:
-        """Keep a record, and in it checksums of what is kept of a cell that is done; what was made of
+        """Keep a record, and in it checksums of what a cell that is done has left; what was made of
         an earlier one's weights is removed.
 
         Raises :class:`StoreError`, and leaves everything as it is, where it could not be read back
