@@ -117,6 +117,17 @@ def test_a_way_of_scoring_is_a_table_of_its_own_and_done_once(
     assert [path.stat().st_mtime_ns for path in folder.path.glob("scores-*.json")] == times
 
 
+def test_a_damaged_record_is_made_anew(
+    pipeline: Pipeline, trained: tuple[Record, CellFolder]
+) -> None:
+    _, folder = trained
+    scored = again(pipeline, folder, sampling={"sampling_steps": 7})
+    (path,) = folder.path.glob("scores-*.json")
+    path.write_text(path.read_text().replace('"fid": ', '"fid": 1'))
+    assert rescored(folder) == []
+    assert again(pipeline, folder, sampling={"sampling_steps": 7}).scores == scored.scores
+
+
 def test_a_new_record_makes_scores_of_old_weights_void(
     pipeline: Pipeline, trained: tuple[Record, CellFolder]
 ) -> None:
