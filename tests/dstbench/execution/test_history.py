@@ -94,3 +94,14 @@ def test_a_pipe_in_its_place_is_not_waited_for(tmp_path) -> None:
     rewind(path, TOPOLOGY, 6)
 
     assert rows(path) == []
+
+
+def test_a_link_in_its_place_is_not_written_through(tmp_path) -> None:
+    path, mine = tmp_path / "topology.csv", tmp_path / "mine"
+    mine.write_text("mine")
+    path.symlink_to(mine)
+
+    TopologyLog(path, attached(Static)[0], 100, 0)
+
+    assert mine.read_text() == "mine"
+    assert len(rows(path)) == 2

@@ -194,11 +194,14 @@ def test_no_link_is_followed(tmp_path: Path, make_record: MakeRecord, link: str)
 def test_a_file_is_replaced_where_a_link_is(folder: CellFolder, make_record: MakeRecord) -> None:
     mine = folder.path.parent / "mine"
     mine.write_text("mine")
-    for name in ("cell.json", "record.json", "running.json"):
+    names = ("cell.json", "record.json", "running.json", "denoiser.safetensors")
+    images = ("samples.npy", "reals.npy", "neighbours.npy")
+    for name in (*names, *images, "checkpoint.pt"):
         (folder.path / name).symlink_to(mine)
     folder.request(make_record().cell)
     with folder.locked():
-        folder.write_record(make_record())
+        folder.write_checkpoint({"step": 1})
+        kept(folder, make_record)
     assert mine.read_text() == "mine"
 
 
