@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 def unless(default: Any) -> Callable[[Any], bool]:
@@ -180,16 +172,21 @@ class EvaluationSettings(PluginSettings):
         Annotated[int, Field(ge=1, le=10**4)] | tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
     ) = Field(
         1,
+        exclude_if=unless(1),
         description="noises that each cell is sampled from, so many or these: scores are means "
         "over them; 0 is the one that every cell has",
     )
     metrics: tuple[str, ...] = Field(
-        METRICS, min_length=1, description="scores to compute, by their plugins' names"
+        METRICS,
+        min_length=1,
+        exclude_if=unless(METRICS),
+        description="scores to compute, by their plugins' names",
     )
     resamples: int = Field(
         100,
         ge=0,
         le=10**6,
+        exclude_if=unless(100),
         description="bootstrap resamples of the samples, for FID's 95% interval, each of which "
         "takes as long as an FID; 0: no interval",
     )
@@ -209,16 +206,6 @@ class EvaluationSettings(PluginSettings):
         if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
             raise ValueError("should name at least one, and each once")
         return value
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A cell that leaves the later settings at their defaults is the cell it always was."""
-        values: dict[str, Any] = handler(self)
-        later = ("sampling_seeds", "metrics", "resamples")
-        left = [
-            name for name in later if getattr(self, name) == type(self).model_fields[name].default
-        ]
-        return {name: value for name, value in values.items() if name not in left}
 
 
 class ExecutionSettings(PluginSettings):

@@ -11,7 +11,6 @@ from dstbench.store.files import write_atomically
 
 HISTORY = ("step", "loss", "seconds_per_step", "topology_updates")
 
-
 TOPOLOGY = ("step", "layer", "density", "changed")
 
 UPDATES = 200
@@ -21,7 +20,7 @@ UPDATES = 200
 def rewind(history: Path, header: Sequence[str], step: int) -> None:
     """Leave the header, and the rows of no step that is yet to be taken (again)."""
     rows: list[list[str]] = []
-    if history.exists():
+    if history.is_file():
         with history.open(newline="", errors="replace") as file:
             rows = list(csv.reader(file))[1:]
     kept = [

@@ -22,7 +22,7 @@ KEPT_REALS = 12
 
 def keep_samples(folder: CellFolder, images: Tensor) -> None:
     """Keep sample images (N, C, H, W), and a picture of all of them."""
-    folder.write_samples(last_channel(images))
+    folder.write_images(folder.samples, last_channel(images))
     grid = to_pil_image(make_grid(images, nrow=math.ceil(math.sqrt(len(images))), padding=0))
     write_atomically(folder.sheet, lambda path: grid.save(path, format="png"))
 
@@ -32,7 +32,7 @@ def keep_reals(folder: CellFolder, data: Data, split: Split) -> None:
     items = data.split(split)
     count = min(KEPT_REALS, len(items))
     images = data.to_images([items[i * len(items) // count] for i in range(count)])
-    folder.write_reals(last_channel(images))
+    folder.write_images(folder.reals, last_channel(images))
 
 
 def last_channel(images: Tensor) -> NDArray[np.uint8]:

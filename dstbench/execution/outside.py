@@ -56,7 +56,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _is_a_place(text: str) -> bool:
     """Whether a setting may name a file, a folder, or something on the web."""
-    if "/" in text or os.sep in text or text.startswith(("~", ".")):
+    if any(sign in text for sign in ("/", os.sep, "$")) or text.startswith(("~", ".")):
         return True
     with suppress(OSError, ValueError):
         return Path(text).exists()

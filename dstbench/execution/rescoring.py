@@ -142,8 +142,8 @@ def rescore(pipeline: Pipeline, folder: CellFolder, asked: Rescoring, *, downloa
 def _rescored(
     pipeline: Pipeline, folder: CellFolder, cell: Cell, asked: Rescoring, trusted: bool
 ) -> Record:
-    scorer = pipeline.scorer(cell)
     trained = pipeline.trained(folder, asked.sampling, trusted=trusted)
+    scorer = pipeline.scorer(cell)
     record, model, denoiser = trained.record, trained.model, trained.denoiser
     noises, start = cell.evaluation_settings.noises, time.perf_counter()
     images = pipeline.images(model, denoiser, cell, noises[0])

@@ -93,15 +93,18 @@ class Scorer:
         self, model: Model, key: Mapping[str, Any], images: Tensor, folder: CellFolder | None
     ) -> dict[str, Any]:
         """The parts of a record that set samples beside real images; none where that fails, which
-        costs the cell nothing. The nearest training images are kept in ``folder``."""
+        costs the cell nothing. The nearest training images are kept in ``folder``, in place of
+        those of an earlier run."""
         try:
+            if folder:
+                folder.neighbours.unlink(missing_ok=True)
             floors = self.floors(model, key)
             neighbours, nearest = self.nearest(images)
         except FAILURES as error:
             self.workspace.report(f"no floors of its scores: {type(error).__name__}: {error}")
             return {}
         if folder:
-            folder.write_neighbours(last_channel(neighbours))
+            folder.write_images(folder.neighbours, last_channel(neighbours))
         return {"floors": floors, "nearest": nearest}
 
     def _score(self, fake: Features) -> Scores:

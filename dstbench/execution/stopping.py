@@ -49,7 +49,7 @@ class Held:
             return
         number, self.received = self.received, None
         holding = bool(self._handlers)
-        handler = self._handlers.get(number) or signal.getsignal(number)
+        handler = self._handlers[number] if holding else signal.getsignal(number)
         self._let_go()
         _handle(number, handler, None)
         if holding:

@@ -6,12 +6,12 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstbench.cell import Cell
 from dstbench.errors import StoreError, did_you_mean
-from dstbench.files import open_regular
 from dstbench.records import Protocol, Record
 from dstbench.report import costs
 from dstbench.report.comparisons import Reference
@@ -96,10 +96,10 @@ class Results:
 
         Raises :class:`~dstbench.errors.StoreError` where there is none, or one that is damaged.
         """
-        path = self._folder(cell).history
-        if not path.exists():
-            raise StoreError(f"{path}: not there; the cell was never trained")
-        return _read_columns(path, _HISTORY)
+        folder = self._folder(cell)
+        if not folder.history.exists():
+            raise StoreError(f"{folder.history}: not there; the cell was never trained")
+        return _table(folder, folder.history, _HISTORY)
 
     def topology(self, cell: str | Cell) -> pd.DataFrame:
         """The densities of a sparse cell's layers over time: columns ``step``, ``layer``,
@@ -107,10 +107,12 @@ class Results:
 
         Raises :class:`~dstbench.errors.StoreError` where there are none, or they are damaged.
         """
-        path = self._folder(cell).topology
-        if not path.exists():
-            raise StoreError(f"{path}: not there; the cell has no masks, or was never trained")
-        return _read_columns(path, _TOPOLOGY)
+        folder = self._folder(cell)
+        if not folder.topology.exists():
+            raise StoreError(
+                f"{folder.topology}: not there; the cell has no masks, or was never trained"
+            )
+        return _table(folder, folder.topology, _TOPOLOGY)
 
     def samples(self, cell: str | Cell) -> NDArray[np.uint8]:
         """The sample images that are kept of a cell: uint8 (n, H, W, C).
@@ -122,7 +124,7 @@ class Results:
         folder = self._folder(cell)
         if not folder.samples.exists():
             raise StoreError(f"{folder.samples}: not there; the cell was not trained to its end")
-        return folder.read_samples()
+        return folder.read_images(folder.samples)
 
     def reals(self, cell: str | Cell) -> NDArray[np.uint8]:
         """Some of the real images that a cell's samples were scored against, in the same form.
@@ -132,7 +134,7 @@ class Results:
         folder = self._folder(cell)
         if not folder.reals.exists():
             raise StoreError(f"{folder.reals}: not there; none were kept of this cell")
-        return folder.read_reals()
+        return folder.read_images(folder.reals)
 
     def text(self, format: Format = "markdown") -> str:
         """The leaderboard, with notes on how its numbers came about."""
@@ -186,14 +188,17 @@ class Results:
         return self._store.cell(known[name])
 
 
-def _read_columns(path: Path, types: Mapping[str, str]) -> pd.DataFrame:
-    """The columns of a CSV file, by their types."""
+def _table(folder: CellFolder, path: Path, types: Mapping[str, str]) -> pd.DataFrame:
+    """The columns, by their types, of a table that a training has left behind.
+
+    Raises :class:`~dstbench.errors.StoreError` where it is damaged.
+    """
     import pandas as pd
 
     try:
-        with open_regular(path) as file:
-            frame = pd.read_csv(file, dtype=dict(types), usecols=list(types))
-    except (OSError, ValueError, OverflowError) as error:
+        content = BytesIO(folder.read_table(path))
+        frame = pd.read_csv(content, dtype=dict(types), usecols=list(types))
+    except (ValueError, OverflowError) as error:  # damaged before there were checksums
         raise StoreError(f"{path}: cannot be read: {error}") from error
     return frame[list(types)]
 

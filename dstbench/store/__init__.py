@@ -2,6 +2,7 @@
 
 ::
 
+    results/<benchmark>/layout.json     the order of the leaderboard, and how rows are compared
     results/<benchmark>/records.index   of many cells: their records in one file
     results/<benchmark>/cells/<cell id>/
         record.json            the result, with checksums; a cell without one is not finished
@@ -11,6 +12,9 @@
                                packed where they are masked
         samples.png            a grid of samples
         samples.npy            the same samples, uint8 (n, H, W, C), for the leaderboard's sheet
+        reals.npy              a few real images beside which they are shown, in the same form
+        neighbours.npy         the training images nearest to the first samples, in the same form
+        scores-*.json          records of the same weights under other evaluations
         checkpoint.pt          only while the cell is unfinished; it ends in its checksum
         checkpoint.previous.pt the one before it
         *.damaged              a checkpoint that was not what had been written

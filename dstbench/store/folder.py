@@ -195,16 +195,23 @@ class CellFolder:
             return None
 
     def write_record(self, record: Record) -> None:
-        """Keep a record, and in it checksums of the network and the samples that are kept; what was
-        made of an earlier one's weights is removed.
+        """Keep a record, and in it checksums of what a cell that is done has left; what was made of
+        an earlier one's weights is removed.
 
         Raises :class:`StoreError`, and leaves everything as it is, where it could not be read back
         as it is.
         """
         kept = {
             path.name: file_digest(path)
-            for path in (self.denoiser, self.samples)
-            if record.status == "done" and path.exists()
+            for path in (
+                self.denoiser,
+                self.samples,
+                self.reals,
+                self.neighbours,
+                self.history,
+                self.topology,
+            )
+            if record.status == "done" and path.is_file()
         }
         text = record_text(record, kept)
 
@@ -268,42 +275,28 @@ class CellFolder:
         if sealed and sealed[1].get(path.name, found) != found:
             raise ValueError("its content is not what was written")
 
-    def read_samples(self) -> NDArray[np.uint8]:
-        """The sample images that are kept, uint8 (n, H, W, C).
+    def read_table(self, path: Path) -> bytes:
+        """The content of :attr:`history` or :attr:`topology`, CSV.
 
         Raises :class:`StoreError` for a file that cannot be read.
         """
-        return self._read_images(self.samples)
+        try:
+            self._check(path)
+            return read_regular(path, MOST)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot be read: {error}") from error
 
-    def read_reals(self) -> NDArray[np.uint8]:
-        """The real images that are kept beside them, in the same form.
+    def read_images(self, path: Path) -> NDArray[np.uint8]:
+        """The images in :attr:`samples`, :attr:`reals` or :attr:`neighbours`, uint8 (n, H, W, C).
 
         Raises :class:`StoreError` for a file that cannot be read.
         """
-        return self._read_images(self.reals)
-
-    def _read_images(self, path: Path) -> NDArray[np.uint8]:
         try:
             self._check(path)
             return read_images(path)
         except (OSError, ValueError, EOFError) as error:
             raise StoreError(f"{path}: cannot be read: {error}") from error
 
-    def write_samples(self, images: NDArray[np.uint8]) -> None:
-        """Keep sample images, uint8 (n, H, W, C)."""
-        write_images(self.samples, images)
-
-    def write_reals(self, images: NDArray[np.uint8]) -> None:
-        """Keep real images to show beside the samples, uint8 (n, H, W, C)."""
-        write_images(self.reals, images)
-
-    def read_neighbours(self) -> NDArray[np.uint8]:
-        """The training images nearest to the first samples, in the same form.
-
-        Raises :class:`StoreError` for a file that cannot be read.
-        """
-        return self._read_images(self.neighbours)
-
-    def write_neighbours(self, images: NDArray[np.uint8]) -> None:
-        """Keep the training images nearest to the first samples, uint8 (n, H, W, C)."""
-        write_images(self.neighbours, images)
+    def write_images(self, path: Path, images: NDArray[np.uint8]) -> None:
+        """Keep images there, uint8 (n, H, W, C)."""
+        write_images(path, images)

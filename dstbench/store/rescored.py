@@ -26,8 +26,11 @@ def write_rescored(folder: CellFolder, record: Record) -> None:
 
 
 def is_rescored(folder: CellFolder, cell: Cell) -> bool:
-    """Whether there is such a record of ``cell``."""
-    return _path(folder, cell).exists()
+    """Whether there is such a record of ``cell``, and can be read."""
+    with suppress(OSError, StoreError):
+        read_record(_path(folder, cell))
+        return True
+    return False
 
 
 def rescored(folder: CellFolder) -> list[Record]:

@@ -174,29 +174,28 @@ class Store:
     def samples(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
         """The sample images of these records' cells, where they have any, by cell id; those that
         cannot be read are left out, with a warning."""
-        return self._images(records, lambda cell: cell.samples, CellFolder.read_samples)
+        return self._images(records, lambda cell: cell.samples)
 
     def reals(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
         """The real images beside which these records' cells were scored, where any are kept and
         can be read, by cell id."""
-        return self._images(records, lambda cell: cell.reals, CellFolder.read_reals)
+        return self._images(records, lambda cell: cell.reals)
 
     def neighbours(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
         """The training images nearest to the first of :meth:`samples`, by cell id."""
-        return self._images(records, lambda cell: cell.neighbours, CellFolder.read_neighbours)
+        return self._images(records, lambda cell: cell.neighbours)
 
     def _images(
         self,
         records: Sequence[Record],
         path: Callable[[CellFolder], Path],
-        read: Callable[[CellFolder], NDArray[np.uint8]],
     ) -> dict[str, NDArray[np.uint8]]:
         found = {}
         for record in records:
             folder = self.cell(record.cell)
             if path(folder).exists():
                 try:
-                    found[record.cell.id] = read(folder)
+                    found[record.cell.id] = folder.read_images(path(folder))
                 except StoreError as error:
                     logger.warning("%s", error)
         return found

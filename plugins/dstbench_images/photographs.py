@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, field_validator
 
-from dstbench.contracts import Data, PluginSettings, Workspace
+from dstbench.contracts import Data, PluginSettings, Workspace, unless
 from dstbench.errors import DataError
 from dstbench.parallel import parallel_map
 from dstbench_images.decoding import Pixels, decode
@@ -39,20 +39,20 @@ class PhotographSettings(PluginSettings):
     )
     background: str = Field(
         "white",
-        exclude_if=lambda colour: colour == "white",
+        exclude_if=unless("white"),
         description="colour behind what is transparent: a name of CSS's, or #rrggbb",
     )
     max_megapixels: float = Field(
         64,
         gt=0,
-        exclude_if=lambda most: most == 64,
+        exclude_if=unless(64),
         description="million pixels of an image file at most, before it is cropped; a larger one "
         "cannot be read",
     )
     max_megabytes: float = Field(
         256,
         gt=0,
-        exclude_if=lambda most: most == 256,
+        exclude_if=unless(256),
         description="size of an image file at most, unpacked; a larger one cannot be read",
     )
 

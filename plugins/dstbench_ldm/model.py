@@ -164,7 +164,8 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
     @torch.no_grad()
     def reconstructions(self, split: Split, indices: Tensor) -> Tensor:
         """The images at ``indices`` (int64), encoded and decoded by the autoencoder."""
-        return self.first_stage.decode(self.batch(split, indices)).cpu()
+        latents = self.first_stage.latents[split][indices] * self.first_stage.scaling_factor
+        return self.first_stage.decode(latents.to(self.workspace.device)).cpu()
 
     def metadata(self) -> dict[str, float | int | str]:
         return self.first_stage.metadata

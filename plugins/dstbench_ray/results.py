@@ -68,7 +68,8 @@ class Apart:
         folder = self.store.cell(cell)
         self.versions.setdefault(cell.id, folder.version())
         latest = folder.checkpoints[:1]
-        files = [read(path) for path in (*latest, folder.history) if latest and path.exists()]
+        tables = [path for path in (folder.history, folder.topology) if latest and path.exists()]
+        files = [read(path) for path in (*latest, *tables)]
         return self.run_cell, cell, conditions, self.name, files
 
     def expect(self, cell: Cell) -> Delivery:

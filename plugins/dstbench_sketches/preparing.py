@@ -59,7 +59,7 @@ class SketchSettings(PluginSettings):
     max_megabytes: float = Field(
         1024,
         gt=0,
-        exclude_if=lambda most: most == 1024,
+        exclude_if=unless(1024),
         description="size of all drawings as they are read, unpacked, at most",
     )
 

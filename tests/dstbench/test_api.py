@@ -151,6 +151,13 @@ def test_the_history_and_samples_of_a_cell() -> None:
     assert np.isfinite(history["loss"]).all()
     samples = ran.samples(record.cell.id)
     assert (samples.dtype, samples.shape) == (np.uint8, (9, 4, 4, 1))
+    topology = ran.topology(record.cell)
+    assert list(topology.columns) == ["step", "layer", "density", "changed"]
+    folder = ran.folder / "cells" / record.cell.id
+    for name, look in (("history.csv", ran.history), ("topology.csv", ran.topology)):
+        (folder / name).write_text("")
+        with pytest.raises(StoreError, match=f"{name}: cannot be read: its content is not what"):
+            look(record.cell)
 
 
 def test_a_cell_that_is_not_there() -> None:

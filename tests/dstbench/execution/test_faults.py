@@ -122,7 +122,7 @@ def full(*_: Any) -> None:
     raise FULL
 
 
-@pytest.mark.parametrize("write", ["write_denoiser", "write_samples", "write_checkpoint"])
+@pytest.mark.parametrize("write", ["write_denoiser", "write_images", "write_checkpoint"])
 def test_a_disk_that_fills_up_is_told_in_a_line(
     scheduler: Scheduler, make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, write: str
 ) -> None:

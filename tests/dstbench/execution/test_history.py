@@ -1,6 +1,7 @@
 """Tables that a training leaves behind as it goes."""
 
 import csv
+import os
 
 import pytest
 import torch
@@ -84,3 +85,23 @@ def test_what_is_yet_to_come_or_cannot_be_read_is_left_out(tmp_path, text: str) 
 
     assert rows(path) == rows(path)[:1]
     assert path.read_text().startswith("step,layer,density,changed")
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path) -> None:
+    path = tmp_path / "topology.csv"
+    os.mkfifo(path)
+
+    rewind(path, TOPOLOGY, 6)
+
+    assert rows(path) == []
+
+
+def test_a_link_in_its_place_is_not_written_through(tmp_path) -> None:
+    path, mine = tmp_path / "topology.csv", tmp_path / "mine"
+    mine.write_text("mine")
+    path.symlink_to(mine)
+
+    TopologyLog(path, attached(Static)[0], 100, 0)
+
+    assert mine.read_text() == "mine"
+    assert len(rows(path)) == 2

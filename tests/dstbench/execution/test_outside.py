@@ -18,7 +18,7 @@ from dstbench.store import Store
 MakeCell = Callable[..., Cell]
 
 
-@pytest.mark.parametrize("place", ["/etc", "~", "../mine", "C:/mine", "~/Pictures"])
+@pytest.mark.parametrize("place", ["/etc", "~", "../mine", "C:/mine", "~/Pictures", "$HOME"])
 def test_places_that_a_record_names(
     plugins: Plugins, workspace: Workspace, make_cell: MakeCell, place: str
 ) -> None:

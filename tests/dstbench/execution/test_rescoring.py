@@ -117,6 +117,17 @@ def test_a_way_of_scoring_is_a_table_of_its_own_and_done_once(
     assert [path.stat().st_mtime_ns for path in folder.path.glob("scores-*.json")] == times
 
 
+def test_a_damaged_record_is_made_anew(
+    pipeline: Pipeline, trained: tuple[Record, CellFolder]
+) -> None:
+    _, folder = trained
+    scored = again(pipeline, folder, sampling={"sampling_steps": 7})
+    (path,) = folder.path.glob("scores-*.json")
+    path.write_text(path.read_text().replace('"fid": ', '"fid": 1'))
+    assert rescored(folder) == []
+    assert again(pipeline, folder, sampling={"sampling_steps": 7}).scores == scored.scores
+
+
 def test_a_new_record_makes_scores_of_old_weights_void(
     pipeline: Pipeline, trained: tuple[Record, CellFolder]
 ) -> None:
@@ -124,6 +135,20 @@ def test_a_new_record_makes_scores_of_old_weights_void(
     again(pipeline, folder, sampling={"sampling_steps": 7})
     folder.write_record(record)
     assert rescored(folder) == []
+
+
+def test_nothing_is_loaded_of_a_dataset_that_may_not_be_fetched(
+    pipeline: Pipeline, trained: tuple[Record, CellFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = trained
+    loaded: list[Cell] = []
+    monkeypatch.setattr(
+        "dstbench.execution.pipeline.outside", lambda *_: ["dataset 'toy-images' is downloaded"]
+    )
+    monkeypatch.setattr(pipeline, "load", loaded.append)
+    with pytest.raises(StoreError, match="is downloaded; --yes allows it"):
+        again(pipeline, folder, sampling={"sampling_steps": 7})
+    assert loaded == []
 
 
 def test_what_cannot_be_is_refused(

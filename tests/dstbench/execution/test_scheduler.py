@@ -163,7 +163,7 @@ def test_a_cell_leaves_a_whole_record(scheduler: Scheduler, make_cell: MakeCell)
     assert record.metadata == {"size": 4}
     assert {path.name for path in folder.path.iterdir()} - {"lock"} == {
         "cell.json", "record.json", "history.csv", "denoiser.safetensors", "samples.npy",
-        "samples.png", "reals.npy", "neighbours.npy",
+        "samples.png", "reals.npy", "neighbours.npy", "topology.csv",
     }  # fmt: skip
     assert np.load(folder.samples, allow_pickle=False).shape == (9, 4, 4, 1)
     weights = folder.denoiser_state()
@@ -198,8 +198,12 @@ def test_what_sets_samples_beside_real_images_costs_no_cell_its_result(
         raise RuntimeError("no stairs")
 
     monkeypatch.setattr("dstbench.execution.scoring.Scorer.floors", fail)
+    folder = scheduler.store.cell(make_cell())
+    folder.path.mkdir(parents=True)
+    folder.neighbours.write_text("of an earlier run")
     (record,) = scheduler.run([make_cell()])
     assert (record.status, record.floors, record.nearest) == ("done", (), None)
+    assert not folder.neighbours.exists()
 
 
 def test_a_finished_cell_is_not_run_again(

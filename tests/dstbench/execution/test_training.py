@@ -462,6 +462,32 @@ def test_a_second_signal_is_not_waited_with(
     assert folder.checkpoints == []
 
 
+def test_a_signal_that_nobody_handles_ends_the_process_after_its_step(
+    make: MakeTrainer, folder: CellFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+
+    def on_step(step: int, loss: float) -> None:
+        steps.append(step)
+        if step == 7:
+            signal.raise_signal(signal.SIGTERM)
+
+    def kill(process: int, number: int) -> None:
+        assert (process, number) == (os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(number) is signal.SIG_DFL
+        raise SystemExit
+
+    monkeypatch.setattr(os, "kill", kill)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit):
+            make().train(folder, on_step)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert steps == list(range(1, 8))
+    assert folder.checkpoints == [folder.checkpoint]
+
+
 def test_an_ignored_signal_stays_ignored(make: MakeTrainer, folder: CellFolder) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

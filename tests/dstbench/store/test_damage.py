@@ -88,25 +88,33 @@ def test_a_record_without_checksums_is_one_of_an_earlier_version(
 def kept(folder: CellFolder, make_record: MakeRecord) -> None:
     """A cell that is done."""
     folder.write_denoiser(nn.Linear(3, 3), {})
-    folder.write_samples(np.zeros((2, 4, 4, 1), np.uint8))
+    folder.history.write_text("step,loss\n10,0.5\n")
+    folder.topology.write_text("step,layer\n10,conv\n")
+    for path in (folder.samples, folder.reals, folder.neighbours):
+        folder.write_images(path, np.zeros((2, 4, 4, 1), np.uint8))
     folder.write_record(make_record())
 
 
 @pytest.mark.parametrize(
     "harm", [flip, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"?" * 99)]
 )
-def test_a_damaged_network_or_samples_are_not_believed(
+def test_no_damaged_file_is_believed(
     folder: CellFolder, make_record: MakeRecord, harm: Callable[[Path], object]
 ) -> None:
     kept(folder, make_record)
-    folder.read_samples()
-    folder.denoiser_state()
-    harm(folder.samples)
-    harm(folder.denoiser)
-    with pytest.raises(StoreError, match=r"samples\.npy: cannot be read: its content is not what"):
-        folder.read_samples()
-    with pytest.raises(StoreError, match=r"denoiser\.safetensors: cannot be read: its content"):
-        folder.denoiser_state()
+    reads: dict[Path, Callable[[], object]] = {
+        folder.samples: lambda: folder.read_images(folder.samples),
+        folder.reals: lambda: folder.read_images(folder.reals),
+        folder.neighbours: lambda: folder.read_images(folder.neighbours),
+        folder.denoiser: folder.denoiser_state,
+        folder.history: lambda: folder.read_table(folder.history),
+        folder.topology: lambda: folder.read_table(folder.topology),
+    }
+    for path, read in reads.items():
+        read()
+        harm(path)
+        with pytest.raises(StoreError, match=rf"{path.name}: cannot be read: its content is not"):
+            read()
 
 
 def in_its_place(path: Path, what: str) -> None:
@@ -186,11 +194,14 @@ def test_no_link_is_followed(tmp_path: Path, make_record: MakeRecord, link: str)
 def test_a_file_is_replaced_where_a_link_is(folder: CellFolder, make_record: MakeRecord) -> None:
     mine = folder.path.parent / "mine"
     mine.write_text("mine")
-    for name in ("cell.json", "record.json", "running.json"):
+    names = ("cell.json", "record.json", "running.json", "denoiser.safetensors")
+    images = ("samples.npy", "reals.npy", "neighbours.npy")
+    for name in (*names, *images, "checkpoint.pt"):
         (folder.path / name).symlink_to(mine)
     folder.request(make_record().cell)
     with folder.locked():
-        folder.write_record(make_record())
+        folder.write_checkpoint({"step": 1})
+        kept(folder, make_record)
     assert mine.read_text() == "mine"
 
 

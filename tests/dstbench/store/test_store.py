@@ -107,7 +107,7 @@ def test_a_trained_network_that_cannot_be_read(folder: CellFolder, content: byte
 @pytest.mark.parametrize("channels", [1, 3])
 def test_samples_are_kept_as_they_are(folder: CellFolder, channels: int) -> None:
     images = np.arange(5 * 2 * 3 * channels, dtype=np.uint8).reshape(5, 2, 3, channels)
-    folder.write_samples(images)
+    folder.write_images(folder.samples, images)
     np.testing.assert_array_equal(np.load(folder.samples, allow_pickle=False), images)
 
 
@@ -159,7 +159,8 @@ def test_all_records_and_samples(tmp_path: Path, make_record: MakeRecord) -> Non
         folder = store.cell(record.cell)
         with folder.locked():
             folder.write_record(record)
-    store.cell(records[0].cell).write_samples(np.full((1, 2, 2, 1), 7, np.uint8))
+    first = store.cell(records[0].cell)
+    first.write_images(first.samples, np.full((1, 2, 2, 1), 7, np.uint8))
     assert [record.cell.seed for record in store.records()] == [2, 1, 0]  # as they were run
     samples = store.samples(records)
     assert list(samples) == [records[0].cell.id]

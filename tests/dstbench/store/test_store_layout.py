@@ -1,5 +1,6 @@
 """The order of a leaderboard's rows, and what is remembered of it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -50,4 +51,7 @@ def test_a_layout_is_remembered(tmp_path: Path) -> None:
     store.write_layout(LAYOUT)
     assert store.layout() == LAYOUT
     (tmp_path / "layout.json").write_text('{"report": {"margin": -1}}')
+    assert store.layout() == Layout()
+    (tmp_path / "layout.json").unlink()
+    os.mkfifo(tmp_path / "layout.json")  # opening it would wait for its other end
     assert store.layout() == Layout()

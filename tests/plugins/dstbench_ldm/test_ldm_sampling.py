@@ -195,6 +195,15 @@ def test_validation_and_the_scale_know_no_flips(cache: Cache) -> None:
     assert plain.metadata() == model.metadata()
 
 
+def test_reconstructions_know_no_flips(cache: Cache) -> None:
+    plain, model = make(cache), make(cache, horizontal_flip=True)
+    indices = torch.arange(5)
+    for split in ("train", "validation"):
+        found = model.reconstructions(split, indices)
+        assert torch.equal(found, plain.reconstructions(split, indices))
+        assert torch.equal(found, plain.first_stage.decode(plain.batch(split, indices)))
+
+
 def test_mirrored_latents_are_made_once(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     before = make(cache, horizontal_flip=True).first_stage.mirrored
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from dstbench_ray import Ray, tasks
+from dstbench_ray.nodes import Conditions
+from dstbench_ray.results import Apart
 from pydantic import ValidationError
 
 from dstbench.contracts import Ended
@@ -182,6 +184,22 @@ def test_a_node_that_does_not_see_the_results_folder(
     assert run_cell.of(make_cell(0)) == []
 
 
+def test_what_goes_along_with_a_checkpoint(run_cell: Notes) -> None:
+    apart, cell = Apart(run_cell), make_cell(0)
+    folder = Store(run_cell.results).cell(cell)
+    folder.path.mkdir(parents=True)
+
+    def sent() -> list[str]:
+        *_, files = apart.arguments(cell, Conditions(Path(), None))
+        return [file.name for file in files]
+
+    for path in (folder.history, folder.topology):
+        path.write_text("step\n")
+    assert sent() == []  # it begins anew
+    folder.checkpoint.write_text("of the last run")
+    assert sent() == ["checkpoint.pt", "history.csv", "topology.csv"]
+
+
 @pytest.mark.slow
 def test_results_that_are_sent(
     cluster: Any, run_cell: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -214,6 +232,8 @@ ALONE = """
 import sys
 from pathlib import Path
 from dstbench_ray import Ray
+from dstbench_ray.nodes import Conditions
+from dstbench_ray.results import Apart
 from executor_toys import Notes, make_cell
 
 cells = [make_cell(0), make_cell(1, "dies-once"), make_cell(2, "hangs")]
