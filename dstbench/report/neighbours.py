@@ -26,14 +26,14 @@ def neighbour_sheet(
     sample's.
     """
     pairs = {
-        cell: _alternating(samples[cell], near)
+        cell: alternating(samples[cell], near)
         for cell, near in neighbours.items()
         if cell in samples and samples[cell].shape[1:] == near.shape[1:]
     }
     return sample_sheet(tables, pairs, {}, CAPTION)
 
 
-def _alternating(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def alternating(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The first of ours, the first of theirs, the second of ours, …"""
     count = min(len(ours), len(theirs), COLUMNS // 2)
     pairs = np.stack([ours[:count], theirs[:count]], axis=1)

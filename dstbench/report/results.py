@@ -136,6 +136,16 @@ class Results:
             raise StoreError(f"{folder.reals}: not there; none were kept of this cell")
         return folder.read_images(folder.reals)
 
+    def neighbours(self, cell: str | Cell) -> NDArray[np.uint8]:
+        """The training images that are nearest to the first samples, by the extractor's features.
+
+        Raises :class:`~dstbench.errors.StoreError` where none are kept.
+        """
+        folder = self._folder(cell)
+        if not folder.neighbours.exists():
+            raise StoreError(f"{folder.neighbours}: not there; none were kept of this cell")
+        return folder.read_images(folder.neighbours)
+
     def text(self, format: Format = "markdown") -> str:
         """The leaderboard, with notes on how its numbers came about."""
         from dstbench.report import render_tables

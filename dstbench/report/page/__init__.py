@@ -28,11 +28,13 @@ from dstbench.records import Record
 from dstbench.report.comparisons import Reference
 from dstbench.report.floors import warnings
 from dstbench.report.leaderboard import Table, tables
+from dstbench.report.neighbours import CAPTION, alternating
 from dstbench.report.notes import _notes, _skipped
 from dstbench.report.page.charts import learning_curves, topologies, trade_offs
 from dstbench.report.rows import Row
 from dstbench.report.sheet import _label, _strip
 from dstbench.report.text import _columns
+from dstbench.report.verdicts import differences
 from dstbench.store.files import write_atomically
 
 STRIPS = 4 * 2**20
@@ -54,6 +56,7 @@ class Shown(Protocol):
     def topology(self, cell: Cell, /) -> pd.DataFrame: ...
     def samples(self, cell: Cell, /) -> NDArray[np.uint8]: ...
     def reals(self, cell: Cell, /) -> NDArray[np.uint8]: ...
+    def neighbours(self, cell: Cell, /) -> NDArray[np.uint8]: ...
 
 
 def write_page(every: Sequence[Shown], path: Path, title: str) -> None:
@@ -100,6 +103,7 @@ def _sections(results: Shown) -> Iterator[dict[str, Any]]:
             "header": [column.title for column in columns],
             "rows": [[{**e._asdict(), "order": _order(e.text)} for e in row] for row in entries],
             "notes": [_skipped(table)] if table.skipped else list(_notes(table)),
+            "differences": differences(table),
             "charts": [
                 *trade_offs(table),
                 *_curves(table, results),
@@ -148,7 +152,8 @@ def _topologies(table: Table, results: Shown) -> Iterator[str]:
 
 
 def _pages(table: Table, results: Shown) -> Iterator[dict[str, Any]]:
-    """Samples of each seed: a strip for each row, the same noise in each column."""
+    """Samples of each seed, a strip for each row, the same noise in each column; and those of the
+    first seed beside their nearest training images."""
     seeds = sorted({record.cell.seed for row in table.rows for record in row.done})
     size = 0
     for seed in seeds:
@@ -162,11 +167,19 @@ def _pages(table: Table, results: Shown) -> Iterator[dict[str, Any]]:
             with suppress(StoreError, OSError, ValueError):
                 label = _label(row.method, row.sparsity)
                 strips.append(_picture(label, results.samples(record.cell), record))
-        size += sum(len(strip["png"]) for strip in strips)
+        pairs = []
+        for row, record in of_seed if seed == seeds[0] else ():
+            with suppress(StoreError, OSError, ValueError):
+                near = results.neighbours(record.cell)
+                beside = alternating(results.samples(record.cell), near)
+                pairs.append(_picture(_label(row.method, row.sparsity), beside, record))
+        size += sum(len(strip["png"]) for strip in (*strips, *pairs))
         if size > STRIPS:
             return
         if strips:
             yield {"name": f"seed {seed}", "strips": strips}
+        if pairs:
+            yield {"name": f"seed {seed}, {CAPTION}", "strips": pairs}
 
 
 def _picture(label: str, images: NDArray[np.uint8], record: Record) -> dict[str, str]:

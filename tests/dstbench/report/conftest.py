@@ -44,4 +44,5 @@ def shown(make_record):
         topology=topology,
         samples=lambda cell: images,
         reals=reals,
+        neighbours=lambda cell: 255 - images[:3],
     )  # fmt: skip

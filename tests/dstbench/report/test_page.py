@@ -33,10 +33,26 @@ def test_it_shows_table_charts_and_samples(text: str) -> None:
     assert "<title>Mine &amp; yours</title>" in page
     assert "8 cells done" in page
     assert page.count('class="plotly-graph-div"') == 4  # by sparsity, by FLOPs; curves; layers
-    assert page.count('data-name="seed') == 2
-    assert page.count("data:image/png;base64,") == 9
+    assert page.count('data-name="seed') == 3
+    assert page.count("data:image/png;base64,") == 13  # of one seed there are no real images
+    assert "right of it the training image whose features are nearest" in page
     for words in ("How samples were scored", "Machines and versions"):
         assert words in page
+
+
+def test_differences_that_were_tested_are_told(shown, make_record, tmp_path) -> None:
+    shown.records = [
+        make_record(method, sparsity, seed, fid=10 + 5 * sparsity + seed * (1 + sparsity))
+        for method, sparsity in (("dense", 0.0), ("static", 0.5))
+        for seed in range(3)
+    ]
+    path = tmp_path / "report.html"
+
+    write_page([shown], path, "tested")
+
+    page = own(path.read_text(encoding="utf-8"))
+    assert "Differences of FID (lower is better), paired over 3 seeds" in page
+    assert "<td>static − dense</td><td>+3.00</td>" in page
 
 
 def test_text_of_strangers_is_escaped(shown, make_record, tmp_path) -> None:

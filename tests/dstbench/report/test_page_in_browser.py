@@ -117,11 +117,11 @@ def test_a_point_tells_what_it_is(page) -> None:
 def test_samples_of_other_seeds_are_a_click_away(page) -> None:
     browser = page(1400)
     where = browser.find_element(By.CSS_SELECTOR, ".pages .where")
-    assert where.text == "seed 3 (1 of 2)"
+    assert where.text == "seed 3 (1 of 3)"
 
-    browser.find_element(By.CSS_SELECTOR, ".pages button[data-turn='1']").click()
+    browser.find_element(By.CSS_SELECTOR, ".pages button[data-turn='-1']").click()
 
-    assert where.text == "seed 4 (2 of 2)"
+    assert where.text == "seed 4 (3 of 3)"
     shown = browser.find_elements(By.CSS_SELECTOR, ".page:not([hidden]) .strip span")
     assert [label.text for label in shown] == [
         "real images", "dense", "static, S = 0.5", "static, S = 0.9", "rigl, S = 0.5",
