@@ -1045,7 +1045,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     assert in_a_process("run", "digits.toml").code == -signal.SIGKILL
     (cell,) = cells.iterdir()
     assert {path.name for path in cell.iterdir()} - {"lock"} == {
-        "cell.json", "running.json", "history.csv", "checkpoint.pt"
+        "cell.json", "running.json", "history.csv", "topology.csv", "checkpoint.pt"
     }  # fmt: skip
 
     monkeypatch.setenv("TOYS_STOP", "SIGKILL:11")  # and once more

@@ -428,8 +428,8 @@ def test_a_signal_loses_no_step(
     def on_step(step: int, loss: float) -> None:
         steps.append(step)
         if step == stop:
-            os.kill(os.getpid(), number)
-            os.kill(os.getpid(), number)  # the same request, to all processes of a group
+            signal.raise_signal(number)
+            signal.raise_signal(number)  # the same request, to all processes of a group
 
     before = signal.signal(number, signal.default_int_handler)
     try:
@@ -453,8 +453,8 @@ def test_a_second_signal_is_not_waited_with(
     monkeypatch.setattr("dstbench.execution.stopping.SAME_REQUEST", 0)
 
     def on_step(step: int, loss: float) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         pytest.fail("it went on")
 
     with pytest.raises(KeyboardInterrupt):
@@ -491,7 +491,7 @@ def test_a_signal_that_nobody_handles_ends_the_process_after_its_step(
 def test_an_ignored_signal_stays_ignored(make: MakeTrainer, folder: CellFolder) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        make(steps=3).train(folder, lambda *_: os.kill(os.getpid(), signal.SIGHUP))
+        make(steps=3).train(folder, lambda *_: signal.raise_signal(signal.SIGHUP))
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -846,7 +846,7 @@ def test_more_micro_batches_than_examples_in_a_batch(make: MakeTrainer) -> None:
 
 def test_a_signal_in_a_step_that_fails_is_heard(make: MakeTrainer, folder: CellFolder) -> None:
     def fail(step: int, loss: float) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         raise ValueError("this step")
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from dstbench.cache import Cache
 from dstbench.contracts import Availability, Data, Workspace
-from dstbench.errors import DataError, StoreError
+from dstbench.errors import DataError
 
 SIZE = 8
 Load = Callable[..., Data]
@@ -390,10 +390,11 @@ def test_a_background_is_an_opaque_colour(colour: str) -> None:
 # What is cached
 
 
-def test_pixels_that_are_cut_off_are_an_error(load: Load, tmp_path: Path) -> None:
+def test_pixels_that_are_cut_off_are_decoded_anew(load: Load, tmp_path: Path) -> None:
     root = write(tmp_path / "images", train__a=1, val__b=2)
     load(root)
     (pixels,) = (tmp_path / "cache").glob("*/train.pixels")
     os.truncate(pixels, 100)
-    with pytest.raises(StoreError, match=r"has 100 bytes, not 192, .* remove the folder"):
-        load(root)
+    load(root)
+    (pixels,) = (tmp_path / "cache").glob("*/train.pixels")
+    assert pixels.stat().st_size == 192

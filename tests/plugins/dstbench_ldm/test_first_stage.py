@@ -153,7 +153,7 @@ def test_training_goes_on_where_it_was_stopped(
     def step(self: torch.optim.Adam, *rest: Any) -> Any:
         taken.append(len(taken))
         if len(taken) == stop:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return take(self, *rest)
 
     monkeypatch.setattr(torch.optim.Adam, "step", step)
