@@ -110,12 +110,12 @@ def test_encoding_goes_on_where_it_was_stopped(
     def prepare(workspace: Workspace, *, stop_after: int) -> FirstStage:
         encoded.clear()
 
-        def counted(autoencoder: Any, data: Data, items: Any) -> torch.Tensor:
+        def counted(autoencoder: Any, data: Data, items: Any, **rest: Any) -> torch.Tensor:
             if len(items) > 1:  # not the one whose shape is looked at
                 encoded.append(len(items))
             if len(encoded) > stop_after:
                 raise KeyboardInterrupt
-            return encode(autoencoder, data, items)
+            return encode(autoencoder, data, items, **rest)
 
         monkeypatch.setattr(first_stage, "encode", counted)
         return prepare_first_stage(settings, data, workspace)
