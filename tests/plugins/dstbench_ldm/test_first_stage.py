@@ -15,7 +15,7 @@ from dstbench_ldm.settings import AutoencoderSettings, LatentDiffusionSettings
 
 from dstbench.cache import Cache
 from dstbench.contracts import Data, Workspace
-from dstbench.errors import ConfigError, DataError, StoreError
+from dstbench.errors import ConfigError, DataError
 
 SMALL = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1, "codes": 16}
 
@@ -92,12 +92,13 @@ def test_a_pipe_in_place_of_weights(workspace: Workspace, published: Path) -> No
         prepare_first_stage(published_at(published), images(8, 16), workspace)
 
 
-def test_latents_that_are_cut_off(workspace: Workspace, published: Path) -> None:
+def test_latents_that_are_cut_off_are_made_anew(workspace: Workspace, published: Path) -> None:
     prepare_first_stage(published_at(published), images(8, 16), workspace)
     (latents,) = workspace.cache.root.glob("ldm-latents-*/train")
+    whole = latents.read_bytes()
     os.truncate(latents, 100)
-    with pytest.raises(StoreError, match=r"train has 100 bytes, not .* remove the folder"):
-        prepare_first_stage(published_at(published), images(8, 16), workspace)
+    prepare_first_stage(published_at(published), images(8, 16), workspace)
+    assert latents.read_bytes() == whole
 
 
 def test_encoding_goes_on_where_it_was_stopped(
