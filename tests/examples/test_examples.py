@@ -75,8 +75,8 @@ def test_a_benchmark_of_them_ends_in_a_leaderboard(python: Python, tmp_path: Pat
         "dense",
         "static",
         "snip",
-        "set-decay",
         "set-decay (structure=channels:4)",
+        "set-decay",
         "snfs",
         "srigl",
     ]

@@ -38,7 +38,10 @@ steps = 1_000_000
 
 Start = Callable[[str], "subprocess.Popen[str]"]
 
-EXPECTED = ("[", "    toy-features features of ", "written: ", "stopped; the same command goes on ")
+EXPECTED = (
+    "[", "    toy-features features of ", "    stopped after step ", "written: ",
+    "stopped; the same command goes on ",
+)  # fmt: skip
 """Beginnings of the lines on stderr."""
 
 

@@ -13,6 +13,7 @@ from dstbench.cache import Cache
 from dstbench.execution.training import Trainer
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
+from dstbench.store import CellFolder
 
 SETTINGS = TrainingSettings(
     steps=12, batch_size=4, learning_rate=1e-2, gradient_clip=0.1, ema_decay=0.9
@@ -96,9 +97,10 @@ def test_resumed_training_is_bit_identical(cache: Cache, tmp_path: Path) -> None
 
     first = trainer(model, rigl())
     assert advance(first, 7) == losses[:7]
-    first.save(tmp_path / "checkpoint")
+    folder = CellFolder(tmp_path)
+    first.save(folder)
     second = trainer(model, rigl())
-    second.load(tmp_path / "checkpoint")
+    second.resume(folder)
     assert advance(second, 5) == losses[7:]
     for name, parameter in whole.denoiser.named_parameters():
         assert torch.equal(parameter, second.denoiser.get_parameter(name))
