@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -88,12 +87,13 @@ class Pipeline:
         keep_reals(folder, data, evaluation.reference)
 
         scorer = self.scorer(cell)
+        fake = scorer.features(images)
         further = (
             self.images(model, trainer.averaged.module, cell, noise)
             for noise in evaluation.noises[1:]
         )
         outcome: dict[str, Any] = {
-            **scorer.score_all(chain([images], further)),
+            **scorer.score_all(fake, further),
             "untrained_scores": self._untrained_scores(model, cell, scorer),
             "counts": counts,
             "times": Times(
@@ -109,7 +109,7 @@ class Pipeline:
             "kernels": sparsifier.kernels.choice.to_json() if sparsifier else None,
             "peak_memory": peak_memory(self.workspace.device),
         }
-        outcome |= scorer.beside_real_images(model, self.first_stage(cell), images, folder)
+        outcome |= scorer.beside_real_images(model, self.first_stage(cell), fake, folder)
         limit = min(measure_seconds, trainer.seconds)
         if sparsifier and limit:
             # It goes on to train: all that is kept of the cell is known by now.

@@ -6,7 +6,6 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +147,15 @@ def _rescored(
     noises, start = cell.evaluation_settings.noises, time.perf_counter()
     images = pipeline.images(model, denoiser, cell, noises[0])
     seconds = (time.perf_counter() - start) / len(images)
+    fake = scorer.features(images)
     further = (pipeline.images(model, denoiser, cell, noise) for noise in noises[1:])
     changed = {
         "cell": cell,
         "untrained_scores": None,
         "floors": (),
         "nearest": None,
-        **scorer.score_all(chain([images], further)),
-        **scorer.beside_real_images(model, pipeline.first_stage(cell), images, None),
+        **scorer.score_all(fake, further),
+        **scorer.beside_real_images(model, pipeline.first_stage(cell), fake, None),
     }
     if asked.sampling:
         assert isinstance(record.counts, Counts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -46,14 +47,18 @@ class Scorer:
 
     def score(self, images: Tensor) -> Scores:
         """Scores of uint8 images (N, C, H, W)."""
-        return self._score(metrics.sample_features(images, self.extractor, self.evaluation))
+        return self._score(self.features(images))
 
-    def score_all(self, drawn: Iterable[Tensor]) -> dict[str, Any]:
-        """The parts of a record that samples make, drawn from one noise after another."""
+    def features(self, images: Tensor) -> Features:
+        """The features of samples, uint8 images (N, C, H, W)."""
+        return metrics.sample_features(images, self.extractor, self.evaluation)
+
+    def score_all(self, first: Features, further: Iterable[Tensor]) -> dict[str, Any]:
+        """The parts of a record that samples make: the features of those of the first noise, and
+        images drawn from one further noise after another."""
         found: list[Scores] = []
         interval = None
-        for images in drawn:
-            fake = metrics.sample_features(images, self.extractor, self.evaluation)
+        for fake in chain([first], map(self.features, further)):
             found.append(self._score(fake))
             if len(found) == 1 and found[0].fid is not None:
                 interval = metrics.fid_interval(fake, self.real, self.evaluation.resamples)
@@ -80,17 +85,16 @@ class Scorer:
         found = [*floors.of_real_images(), *floors.of_reconstructions(model, key)]
         return tuple(sorted(found, key=lambda floor: order.index(floor.kind)))
 
-    def nearest(self, images: Tensor) -> tuple[Tensor, Nearest]:
+    def nearest(self, fake: Features) -> tuple[Tensor, Nearest]:
         """The training images (n, C, H, W) that are nearest to the first samples, and how near
         those of all samples are."""
-        fake = metrics.sample_features(images, self.extractor, self.evaluation)
         training = self.evaluation.model_copy(update={"reference": "train"})
         indices, found = metrics.nearest(fake, self._real(training))
         shown = [self.data.train[index] for index in indices[:SHOWN_NEIGHBOURS].tolist()]
         return self.data.to_images(shown), found
 
     def beside_real_images(
-        self, model: Model, key: Mapping[str, Any], images: Tensor, folder: CellFolder | None
+        self, model: Model, key: Mapping[str, Any], fake: Features, folder: CellFolder | None
     ) -> dict[str, Any]:
         """The parts of a record that set samples beside real images; none where that fails, which
         costs the cell nothing. The nearest training images are kept in ``folder``, in place of
@@ -99,7 +103,7 @@ class Scorer:
             if folder:
                 folder.neighbours.unlink(missing_ok=True)
             floors = self.floors(model, key)
-            neighbours, nearest = self.nearest(images)
+            neighbours, nearest = self.nearest(fake)
         except FAILURES as error:
             self.workspace.report(f"no floors of its scores: {type(error).__name__}: {error}")
             return {}
