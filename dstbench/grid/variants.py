@@ -36,7 +36,7 @@ def distinctions(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _distinctions(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    flat = [dict(_leaves(each)) for each in settings]
+    flat = [dict(leaves(each)) for each in settings]
     varying = [
         path
         for path in dict.fromkeys(chain.from_iterable(flat))
@@ -55,11 +55,12 @@ def _in_words(path: tuple[str, ...], value: str) -> str:
     return value if path[0] == "versions" else f"{path[-1]}={value}"
 
 
-def _leaves(
+def leaves(
     settings: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Each setting by its path, as text: JSON of all that is none."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, (*path, key))
+            yield from leaves(value, (*path, key))
         else:
             yield (*path, key), value if isinstance(value, str) else json.dumps(value)

@@ -66,12 +66,19 @@ class Results:
         return self._store.folder
 
     @cached_property
+    def tables(self) -> list[Table]:
+        """The tables of the leaderboard, one per task and protocol."""
+        from dstbench.report.leaderboard import tables
+
+        return tables(self.records, self.reference)
+
+    @cached_property
     def table(self) -> pd.DataFrame:
         """The leaderboard: one row per task, method and sparsity, with means and standard
         deviations over seeds (see :func:`dstbench.report.leaderboard.leaderboard`)."""
         from dstbench.report.leaderboard import leaderboard_frame
 
-        return leaderboard_frame(self._tables)
+        return leaderboard_frame(self.tables)
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
@@ -80,7 +87,7 @@ class Results:
         :func:`dstbench.report.leaderboard.comparison_frame`)."""
         from dstbench.report.leaderboard import comparisons_of
 
-        return comparisons_of(self._tables)
+        return comparisons_of(self.tables)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -97,9 +104,8 @@ class Results:
         Raises :class:`~dstbench.errors.StoreError` where there is none, or one that is damaged.
         """
         folder = self._folder(cell)
-        if not folder.history.exists():
-            raise StoreError(f"{folder.history}: not there; the cell was never trained")
-        return _table(folder, folder.history, _HISTORY)
+        path = _there(folder.history, "the cell was never trained")
+        return _table(folder, path, _HISTORY)
 
     def topology(self, cell: str | Cell) -> pd.DataFrame:
         """The densities of a sparse cell's layers over time: columns ``step``, ``layer``,
@@ -108,11 +114,8 @@ class Results:
         Raises :class:`~dstbench.errors.StoreError` where there are none, or they are damaged.
         """
         folder = self._folder(cell)
-        if not folder.topology.exists():
-            raise StoreError(
-                f"{folder.topology}: not there; the cell has no masks, or was never trained"
-            )
-        return _table(folder, folder.topology, _TOPOLOGY)
+        path = _there(folder.topology, "the cell has no masks, or was never trained")
+        return _table(folder, path, _TOPOLOGY)
 
     def samples(self, cell: str | Cell) -> NDArray[np.uint8]:
         """The sample images that are kept of a cell: uint8 (n, H, W, C).
@@ -122,9 +125,7 @@ class Results:
         Raises :class:`~dstbench.errors.StoreError` where there are none.
         """
         folder = self._folder(cell)
-        if not folder.samples.exists():
-            raise StoreError(f"{folder.samples}: not there; the cell was not trained to its end")
-        return folder.read_images(folder.samples)
+        return folder.read_images(_there(folder.samples, "the cell was not trained to its end"))
 
     def reals(self, cell: str | Cell) -> NDArray[np.uint8]:
         """Some of the real images that a cell's samples were scored against, in the same form.
@@ -132,9 +133,7 @@ class Results:
         Raises :class:`~dstbench.errors.StoreError` where none are kept.
         """
         folder = self._folder(cell)
-        if not folder.reals.exists():
-            raise StoreError(f"{folder.reals}: not there; none were kept of this cell")
-        return folder.read_images(folder.reals)
+        return folder.read_images(_there(folder.reals, "none were kept of this cell"))
 
     def neighbours(self, cell: str | Cell) -> NDArray[np.uint8]:
         """The training images that are nearest to the first samples, by the extractor's features.
@@ -142,15 +141,13 @@ class Results:
         Raises :class:`~dstbench.errors.StoreError` where none are kept.
         """
         folder = self._folder(cell)
-        if not folder.neighbours.exists():
-            raise StoreError(f"{folder.neighbours}: not there; none were kept of this cell")
-        return folder.read_images(folder.neighbours)
+        return folder.read_images(_there(folder.neighbours, "none were kept of this cell"))
 
     def text(self, format: Format = "markdown") -> str:
         """The leaderboard, with notes on how its numbers came about."""
         from dstbench.report import render_tables
 
-        return render_tables(self._tables, format, self.name)
+        return render_tables(self.tables, format, self.name)
 
     def write_report(self) -> None:
         """Write the leaderboard, its data, its pictures and ``report.html`` into the results
@@ -168,18 +165,12 @@ class Results:
         neighbours = self._store.neighbours(shown)
         try:
             write_tables(
-                self._tables, self.cells, self.folder, samples, reals, self.name, neighbours
+                self.tables, self.cells, self.folder, samples, reals, self.name, neighbours
             )
             self._store.write_layout(self._layout)
             write_page([self], self.folder / "report.html", self.name)
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
-
-    @cached_property
-    def _tables(self) -> list[Table]:
-        from dstbench.report.leaderboard import tables
-
-        return tables(self.records, self.reference)
 
     def _shown(self) -> list[Record]:
         """The records whose samples are shown: in each table, those of one seed."""
@@ -192,10 +183,20 @@ class Results:
 
     def _folder(self, cell: str | Cell) -> CellFolder:
         name = cell.id if isinstance(cell, Cell) else cell
-        known = {record.cell.id: record.cell for record in self.records}
-        if name not in known:
-            raise StoreError(f"{self.folder}: no cell '{name}'; {did_you_mean(name, known)}")
-        return self._store.cell(known[name])
+        if name not in self._known:
+            problem = did_you_mean(name, self._known)
+            raise StoreError(f"{self.folder}: no cell '{name}'; {problem}")
+        return self._store.cell(self._known[name])
+
+    @cached_property
+    def _known(self) -> dict[str, Cell]:
+        return {record.cell.id: record.cell for record in self.records}
+
+
+def _there(path: Path, why_not: str) -> Path:
+    if not path.exists():
+        raise StoreError(f"{path}: not there; {why_not}")
+    return path
 
 
 def _table(folder: CellFolder, path: Path, types: Mapping[str, str]) -> pd.DataFrame:

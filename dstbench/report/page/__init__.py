@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +23,10 @@ from plotly.offline import get_plotlyjs
 
 from dstbench.cell import Cell
 from dstbench.errors import StoreError
+from dstbench.grid.variants import leaves
 from dstbench.records import Record
-from dstbench.report.comparisons import Reference
 from dstbench.report.floors import warnings
-from dstbench.report.leaderboard import Table, tables
+from dstbench.report.leaderboard import Table
 from dstbench.report.neighbours import CAPTION, alternating
 from dstbench.report.notes import _notes, _skipped
 from dstbench.report.page.charts import learning_curves, topologies, trade_offs
@@ -50,8 +49,9 @@ class Shown(Protocol):
 
     name: str
     records: list[Record]
-    reference: Reference
 
+    @property
+    def tables(self) -> list[Table]: ...
     def history(self, cell: Cell, /) -> pd.DataFrame: ...
     def topology(self, cell: Cell, /) -> pd.DataFrame: ...
     def samples(self, cell: Cell, /) -> NDArray[np.uint8]: ...
@@ -94,7 +94,7 @@ def write_page(every: Sequence[Shown], path: Path, title: str) -> None:
 
 def _sections(results: Shown) -> Iterator[dict[str, Any]]:
     """What the page shows of each table of some results."""
-    for table in tables(results.records, results.reference):
+    for table in results.tables:
         columns = [] if table.skipped else list(_columns(table))
         entries = zip(*(column.entries for column in columns), strict=True)
         yield {
@@ -209,7 +209,6 @@ def _values(every: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """By its path, what each entry is in all of these, or in some and others."""
     found: dict[str, dict[str, None]] = {}
     for each in every:
-        for path, value in pd.json_normalize(dict(each)).iloc[0].items():
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            found.setdefault(str(path), {})[text] = None
+        for path, text in leaves(each):
+            found.setdefault(".".join(path), {})[text] = None
     return {path: "; ".join(values) for path, values in sorted(found.items())}

@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from dstbench.errors import StoreError
-from dstbench.report.comparisons import AGAINST_DENSE
+from dstbench.report.leaderboard import tables
+
+
+class Shown(SimpleNamespace):
+    @property
+    def tables(self):
+        return tables(self.records)
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def shown(make_record):
         rows = [(step, layer, 0.5, step) for step in (0, 10, 20) for layer in ("first", "second")]
         return pd.DataFrame(rows, columns=["step", "layer", "density", "changed"])
 
-    return SimpleNamespace(
+    return Shown(
         name="quick",
         records=[
             make_record(sparsifier, sparsity, seed, fid=10 + 20 * sparsity + seed / 10)
@@ -39,7 +45,6 @@ def shown(make_record):
             for sparsity in sparsities
             for seed in (3, 4)
         ],
-        reference=AGAINST_DENSE,
         history=lambda cell: history,
         topology=topology,
         samples=lambda cell: images,
