@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ from dstbench.report.page import write_page
 
 selenium = pytest.importorskip("selenium")
 from selenium import webdriver  # noqa: E402
+from selenium.common.exceptions import TimeoutException  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -73,21 +77,32 @@ def test_nothing_is_wider_than_the_page_and_nothing_fails(page, width: int) -> N
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+def scores(browser) -> list[float]:
+    cells = browser.find_elements(By.CSS_SELECTOR, "table.leaderboard tbody tr td:nth-child(5)")
+    return [float(cell.text.split()[0]) for cell in cells]
+
+
+def soon(browser, look: Callable[[WebDriver], object], expected: object) -> None:
+    """The table is drawn anew a moment after a click."""
+    with suppress(TimeoutException):
+        WebDriverWait(browser, 10).until(lambda b: look(b) == expected)
+    assert look(browser) == expected
+
+
 def test_the_table_is_sorted_by_a_click_and_filtered_by_words(page) -> None:
     browser = page(1400)
     assert methods(browser) == ["dense", "static", "static", "rigl"]
+    numbers = scores(browser)
+    assert numbers != sorted(numbers)
 
     head = browser.find_element(By.XPATH, "//th[contains(., 'FID')]")
     head.click()
-    scores = browser.find_elements(By.CSS_SELECTOR, "table.leaderboard tbody tr td:nth-child(5)")
-    numbers = [float(score.text.split()[0]) for score in scores]
-    assert numbers == sorted(numbers)
+    soon(browser, scores, sorted(numbers))
     head.click()
-    scores = browser.find_elements(By.CSS_SELECTOR, "table.leaderboard tbody tr td:nth-child(5)")
-    assert [float(score.text.split()[0]) for score in scores] == sorted(numbers, reverse=True)
+    soon(browser, scores, sorted(numbers, reverse=True))
 
     browser.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("rigl")
-    assert methods(browser) == ["rigl"]
+    soon(browser, methods, ["rigl"])
 
 
 def test_columns_can_be_hidden(page) -> None:
@@ -96,8 +111,11 @@ def test_columns_can_be_hidden(page) -> None:
     choices = browser.find_elements(By.CSS_SELECTOR, ".buttons-columnVisibility")
     next(choice for choice in choices if choice.text == "seeds").click()
 
-    heads = browser.find_elements(By.CSS_SELECTOR, "table.leaderboard thead th")
-    assert "seeds" not in [head.text for head in heads if head.is_displayed()]
+    def hidden(browser) -> bool:
+        heads = browser.find_elements(By.CSS_SELECTOR, "table.leaderboard thead th")
+        return "seeds" not in [head.text for head in heads if head.is_displayed()]
+
+    soon(browser, hidden, True)
 
 
 def test_a_point_tells_what_it_is(page) -> None:
