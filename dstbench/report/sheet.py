@@ -61,7 +61,7 @@ def _block(
     known = [record.cell.id for record in table.records if record.cell.id in reals][:1]
     strips = [("real images", _strip(reals[name], name)) for name in known]
     strips += [
-        (_label(row.method, row.sparsity), _strip(samples[record.cell.id], record.cell.id))
+        (row_label(row.method, row.sparsity), _strip(samples[record.cell.id], record.cell.id))
         for row in table.rows
         for record in row.records
         if record.cell.seed == seeds[0] and record.cell.id in samples
@@ -81,7 +81,7 @@ def _block(
     return block
 
 
-def _label(method: str, sparsity: float) -> str:
+def row_label(method: str, sparsity: float) -> str:
     return f"{method}, S = {sparsity:g}" if sparsity else method
 
 

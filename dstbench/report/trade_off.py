@@ -14,11 +14,15 @@ from dstbench.report.leaderboard import Table
 from dstbench.report.panels import add_legend, colours_of, dodges, finish, markers_of, panels
 
 What = Literal["flops", "step", "sample"]
+Against = What | Literal["sparsity"]
 _LABELS: dict[What, str] = {
     "flops": "theoretical FLOPs of a denoiser call ÷ dense",
     "step": "measured time per step ÷ dense",
     "sample": "measured time per sample ÷ dense",
 }
+
+_EXACT: dict[Against, str] = {"sparsity": "sparsity", "flops": "inference_flops_ratio"}
+"""Columns of what is counted, and has no interval."""
 
 
 def fid_vs_cost(tables: Sequence[Table], what: What) -> Figure | None:
@@ -29,20 +33,20 @@ def fid_vs_cost(tables: Sequence[Table], what: What) -> Figure | None:
     sample standard deviation of the FID; the sparsity stands beside them. Methods of equal FLOPs
     stand side by side.
     """
-    found = [(table, _points(table, what)) for table in tables]
-    found = [(table, points) for table, points in found if (points["method"] != DENSE).any()]
+    found = [(table, points(table, what)) for table in tables]
+    found = [(table, rows) for table, rows in found if (rows["method"] != DENSE).any()]
     if not found:
         return None
-    methods = list(dict.fromkeys(method for _, points in found for method in points["method"]))
+    methods = list(dict.fromkeys(method for _, rows in found for method in rows["method"]))
     sparse = [method for method in methods if method != DENSE]
     colours = {DENSE: (0.35, 0.35, 0.35), **colours_of(sparse)}
     markers = {DENSE: "*", **markers_of(sparse)}
     figure, every = panels(len(found))
-    for axes, (table, points) in zip(every, found, strict=True):
-        aside = dodges(points["cost"], points["method"], sparse) if what == "flops" else 0.0
-        points["at"] = points["cost"] + aside
-        _add_front(axes, points)
-        for method, of_method in points.groupby("method", sort=False):
+    for axes, (table, rows) in zip(every, found, strict=True):
+        aside = dodges(rows["cost"], rows["method"], sparse) if what == "flops" else 0.0
+        rows["at"] = rows["cost"] + aside
+        _add_front(axes, rows)
+        for method, of_method in rows.groupby("method", sort=False):
             axes.errorbar(
                 of_method["at"],
                 of_method["fid"],
@@ -55,7 +59,7 @@ def fid_vs_cost(tables: Sequence[Table], what: What) -> Figure | None:
                 capsize=3,
                 label=str(method),
             )
-        for point in points[points["method"] != DENSE].itertuples():
+        for point in rows[rows["method"] != DENSE].itertuples():
             axes.annotate(
                 f"{point.sparsity:g}", (point.at, point.fid), (5, 4), fontsize=8,
                 textcoords="offset points",
@@ -73,16 +77,17 @@ def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
     return best[best["fid"] < best["fid"].cummin().shift(fill_value=float("inf"))]
 
 
-def _points(table: Table, what: What) -> pd.DataFrame:
-    """One line per row that has an FID and a cost: ``method``, ``sparsity``, ``fid`` and its
-    ``spread``, ``cost`` with its interval (``low``, ``high``)."""
+def points(table: Table, what: Against) -> pd.DataFrame:
+    """One line per row that has an FID and a cost: ``method``, ``sparsity``, ``seeds``, ``fid`` and
+    its ``spread``, ``cost`` with its interval (``low``, ``high``)."""
     names = [f"{what}_time_{part}" for part in ("ratio", "low", "high")]
-    if what == "flops":
-        names = ["inference_flops_ratio"] * 3
-    points = pd.DataFrame(
+    if what in _EXACT:
+        names = [_EXACT[what]] * 3
+    found = pd.DataFrame(
         {
             "method": table.frame["method"],
             "sparsity": table.frame["sparsity"],
+            "seeds": table.frame["seeds"],
             "fid": table.frame["fid_mean"],
             "spread": table.frame["fid_std"].fillna(0.0),
             **{
@@ -91,8 +96,9 @@ def _points(table: Table, what: What) -> pd.DataFrame:
             },
         }
     )
-    points.loc[points["method"] == DENSE, ["cost", "low", "high"]] = 1.0
-    return points.dropna()
+    if what != "sparsity":
+        found.loc[found["method"] == DENSE, ["cost", "low", "high"]] = 1.0
+    return found.dropna()
 
 
 def _add_front(axes: Axes, points: pd.DataFrame) -> None:

@@ -31,7 +31,7 @@ from dstbench.report.neighbours import CAPTION, alternating
 from dstbench.report.notes import _notes, _skipped
 from dstbench.report.page.charts import learning_curves, topologies, trade_offs
 from dstbench.report.rows import Row
-from dstbench.report.sheet import _label, _strip
+from dstbench.report.sheet import _strip, row_label
 from dstbench.report.text import _columns
 from dstbench.report.verdicts import differences
 from dstbench.store.files import write_atomically
@@ -165,14 +165,14 @@ def _pages(table: Table, results: Shown) -> Iterator[dict[str, Any]]:
                 break
         for row, record in of_seed:
             with suppress(StoreError, OSError, ValueError):
-                label = _label(row.method, row.sparsity)
-                strips.append(_picture(label, results.samples(record.cell), record))
+                samples = results.samples(record.cell)
+                strips.append(_picture(row_label(row.method, row.sparsity), samples, record))
         pairs = []
         for row, record in of_seed if seed == seeds[0] else ():
             with suppress(StoreError, OSError, ValueError):
                 near = results.neighbours(record.cell)
                 beside = alternating(results.samples(record.cell), near)
-                pairs.append(_picture(_label(row.method, row.sparsity), beside, record))
+                pairs.append(_picture(row_label(row.method, row.sparsity), beside, record))
         size += sum(len(strip["png"]) for strip in (*strips, *pairs))
         if size > STRIPS:
             return
@@ -182,15 +182,15 @@ def _pages(table: Table, results: Shown) -> Iterator[dict[str, Any]]:
             yield {"name": f"seed {seed}, {CAPTION}", "strips": pairs}
 
 
-def _picture(label: str, images: NDArray[np.uint8], record: Record) -> dict[str, str]:
-    """A strip of images, to be shown under a label."""
+def _picture(name: str, images: NDArray[np.uint8], record: Record) -> dict[str, str]:
+    """A strip of images, to be shown under a name."""
     file = BytesIO()
     _strip(images, record.cell.id).save(file, "png")
-    return {"label": label, "png": base64.b64encode(file.getvalue()).decode()}
+    return {"label": name, "png": base64.b64encode(file.getvalue()).decode()}
 
 
 def _name(row: Row, record: Record) -> str:
-    return f"{_label(row.method, row.sparsity)}, seed {record.cell.seed} ({record.cell.id})"
+    return f"{row_label(row.method, row.sparsity)}, seed {record.cell.seed} ({record.cell.id})"
 
 
 def _facts(table: Table) -> dict[str, dict[str, str]]:

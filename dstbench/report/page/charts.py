@@ -9,32 +9,34 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
-import seaborn as sns
+from matplotlib.colors import to_hex
 
 from dstbench.cell import DENSE
 from dstbench.records import Record
 from dstbench.report.leaderboard import Table
+from dstbench.report.panels import colours_of
 from dstbench.report.rows import Row
-from dstbench.report.trade_off import pareto_front
+from dstbench.report.sheet import row_label
+from dstbench.report.trade_off import Against, pareto_front, points
 
 POINTS = 400
 """Most points of a learning curve: more rows of a history are averaged, several to a point."""
 
-CHARTS = (
+CHARTS: tuple[tuple[Against, str, str], ...] = (
     ("sparsity", "sparsity", "sparsity S"),
-    ("inference_flops_ratio", "theoretical FLOPs", "theoretical FLOPs per denoiser call ÷ dense"),
-    ("step_time_ratio", "measured time per step", "measured time per step ÷ dense"),
-    ("sample_time_ratio", "measured time per sample", "measured time per sample ÷ dense"),
+    ("flops", "theoretical FLOPs", "theoretical FLOPs per denoiser call ÷ dense"),
+    ("step", "measured time per step", "measured time per step ÷ dense"),
+    ("sample", "measured time per sample", "measured time per sample ÷ dense"),
 )
-"""What FID is shown against: a column of the table's frame, its name, and the axis."""
+"""What FID is shown against, its name, and the axis."""
 
 
 def trade_offs(table: Table) -> Iterator[str]:
     """FID against sparsity, FLOPs and measured times, as far as they are known, in HTML."""
-    for column, name, axis in CHARTS:
-        points = _points(table, column)
-        if (points["method"] != DENSE).any():
-            yield _html(_trade_off(points, f"FID against {name}", axis, column != "sparsity"))
+    for what, name, axis in CHARTS:
+        found = points(table, what)
+        if (found["method"] != DENSE).any():
+            yield _html(_trade_off(found, f"FID against {name}", axis, what != "sparsity"))
 
 
 def learning_curves(histories: Sequence[tuple[Row, Record, pd.DataFrame]]) -> str:
@@ -43,15 +45,15 @@ def learning_curves(histories: Sequence[tuple[Row, Record, pd.DataFrame]]) -> st
     figure = go.Figure()
     named: set[str] = set()
     for row, record, history in histories:
-        label = _label(row.method, row.sparsity)
+        name = _label(row)
         thinned = _thinned(history)
         figure.add_scatter(
-            x=thinned["step"], y=thinned["loss"], name=label, legendgroup=label, mode="lines",
+            x=thinned["step"], y=thinned["loss"], name=name, legendgroup=name, mode="lines",
             line={"color": colours[row.method], "width": 1.2}, opacity=0.8,
-            showlegend=label not in named, hovertemplate=f"{label}, seed {record.cell.seed}<br>"
+            showlegend=name not in named, hovertemplate=f"{name}, seed {record.cell.seed}<br>"
             "step %{x}: loss %{y:.4g}<extra></extra>",
         )  # fmt: skip
-        named.add(label)
+        named.add(name)
     _lay_out(figure, "Learning curves", "optimizer step", "loss")
     figure.update_yaxes(type="log")
     return _html(figure)
@@ -63,12 +65,12 @@ def topologies(found: Sequence[tuple[Row, pd.DataFrame]]) -> str:
     figure = go.Figure()
     names = []
     for row, topology in found:
-        label = _label(row.method, row.sparsity)
+        name = _label(row)
         for column, what in (("density", "density"), ("changed", "connections changed")):
             grid = topology.pivot_table(index="layer", columns="step", values=column, sort=False)
             if column == "changed" and len(grid.columns) < 2:
                 continue  # masks that stay
-            names.append(f"{label}: {what}")
+            names.append(f"{name}: {what}")
             figure.add_heatmap(
                 x=grid.columns, y=[html.escape(str(layer)) for layer in grid.index],
                 z=grid.to_numpy(), visible=len(names) == 1, colorscale="Viridis",
@@ -85,44 +87,23 @@ def topologies(found: Sequence[tuple[Row, pd.DataFrame]]) -> str:
     return _html(figure)
 
 
-def _points(table: Table, column: str) -> pd.DataFrame:
-    """One line per row of a table that has an FID and a value in the column."""
-    frame = table.frame
-    points = pd.DataFrame(
-        {
-            "method": frame["method"],
-            "sparsity": frame["sparsity"],
-            "seeds": frame["seeds"],
-            "fid": frame["fid_mean"],
-            "spread": frame["fid_std"].fillna(0.0),
-            "x": frame[column],
-        }
-    )
-    bounds = {end: frame.get(column.replace("_ratio", f"_{end}")) for end in ("low", "high")}
-    for end, values in bounds.items():
-        points[end] = points["x"] if values is None else values.fillna(points["x"])
-    if column != "sparsity":
-        points.loc[points["method"] == DENSE, ["x", "low", "high"]] = 1.0
-    return points.dropna(subset=["fid", "x"])
-
-
-def _trade_off(points: pd.DataFrame, title: str, axis: str, front: bool) -> go.Figure:
-    colours = _colours(points["method"])
+def _trade_off(found: pd.DataFrame, title: str, axis: str, front: bool) -> go.Figure:
+    colours = _colours(found["method"])
     figure = go.Figure()
     if front:
-        best = pareto_front(points.rename(columns={"x": "cost"}))
+        best = pareto_front(found)
         figure.add_scatter(
             x=best["cost"], y=best["fid"], name="Pareto front", mode="lines",
             line={"color": "#999", "dash": "dash", "shape": "hv"}, hoverinfo="skip",
         )  # fmt: skip
-    for method, rows in points.groupby("method", sort=False):
+    for method, rows in found.groupby("method", sort=False):
         name = html.escape(str(method))
         figure.add_scatter(
-            x=rows["x"], y=rows["fid"], name=name, mode="markers",
+            x=rows["cost"], y=rows["fid"], name=name, mode="markers",
             marker={"color": colours[str(method)], "size": 10,
                     "symbol": "star" if method == DENSE else "circle"},
             error_y={"array": rows["spread"], "thickness": 1},
-            error_x={"array": rows["high"] - rows["x"], "arrayminus": rows["x"] - rows["low"],
+            error_x={"array": rows["high"] - rows["cost"], "arrayminus": rows["cost"] - rows["low"],
                      "symmetric": False, "thickness": 1},
             customdata=rows[["sparsity", "spread", "seeds"]],
             hovertemplate=f"{name}, S = %{{customdata[0]:~g}}<br>FID %{{y:.2f}} ± "
@@ -151,12 +132,11 @@ def _thinned(history: pd.DataFrame) -> pd.DataFrame:
 
 def _colours(methods: Iterable[str]) -> dict[str, str]:
     sparse = [method for method in dict.fromkeys(methods) if method != DENSE]
-    palette = sns.color_palette("colorblind" if len(sparse) <= 10 else "husl", len(sparse))
-    return {DENSE: "#555", **dict(zip(sparse, palette.as_hex(), strict=True))}
+    return {DENSE: "#555"} | {name: to_hex(rgb) for name, rgb in colours_of(sparse).items()}
 
 
-def _label(method: str, sparsity: float) -> str:
-    return html.escape(f"{method}, S = {sparsity:g}" if sparsity else method)
+def _label(row: Row) -> str:
+    return html.escape(row_label(row.method, row.sparsity))
 
 
 def _html(figure: go.Figure) -> str:
