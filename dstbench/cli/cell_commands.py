@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dstbench.cli.options import Device, download_only_if
+from dstbench.cli.options import Device, OneCell, Trust, download_only_if
 from dstbench.cli.printing import note, tell
 from dstbench.errors import StoreError
 
+if TYPE_CHECKING:
+    from dstbench.execution.pipeline import Pipeline
+
 
 def sample(
-    cell: Annotated[Path, typer.Argument(help="A cell's folder, e.g. results/quickstart/cells/…")],
+    cell: OneCell,
     count: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 16,
     format: Annotated[
         Literal["png", "svg"], typer.Option(help="svg: of models that draw strokes.")
     ] = "png",
     to: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("samples"),
-    yes: Annotated[
-        bool,
-        typer.Option("--yes", "-y", help="Read files that the cell's record names, and download."),
-    ] = False,
+    yes: Trust = False,
     device: Device = "auto",
 ) -> None:
     """Draw samples from a trained cell and write each to a file."""
     download_only_if(yes)
-    from dstbench.cache import Cache
-    from dstbench.contracts import Workspace
-    from dstbench.execution.machine import choose_device
-    from dstbench.execution.pipeline import Pipeline
-    from dstbench.plugins.registry import load_plugins
     from dstbench.report.files import write_samples
     from dstbench.store.folder import CellFolder
 
-    pipeline = Pipeline(load_plugins(), Workspace(choose_device(device), Cache(), note))
-    data, samples = pipeline.sample(CellFolder(cell), count, trusted=yes)
+    data, samples = _pipeline(device).sample(CellFolder(cell), count, trusted=yes)
     try:
         write_samples(samples, data, format, to)
     except OSError as error:
@@ -73,14 +67,19 @@ def score(
     weights, from the same noise. The leaderboard shows these scores in tables of their own.
     """
     download_only_if(yes)
+    from dstbench.execution.rescoring import evaluations, rescore, trained_cells
+
+    pipeline = _pipeline(device)
+    for asked in evaluations(extractor, metric or (), steps or (), eta or ()):
+        for cell in trained_cells(folder):
+            rescore(pipeline, cell, asked, download=yes)
+
+
+def _pipeline(device: str) -> Pipeline:
     from dstbench.cache import Cache
     from dstbench.contracts import Workspace
     from dstbench.execution.machine import choose_device
     from dstbench.execution.pipeline import Pipeline
-    from dstbench.execution.rescoring import evaluations, rescore, trained_cells
     from dstbench.plugins.registry import load_plugins
 
-    pipeline = Pipeline(load_plugins(), Workspace(choose_device(device), Cache(), note))
-    for asked in evaluations(extractor, metric or (), steps or (), eta or ()):
-        for cell in trained_cells(folder):
-            rescore(pipeline, cell, asked, download=yes)
+    return Pipeline(load_plugins(), Workspace(choose_device(device), Cache(), note))

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from dstbench.cli.options import Device, download_only_if
+from dstbench.cli.options import Device, OneCell, Trust, download_only_if
 from dstbench.cli.printing import note, tell
 
 
 def export(
-    cell: Annotated[Path, typer.Argument(help="A cell's folder, e.g. results/quickstart/cells/…")],
+    cell: OneCell,
     folder: Annotated[Path, typer.Argument(help="Folder to write, which is not there yet.")],
     format: Annotated[
         Literal["packed", "dense", "diffusers", "onnx"],
@@ -24,10 +24,7 @@ def export(
     licence: Annotated[
         str, typer.Option(help="Licence of the weights, for the model card, e.g. apache-2.0.")
     ] = "unknown",
-    yes: Annotated[
-        bool,
-        typer.Option("--yes", "-y", help="Read files that the cell's record names, and download."),
-    ] = False,
+    yes: Trust = False,
     device: Device = "auto",
 ) -> None:
     """Write a trained cell as a folder that others can load, with a model card."""

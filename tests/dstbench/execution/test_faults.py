@@ -15,7 +15,6 @@ from torch import nn
 from dstbench import hookimpl
 from dstbench.contracts import Model, Workspace
 from dstbench.execution import room
-from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.scheduler import Scheduler
 from dstbench.grid import Cell
 from dstbench.plugins.registry import Plugins
@@ -23,20 +22,6 @@ from dstbench.records import Record
 from dstbench.store import CellFolder, Store
 
 MakeCell = Callable[..., Cell]
-
-
-@pytest.fixture
-def texts() -> list[str]:
-    """What was reported."""
-    return []
-
-
-@pytest.fixture
-def scheduler(
-    plugins: Plugins, workspace: Workspace, tmp_path: Path, texts: list[str]
-) -> Scheduler:
-    place = Workspace(workspace.device, workspace.cache, texts.append)
-    return Scheduler(Store(tmp_path / "results" / "toys"), Pipeline(plugins, place))
 
 
 @pytest.fixture

@@ -15,32 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from dstbench.contracts import Ended, Executor, PluginSettings, RunCell, Workspace
+from dstbench.contracts import Ended, Executor, PluginSettings, RunCell
 from dstbench.execution import in_this_process
 from dstbench.execution import worker as worker_module
-from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.scheduler import TRIES, Scheduler
 from dstbench.execution.worker import RunOptions, Worker
 from dstbench.grid import Cell
-from dstbench.plugins.registry import Plugins
 from dstbench.store import CellFolder, Store
 from dstbench.store.claim import Claim
 
 MakeCell = Callable[..., Cell]
-
-
-@pytest.fixture
-def texts() -> list[str]:
-    """What was reported."""
-    return []
-
-
-@pytest.fixture
-def scheduler(
-    plugins: Plugins, workspace: Workspace, tmp_path: Path, texts: list[str]
-) -> Scheduler:
-    place = Workspace(workspace.device, workspace.cache, texts.append)
-    return Scheduler(Store(tmp_path / "results" / "toys"), Pipeline(plugins, place))
 
 
 def worker(scheduler: Scheduler, cells: Sequence[Cell], minutes: float | None = None) -> Worker:

@@ -12,7 +12,10 @@ from dstbench.report.page import write_page
 
 selenium = pytest.importorskip("selenium")
 from selenium import webdriver  # noqa: E402
-from selenium.common.exceptions import TimeoutException  # noqa: E402
+from selenium.common.exceptions import (  # noqa: E402
+    StaleElementReferenceException,
+    TimeoutException,
+)
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
@@ -85,7 +88,8 @@ def scores(browser) -> list[float]:
 def soon(browser, look: Callable[[WebDriver], object], expected: object) -> None:
     """The table is drawn anew a moment after a click."""
     with suppress(TimeoutException):
-        WebDriverWait(browser, 10).until(lambda b: look(b) == expected)
+        wait = WebDriverWait(browser, 10, ignored_exceptions=[StaleElementReferenceException])
+        wait.until(lambda b: look(b) == expected)
     assert look(browser) == expected
 
 
