@@ -5,13 +5,17 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = dstbench plugins examples tests benchmarks
 
-.PHONY: quickstart test lint install wheel clean
+.PHONY: quickstart test lint gpu install wheel clean
 
 quickstart: install  ## train, sample and score the 14 cells of benchmarks/quickstart.toml
 	$(BIN)/dstbench run benchmarks/quickstart.toml --results runs
 
 test: install  ## all tests, slow ones included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+gpu: install  ## what sparse training saves on a GPU: under ten minutes on one, else a shrunken trial
+	$(BIN)/python -m pytest -q -m gpu tests/dstbench/kernels
+	$(BIN)/python benchmarks/performance/gpu.py --out runs/gpu
 
 lint: install  ## style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)

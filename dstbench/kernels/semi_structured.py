@@ -6,17 +6,25 @@ neither the transposed weight nor the activations have zeros in such an order.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import MutableMapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.sparse import to_sparse_semi_structured
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from dstbench.kernels.modules import known
 
 _ROWS, _COLUMNS = 32, 64
 """What the sizes of a weight are multiples of, in half precision."""
+
+
+_kept: MutableMapping[Tensor, tuple[int, Tensor]] = WeakTensorKeyDictionary()
+"""Compressed weights that sampling goes on with, and the versions of the weights they are of."""
 
 
 class SemiStructuredLinear(nn.Linear):
@@ -34,7 +42,11 @@ class SemiStructuredLinear(nn.Linear):
         if not connections.in_use:
             return super().forward(input)
         tokens = input.to(dtype).reshape(-1, self.in_features)
-        projected: Tensor = _Projection.apply(tokens, self.weight.to(dtype))
+        projected: Tensor
+        if torch.is_grad_enabled():
+            projected = _Projection.apply(tokens, self.weight.to(dtype))
+        else:
+            projected = nn.functional.linear(tokens, _kept_compressed(self.weight, dtype))
         if self.bias is not None:
             projected = projected + self.bias.to(dtype)
         return projected.view(*input.shape[:-1], self.out_features)
@@ -44,7 +56,7 @@ class _Projection(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(tokens, weight)
-        return nn.functional.linear(tokens, to_sparse_semi_structured(weight.detach()))
+        return nn.functional.linear(tokens, _compressed(weight.detach()))
 
     @staticmethod
     @once_differentiable
@@ -55,6 +67,28 @@ class _Projection(torch.autograd.Function):
             gradient @ weight if of_tokens else None,
             gradient.mT @ tokens if of_weight else None,
         )
+
+
+def _kept_compressed(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The compressed weight, which is made anew when the weight has changed."""
+    version, compressed = _kept.get(weight, (-1, weight))
+    if version != weight._version or compressed.dtype != dtype:
+        compressed = _compressed(weight.detach().to(dtype))
+        _kept[weight] = weight._version, compressed
+    return compressed
+
+
+def _compressed(weight: Tensor) -> Tensor:
+    _hear_of_prototypes(weight.device)
+    return to_sparse_semi_structured(weight)
+
+
+@cache
+def _hear_of_prototypes(device: torch.device) -> None:
+    """Torch's warning, once a process, that this part of it may change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        to_sparse_semi_structured(torch.zeros(_ROWS, _COLUMNS, dtype=torch.half, device=device))
 
 
 def takes_layer(module: nn.Module) -> bool:

@@ -74,7 +74,8 @@ class WriteDetector:
 
     def note_mask(self, layer: Layer) -> None:
         """The layer's weight is masked by another mask than before."""
-        places = torch.linspace(0, layer.mask.numel() - 1, PROBES, device=layer.mask.device).long()
+        last = layer.mask.numel() - 1  # in whole numbers: float32 rounds it to one beyond the end
+        places = torch.arange(PROBES, device=layer.mask.device) * last // (PROBES - 1)
         places = places[~_flat(layer.mask)[places]]
         self._probes[layer.name] = places, layer.weight.new_zeros(len(places), requires_grad=False)
         self.note_weight(layer)

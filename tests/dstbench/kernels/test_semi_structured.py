@@ -78,6 +78,25 @@ def test_sparse_tensor_cores_compute_what_the_masked_layer_does(dtype: torch.dty
 
 @pytest.mark.gpu
 @needs_gpu
+def test_sampling_follows_a_weight_that_changes() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(256, 128, device="cuda", dtype=torch.float16)
+    mask = two_of_four(128, 256, "cuda")
+    use = use_kernels([layer], {"weight": mask}, Choice("sparse"))
+    tokens = torch.randn(32, 256, device="cuda", dtype=torch.float16)
+
+    for factor in (1.0, 1.0, -2.0):
+        with torch.no_grad():
+            layer.weight.mul_(factor).mul_(mask)
+            found = layer(tokens)
+        expected = nn.functional.linear(tokens, layer.weight, layer.bias)
+
+        torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+    assert use.describe() == "sparse in 1 of 1 layers that they take"
+
+
+@pytest.mark.gpu
+@needs_gpu
 def test_a_gpu_keeps_to_dense_kernels_unless_it_is_asked() -> None:
     layer = nn.Linear(256, 128, device="cuda")
 
