@@ -100,8 +100,11 @@ class MaskKeeper(steps.Listener):
                 continue
             if self.writes.weight_was_written(layer):
                 self.mask(layer)
-            if layer.weight.grad is not None and self.writes.gradient_was_written(layer):
-                apply_mask_(layer.weight.grad, layer.mask)
+            gradient = layer.weight.grad
+            if gradient is not None and (
+                _is_away(layer) or self.writes.gradient_was_written(layer)
+            ):
+                apply_mask_(gradient, layer.mask)
             self.writes.note_gradient(layer)
 
     @torch.no_grad()
@@ -118,16 +121,15 @@ class MaskKeeper(steps.Listener):
             self.on_step(held)
 
     def _cover(self, layer: Layer, trusted: bool) -> None:
-        """Mask a layer after a step, unless its weight is known to be zero where it should be.
-
-        Without a GPU masking takes longer than to find that out; with one, shorter.
-        """
+        """Mask a layer after a step, unless its weight is known to be zero where it should be."""
         writes = self.writes
-        known = trusted and not layer.weight.is_cuda and not writes.gradient_is_another(layer)
-        if known and not writes.weight_is_uncovered(layer):
-            writes.note_weight(layer)
-        else:
+        if not trusted or writes.gradient_is_another(layer):
             self.mask(layer)
+        elif _is_away(layer):
+            apply_mask_(layer.weight, layer.mask)
+        elif writes.weight_is_uncovered(layer):
+            self.mask(layer)
+        writes.note_weight(layer)
 
     def _held_by(self, optimizer: torch.optim.Optimizer) -> list[Layer]:
         """The layers whose weights the optimizer trains."""
@@ -154,6 +156,12 @@ class MaskKeeper(steps.Listener):
             yield self.averaged.get_parameter(layer.name)
         if not self.keeps_state:
             yield from state_of(self.optimizer, layer.weight)
+
+
+def _is_away(layer: Layer) -> bool:
+    """Whether a weight is on a GPU, which would have to be waited for to see what it holds: masking
+    it takes less."""
+    return not layer.weight.is_cpu
 
 
 def kept_weights() -> Iterator[nn.Parameter]:
