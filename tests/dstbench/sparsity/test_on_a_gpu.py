@@ -14,6 +14,7 @@ from dstbench.sparsity import Sparsifier
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),
 ]
 
 
