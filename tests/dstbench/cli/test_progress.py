@@ -145,10 +145,10 @@ def test_bars(clock: Clock, make_cell: MakeCell, make_record: MakeRecord) -> Non
 class Ear(Listener):
     cells: Sequence[Cell]
     heard: list[tuple[object, ...]] = field(default_factory=list)
+    steps: dict[str, int] = field(default_factory=dict)
 
     def started(self, cell: Cell, host: str) -> None:
         self.heard.append(("started", cell.sparsifier))
-        self.steps: dict[str, int] = {}
 
     def progressed(self, cell: Cell, step: int, loss: float) -> None:
         self.heard.append(("progressed", cell.sparsifier, step, loss))
