@@ -7,8 +7,6 @@ from typing import Any
 
 from dstbench.cell import RESERVED, SMALL_DENSE
 from dstbench.contracts import Model
-from dstbench.counting.budget import check_budget
-from dstbench.counting.narrowing import rigid
 from dstbench.errors import ConfigError, SparsityError, did_you_mean
 from dstbench.grid.benchmark import Benchmark, Task
 from dstbench.grid.problems import Problems
@@ -32,6 +30,8 @@ def refuse_sparsities(
                     _refuse_rigid(task, at, plugins, problems)
                     continue
                 try:
+                    from dstbench.counting.budget import check_budget  # which needs torch
+
                     cls: Any = plugins.find("sparsifier", name)
                     steps = task.training.steps
                     made = cls(sparsity, total_steps=steps, **settings.model_dump(mode="json"))
@@ -50,6 +50,8 @@ def _refuse_rigid(task: Task, at: KeyPath, plugins: Plugins, problems: Problems)
     except FAILURES:
         return  # its cells fail, and say so
     if not sizes:
+        from dstbench.counting.narrowing import rigid
+
         problems.note(at, f"{SMALL_DENSE}: {rigid(task.model)}")
 
 
