@@ -14,6 +14,15 @@ from dstbench.settings import EvaluationSettings, TrainingSettings
 DENSE = "dense"
 """The name of the reference: the same training without a sparsifier."""
 
+SMALL_DENSE = "small-dense"
+"""The name of the baseline at equal parameters: the same training of a narrower dense network, of
+about as many parameters as a sparse one has active."""
+
+RESERVED = {
+    DENSE: "the reference",
+    SMALL_DENSE: "the narrower dense network",
+}
+"""Names that stand among a grid's sparsifiers and are none's, and what they are of."""
 
 _WITHOUT_INFLUENCE = {
     "training": {"log_every", "checkpoint_every", "checkpoint_minutes"},

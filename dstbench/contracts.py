@@ -273,6 +273,16 @@ class Model(Plugin[S]):
         return outline.inputs, outline.calls_per_sample
 
     @classmethod
+    def narrower(cls, settings: S) -> Sequence[S]:
+        """Settings of the same network in other widths, all of its layers narrower alike, from the
+        narrowest to the one of ``settings``; empty, by default: there are none.
+
+        Of these, ``small-dense`` trains the one whose outline has a number of parameters nearest to
+        that of a sparse network's active ones. Numbers of parameters do not fall along them.
+        """
+        return ()
+
+    @classmethod
     def sparsifiable(cls, denoiser: nn.Module) -> Mapping[str, nn.Parameter]:
         """The weights that may be masked, by parameter name: by default the weights of every
         convolution, linear, recurrent and attention layer."""

@@ -8,8 +8,10 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from dstbench.cell import Cell
 from dstbench.quality import Floor, Interval, Nearest, Part, Protocol, Quantity, Scores
+from dstbench.settings import unless
 
 __all__ = [
+    "Budget",
     "Counts",
     "Environment",
     "Floor",
@@ -39,7 +41,9 @@ LONGEST_ERROR = 20_000
 class Counts(Part):
     """Parameters and theoretical FLOPs (fvcore's; one multiply-add is one FLOP).
 
-    ``dense_*`` is the same network without masks.
+    ``dense_*`` is the same network without masks, ``dense_training_flops`` for the steps of the
+    cell's settings. Of a ``small-dense`` cell that is the network before it was made narrower, of
+    which ``parameters`` and ``sparsifiable`` are; what the narrower one has is active.
     """
 
     parameters: int
@@ -137,6 +141,19 @@ class Measurement(Part):
     measurement itself is a load of its number of threads."""
 
 
+class Budget(Part):
+    """How long a cell was trained whose number of steps is not that of its settings."""
+
+    steps: int
+    """Number of its optimizer steps."""
+    step: Ratio | None = None
+    """Time of an optimizer step without a topology update ÷ that of the dense twin, in turns before
+    the training; ``None`` where FLOPs are the budget, which are counted."""
+    update: UpdateCost | None = None
+    """What topology updates were expected to add; ``None`` where there are none, or they come so
+    often that they could not be told from other steps."""
+
+
 class Sizes(Part):
     """Exact sizes in bytes; ``dense_*`` is the same without masks."""
 
@@ -194,6 +211,10 @@ class Record(Part):
     times: Times | None = None
     measurement: Measurement | None = None
     """Times relative to the dense twin; ``None`` for a dense cell, and where nothing was timed."""
+    budget: Budget | None = Field(None, exclude_if=unless(None))
+    """``None`` where the training had the steps of its settings."""
+    narrowed: dict[str, Any] | None = Field(None, exclude_if=unless(None))
+    """Settings of the narrower model that a ``small-dense`` cell has trained."""
     sizes: Sizes | None = None
     kernels: dict[str, Any] | None = None
     """Thresholds by which a sparse cell's kernels were chosen: the benchmark's ``kernels`` as
@@ -227,6 +248,13 @@ class Record(Part):
         version = environment.packages.get(SCORING_LIBRARY)
         library = f"{SCORING_LIBRARY} {version}" if version else None
         return protocol.detailed(cell.evaluation_settings, library)
+
+    @property
+    def steps(self) -> int | None:
+        """Number of optimizer steps of a whole training of the cell; ``None``: its settings do not
+        tell."""
+        steps = self.budget.steps if self.budget else self.cell.training.get("steps")
+        return steps if isinstance(steps, int) else None
 
     @property
     def is_final(self) -> bool:

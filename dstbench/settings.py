@@ -24,11 +24,23 @@ class PluginSettings(BaseModel):
 
 Moment = Annotated[float, Field(ge=0, lt=1)]
 
+BudgetKind = Literal["steps", "flops", "time"]
+"""What trainings are to have in common."""
+
+MOST_STEPS = 10**9
+
 
 class TrainingSettings(PluginSettings):
     """How every cell is trained; the defaults are the paper's where it gives them."""
 
-    steps: int = Field(100_000, ge=1, le=10**9, description="optimizer steps")
+    steps: int = Field(100_000, ge=1, le=MOST_STEPS, description="optimizer steps")
+    budget: BudgetKind = Field(
+        "steps",
+        exclude_if=unless("steps"),
+        description="what every training gets of: so many steps (steps), or as many as cost what "
+        "so many steps of the dense network do, in theoretical FLOPs (flops) or in time, as "
+        "measured before each cell's training (time)",
+    )
     batch_size: int = Field(32, ge=1, le=10**6, description="examples per optimizer step")
     micro_batches: int = Field(
         1,
@@ -222,7 +234,7 @@ class ExecutionSettings(PluginSettings):
         10,
         ge=0,
         le=10**6,
-        description="seconds that each sparse cell is timed against its dense twin at most, and no "
+        description="seconds that each cell is timed against its dense twin at most, and no "
         "longer than it was trained; 0: not timed",
     )
 

@@ -74,6 +74,8 @@ class Listener(ABC):
         self.cells = cells
         self.descriptions = descriptions(cells)
         self.speeds = {cell.id: Speed() for cell in cells}
+        self.steps = {cell.id: cell.training_settings.steps for cell in cells}
+        """Number of steps of each cell's training, as far as it is known."""
 
     @abstractmethod
     def started(self, cell: Cell, host: str) -> None:
@@ -112,10 +114,11 @@ class Lines(Listener):
         if not speed or now - told < SECONDS_BETWEEN_LINES:
             return
         self.told[cell.id] = now
-        left = (cell.training_settings.steps - step) / speed
+        steps = self.steps[cell.id]
+        left = (steps - step) / speed
         self._print(
             cell,
-            f"step {step}/{cell.training_settings.steps}, loss {loss:.4f}, {speed:.1f} steps/s, "
+            f"step {step}/{steps}, loss {loss:.4f}, {speed:.1f} steps/s, "
             f"{left:.0f} s of training left",
         )
 
@@ -139,15 +142,16 @@ class Bars(Listener):
         if cell.id in self.tasks:  # its process died, and another has it now
             self.progress.remove_task(self.tasks.pop(cell.id))
         self.tasks[cell.id] = self.progress.add_task(
-            self._describe(cell, host), total=cell.training_settings.steps, detail="preparing"
+            self._describe(cell, host), total=self.steps[cell.id], detail="preparing"
         )
 
     def progressed(self, cell: Cell, step: int, loss: float) -> None:
         speed = self.speeds[cell.id].at(step)
         detail = f"loss {loss:.4f}" + (f"  {speed:.1f} steps/s" if speed else "")
-        if step == cell.training_settings.steps:
+        steps = self.steps[cell.id]
+        if step == steps:
             detail = "sampling and scoring"
-        self.progress.update(self.tasks[cell.id], completed=step, detail=detail)
+        self.progress.update(self.tasks[cell.id], total=steps, completed=step, detail=detail)
 
     def ended(self, cell: Cell, record: Record) -> None:
         if cell.id in self.tasks:
@@ -187,6 +191,8 @@ class Follower:
         before, self.claims[cell.id] = self.claims[cell.id], claim
         if before is None or before.since != claim.since:
             self._tell_start(cell, claim.host)
+        if claim.steps is not None:
+            self.listener.steps[cell.id] = claim.steps
         if claim.loss is not None:
             self.listener.progressed(cell, claim.step, claim.loss)
 

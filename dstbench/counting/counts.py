@@ -54,39 +54,51 @@ def measure(
     )
 
 
-def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSettings) -> Counts:
+def count(
+    network: Network,
+    sparsifier: Sparsifier | None,
+    training: TrainingSettings,
+    *,
+    steps: int | None = None,
+    full: Network | None = None,
+) -> Counts:
     """The counts of a network, and of its training, under a sparsifier.
 
     A sparsifier that is not attached to anything is counted as if it were attached to this network.
+
+    Args:
+        steps: of the training; by default those of the settings, which are dense's in any case.
+        full: the network that this one is a narrower one of.
 
     Raises:
         CountingError: for a masked weight whose use in the network cannot be followed.
         SparsityError: where the sparsifier could not be attached to such a network.
     """
-    phases = _phases(network, sparsifier, training.steps)
+    steps, full = steps or training.steps, full or network
+    phases = _phases(network, sparsifier, steps)
     active = phases[-1].active
     sizes = {name: prod(network.shapes[name]) for name in active}
     flops = [network.flops.under(_densities(phase.active, sizes)) for phase in phases]
     masked = sum(sizes.values()) - sum(active.values())
-    size, steps = training.batch_size, training.steps
-    dense_batch = 3 * flops[-1].dense * size
+    size, dense_call = training.batch_size, full.flops.under({}).dense
+    dense_batch = 3 * dense_call * size
     by_gradient = sparsifier and sparsifier.needs_initial_gradient and sparsifier.sparsity
     before_training = dense_batch if by_gradient else 0.0
     return Counts(
-        parameters=network.parameters,
+        parameters=full.parameters,
         active_parameters=network.parameters - masked,
-        sparsifiable=sum(sizes.values()),
+        sparsifiable=sum(sizes.values() if full is network else map(prod, full.shapes.values())),
         active_sparsifiable=sum(active.values()),
         mean_active_sparsifiable=sum(p.steps * sum(p.active.values()) for p in phases) / steps,
         inference_flops=flops[-1].masked,
-        dense_inference_flops=flops[-1].dense,
+        dense_inference_flops=dense_call,
         sample_flops=flops[-1].masked * network.calls_per_sample,
         training_flops=before_training
         + sum(
             training_flops(of_phase, size, phase.steps, phase.dense_gradient_steps)
             for phase, of_phase in zip(phases, flops, strict=True)
         ),
-        dense_training_flops=dense_batch * steps,
+        dense_training_flops=dense_batch * training.steps,
     )
 
 
@@ -166,12 +178,16 @@ def _densities(active: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str,
     return {name: count / sizes[name] for name, count in active.items()}
 
 
-def sparsifiable_flops(network: Network, sparsifier: Sparsifier | None) -> Flops:
-    """The part of an inference's FLOPs that masks can save: products with sparsifiable weights."""
+def sparsifiable_flops(
+    network: Network, sparsifier: Sparsifier | None, full: Network | None = None
+) -> Flops:
+    """The part of an inference's FLOPs that masks can save: products with sparsifiable weights;
+    ``full`` is the network that this one is a narrower one of."""
     active, flops = _active(network, sparsifier), network.flops.by_weight
     used = {name: flops.get(name, 0.0) for name in active}
+    full = full or network
     return Flops(
-        dense=sum(used.values()),
+        dense=sum(full.flops.by_weight.get(name, 0.0) for name in active),
         masked=sum(used[name] * active[name] / prod(network.shapes[name]) for name in active),
     )
 

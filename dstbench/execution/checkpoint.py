@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dstbench.errors import StoreError
 from dstbench.sparsity import Sparsifier
 from dstbench.store.packed import ACTIVE, mask_bytes, pack, pack_mask, unpack, unpack_mask
 
@@ -49,6 +51,14 @@ def unpack_checkpoint(
         **_each(unpack, state, masks, _positions(sparsifier, optimizer)),
         "sparsifier": state["sparsifier"] | {"masks": masks},
     }
+
+
+def no_checkpoint(path: Path) -> StoreError:
+    """The error of a file that cannot be gone on from."""
+    return StoreError(
+        f"{path}: this is not a checkpoint of this cell, or it is damaged; delete it to "
+        "start the cell from its first step"
+    )
 
 
 def checkpoint_bytes(denoiser: nn.Module, sparsifier: Sparsifier | None) -> int:

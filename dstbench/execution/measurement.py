@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
+from dstbench.contracts import Model
 from dstbench.execution.timing import ENOUGH_ROUNDS, paired_ratio, update_cost
 from dstbench.execution.training import Trainer
 from dstbench.records import Measurement, Sizes, UpdateCost
@@ -23,15 +25,21 @@ compute with, as whole batches do."""
 
 
 def measure_against_dense(
-    trainer: Trainer, *, seconds: float, sampling_batch: int, seconds_per_sample: float
+    trainer: Trainer,
+    full: Model,
+    *,
+    seconds: float,
+    sampling_batch: int,
+    seconds_per_sample: float,
 ) -> Measurement:
     """Time a trained cell's optimizer step and its sampling call against its dense twin.
 
-    The twin starts from the cell's averaged weights, and sees the same batches. The trainer goes
-    on to train: what is to be kept of it has to be kept before. Torch's own generators are left as
-    they were.
+    The twin starts from the cell's averaged weights, unless it is wider, and sees the same batches.
+    The trainer goes on to train: what is to be kept of it has to be kept before. Torch's own
+    generators are left as they were.
 
     Args:
+        full: the twin's model; the trainer's, unless that is narrower.
         seconds: how long that may take, half of it for the step and the rest for sampling; three
             rounds are taken in any case.
         sampling_batch: samples of a call, or fewer, but not below 16, where they would take too
@@ -40,8 +48,8 @@ def measure_against_dense(
     """
     start, device, load = time.monotonic(), trainer.model.workspace.device, _load()
     costs = {clock: _update(trainer, clock == "wall") for clock in ("wall", "cpu")}
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        twin = _dense_twin(trainer)
+    with _own_generators(trainer):
+        twin = _dense_twin(trainer, full)
         step = paired_ratio(trainer.take_step, twin.take_step, device=device, seconds=seconds / 2)
         of_step = kernels_in_use(trainer)
         calls = 2 * (1 + ENOUGH_ROUNDS)
@@ -73,32 +81,46 @@ def kernels_in_use(trainer: Trainer) -> str:
     return trainer.sparsifier.kernels.describe() if trainer.sparsifier else "dense"
 
 
-def sizes(trainer: Trainer, model_bytes: int) -> Sizes:
+def sizes(trainer: Trainer, model_bytes: int, full: Model) -> Sizes:
     """The bytes of what training holds between a backward pass and its optimizer step, activations
-    aside, and of the network that is kept; both also without masks."""
-    averaged = trainer.averaged.module
+    aside, and of the network that is kept; both also for the dense twin, of the model ``full``."""
+    unmasked, twin = _unmasked_bytes(trainer), trainer
+    if full is not trainer.model:
+        with _own_generators(trainer):
+            twin = _dense_twin(trainer, full)
+            twin.take_step()  # which makes the optimizer's state
+    masks = [layer.mask for layer in trainer.sparsifier.layers] if trainer.sparsifier else []
+    indices = trainer.sparsifier.kernels.bytes if trainer.sparsifier else 0
+    return Sizes(
+        state_bytes=unmasked + _bytes(masks) + indices,
+        dense_state_bytes=_unmasked_bytes(twin),
+        model_bytes=model_bytes,
+        dense_model_bytes=_bytes(twin.averaged.module.state_dict().values()),
+    )
+
+
+def _unmasked_bytes(trainer: Trainer) -> int:
     trained = [weight for weight in trainer.denoiser.parameters() if weight.requires_grad]
-    dense = _bytes(
+    return _bytes(
         [
             *trainer.denoiser.state_dict().values(),
             *trainer.averaged.state_dict().values(),
             *_tensors(trainer.optimizer),
         ]
     ) + sum(weight.nbytes for weight in trained)
-    masks = [layer.mask for layer in trainer.sparsifier.layers] if trainer.sparsifier else []
-    indices = trainer.sparsifier.kernels.bytes if trainer.sparsifier else 0
-    return Sizes(
-        state_bytes=dense + _bytes(masks) + indices,
-        dense_state_bytes=dense,
-        model_bytes=model_bytes,
-        dense_model_bytes=_bytes(averaged.state_dict().values()),
-    )
 
 
-def _dense_twin(trainer: Trainer) -> Trainer:
-    network: nn.Module = trainer.model.build()
-    network.load_state_dict(trainer.averaged.module.state_dict())
-    twin = Trainer(trainer.model, network, None, trainer.settings, trainer.seed)
+def _own_generators(trainer: Trainer) -> AbstractContextManager[None]:
+    """Leave torch's own generators as they were."""
+    device = trainer.model.workspace.device
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+def _dense_twin(trainer: Trainer, full: Model) -> Trainer:
+    network: nn.Module = full.build()
+    if full is trainer.model:
+        network.load_state_dict(trainer.averaged.module.state_dict())
+    twin = Trainer(full, network, None, trainer.settings, trainer.seed)
     twin.step = trainer.step  # so that both see the same batches, whose sizes may differ
     return twin
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from dstbench.cell import Cell
+from dstbench.cell import SMALL_DENSE, Cell
 from dstbench.contracts import Dataset, Items, Model, Outline
+from dstbench.counting.narrowing import narrowed
 from dstbench.errors import PluginError
 from dstbench.plugins.registry import Plugins
 
@@ -35,9 +36,17 @@ class Undertaking:
             )
         return outline
 
+    def of(self, cell: Cell) -> Undertaking:
+        """The same, as that cell trains it: a narrower network, of a ``small-dense`` cell."""
+        if cell.sparsifier != SMALL_DENSE:
+            return self
+        return replace(
+            self, settings=narrowed(self.model, self.settings, self.items, cell.sparsity)
+        )
+
 
 def undertaking(cell: Cell, plugins: Plugins) -> Undertaking:
-    """What a cell's model is to learn.
+    """What a cell's model is to learn, before it is made narrower.
 
     Raises :class:`~dstbench.errors.PluginError` for a dataset that is to be loaded before it tells.
     """
@@ -58,5 +67,6 @@ def parameters(cell: Cell, plugins: Plugins) -> int:
     Raises what its plugins raise, and :class:`~dstbench.errors.PluginError` where they need data
     to tell.
     """
-    denoiser = undertaking(cell, plugins).outline(torch.device("meta")).denoiser
+    task = undertaking(cell, plugins).of(cell)
+    denoiser = task.outline(torch.device("meta")).denoiser
     return sum(parameter.numel() for parameter in denoiser.parameters())

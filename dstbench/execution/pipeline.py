@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,58 +12,54 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from dstbench.cache import digest
-from dstbench.cell import DENSE, Cell
-from dstbench.contracts import Data, Dataset, FeatureExtractor, Metric, Model, Workspace
-from dstbench.counting.counts import check_claims, count, measure
+from dstbench.cell import DENSE, SMALL_DENSE, Cell
+from dstbench.contracts import Data, Model
+from dstbench.counting.counts import check_claims, count
 from dstbench.errors import PluginError, StoreError
+from dstbench.execution.budget import budget_of, lasting
 from dstbench.execution.history import TopologyLog
 from dstbench.execution.kept import KEPT_SAMPLES, keep_reals, keep_samples
 from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
 from dstbench.execution.outside import outside
+from dstbench.execution.parts import Parts, network_of
 from dstbench.execution.room import check_room
 from dstbench.execution.sampling import Trained, draw_samples
 from dstbench.execution.scoring import Scorer
 from dstbench.execution.training import Trainer
+from dstbench.execution.versions import other_versions
 from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
-from dstbench.plugins.plugin import Kind
-from dstbench.plugins.registry import Plugins
 from dstbench.records import Measurement, Record, Scores, Times
-from dstbench.seeds import derive
-from dstbench.sparsity import Sparsifier
 from dstbench.store.folder import CellFolder
 
 
-@dataclass
-class Pipeline:
-    """Takes cells from their plugins to the parts of their records, one after another.
-
-    What several cells share, a loaded dataset, is loaded once.
-    """
-
-    plugins: Plugins
-    workspace: Workspace
-    _loaded: dict[str, Data] = field(default_factory=dict)
+class Pipeline(Parts):
+    """Takes cells from their plugins to the parts of their records, one after another."""
 
     def run(self, cell: Cell, folder: CellFolder, measure_seconds: float = 0) -> dict[str, Any]:
         """Load → build → attach → train → sample → score → count → measure; the parts of the
         record.
 
-        A sparse cell is timed against its dense twin for so many seconds at most, and no longer
-        than it was trained.
+        A cell that is not dense is timed against its dense twin for so many seconds at most, and no
+        longer than it was trained.
         """
-        training, evaluation = cell.training_settings, cell.evaluation_settings
+        evaluation = cell.evaluation_settings
         reset_peak_memory(self.workspace.device)
 
         data = self.load(cell)
-        model: Model = self._plugin("model", cell.model, cell.model_settings, data, self.workspace)
-        denoiser = self._build(model, cell)
-        sparsifier = self.sparsifier(cell)
+        model = self.model(cell, data)
+        full = self.full_model(cell, data) if cell.sparsifier == SMALL_DENSE else model
+        denoiser = self.build(model, cell)
+        network = network_of(model, denoiser)
+        dense = network if full is model else network_of(full, self.build(full, cell))
+        budget = budget_of(cell, self, folder, models=(model, full), networks=(network, dense))
+        if budget:  # trainings that were given up are no part of the cell
+            reset_peak_memory(self.workspace.device)
+        training = lasting(cell.training_settings, budget)
+        sparsifier = self.sparsifier(cell, training.steps)
         trainer = Trainer(model, denoiser, sparsifier, training, cell.seed)
-        sparsifiable, inputs = model.sparsifiable(denoiser), model.example()
-        network = measure(denoiser, sparsifiable, inputs, model.calls_per_sample)
+        trainer.budget = budget
         if sparsifier:  # what is wrong from the beginning is not worth training
             check_claims(network, sparsifier, trainer.averaged.module)
         check_room(folder, denoiser, sparsifier)
@@ -73,12 +68,15 @@ class Pipeline:
         if sparsifier:
             log = TopologyLog(folder.topology, sparsifier, training.steps, trainer.step)
             log.follow(partial(self.plugins.manager.hook.dstbench_topology_updated, cell=cell))
-        trainer.train(folder, lambda step, loss: self._on_step(cell, folder, step, loss))
+        steps = budget.steps if budget else None
+        trainer.train(folder, lambda step, loss: self._on_step(cell, folder, step, loss, steps))
         masks = {each.name: each.mask for each in sparsifier.sparse_layers} if sparsifier else {}
         model_bytes = folder.write_denoiser(trainer.averaged.module, masks)
         if sparsifier:
             check_claims(network, sparsifier, trainer.averaged.module)
-        counts = count(network, sparsifier, training)
+        counts = count(
+            network, sparsifier, cell.training_settings, steps=training.steps, full=dense
+        )
 
         start = time.perf_counter()
         images = self.images(model, trainer.averaged.module, cell, evaluation.noises[0])
@@ -105,16 +103,19 @@ class Pipeline:
             "topology_updates": sparsifier.topology_updates if sparsifier else 0,
             "skipped_topology_updates": sparsifier.skipped_updates if sparsifier else 0,
             "metadata": model.metadata(),
-            "sizes": sizes(trainer, model_bytes),
+            "budget": budget,
+            "narrowed": model.settings.model_dump(mode="json") if full is not model else None,
             "kernels": sparsifier.kernels.choice.to_json() if sparsifier else None,
             "peak_memory": peak_memory(self.workspace.device),
+            "sizes": sizes(trainer, model_bytes, full),
         }
         outcome |= scorer.beside_real_images(model, self.first_stage(cell), fake, folder)
         limit = min(measure_seconds, trainer.seconds)
-        if sparsifier and limit:
+        if cell.sparsifier != DENSE and limit:
             # It goes on to train: all that is kept of the cell is known by now.
             outcome["measurement"] = self._measure(
                 trainer,
+                full,
                 seconds=limit,
                 sampling_batch=min(evaluation.batch_size, evaluation.samples),
                 seconds_per_sample=seconds / len(images),
@@ -164,13 +165,12 @@ class Pipeline:
             raise StoreError(
                 f"{folder.path}: to sample as its record says, {'; '.join(places)}; --yes allows it"
             )
-        for difference in self._other_versions(cell, "model", "dataset"):
+        for difference in other_versions(cell, self.plugins, "model", "dataset"):
             self.workspace.report(f"the cell was trained with {difference}")
         try:
             data = self.load(cell)
-            settings = cell.model_settings | dict(changed or {})
-            model: Model = self._plugin("model", cell.model, settings, data, self.workspace)
-            denoiser = self._build(model, cell)
+            model = self.model(cell, data, changed)
+            denoiser = self.build(model, cell)
             denoiser.load_state_dict(folder.denoiser_state())
             masks = self._masks(model, denoiser, record, folder)
         except (ValidationError, RuntimeError, StoreError) as error:
@@ -197,83 +197,10 @@ class Pipeline:
                 }
         return masks | folder.denoiser_masks()
 
-    def load(self, cell: Cell) -> Data:
-        """The cell's dataset."""
-        key = digest({"dataset": cell.dataset, "settings": cell.dataset_settings})
-        if key not in self._loaded:
-            dataset: Dataset = self._plugin("dataset", cell.dataset, cell.dataset_settings)
-            self._loaded[key] = dataset.load(self.workspace)
-        return self._loaded[key]
-
-    def extractor(self, cell: Cell) -> FeatureExtractor:
-        """The cell's feature extractor."""
-        name = cell.evaluation_settings.extractor
-        extractor: FeatureExtractor = self._plugin(
-            "feature extractor", name, cell.extractor_settings, self.workspace
-        )
-        return extractor
-
-    def scorer(self, cell: Cell) -> Scorer:
-        """What scores the cell's samples."""
-        return Scorer(
-            self.load(cell),
-            cell.dataset,
-            self.extractor(cell),
-            cell.evaluation_settings,
-            self.metrics(cell),
-            self.workspace,
-        )
-
-    def metrics(self, cell: Cell) -> list[Metric]:
-        """The metrics that the cell is scored by."""
-        evaluation = cell.evaluation_settings
-        return [self._plugin("metric", name, {}, evaluation) for name in evaluation.metrics]
-
-    def sparsifier(self, cell: Cell) -> Sparsifier | None:
-        """The cell's sparsifier, attached to nothing; ``None`` for a dense cell."""
-        if cell.sparsifier == DENSE:
-            return None
-        cls: type[Sparsifier] = self.plugins.find("sparsifier", cell.sparsifier)
-        return cls(
-            cell.sparsity,
-            total_steps=cell.training_settings.steps,
-            seed=derive(cell.seed, "masks"),
-            **cell.sparsifier_settings,
-        )
-
-    def require_versions(self, cell: Cell) -> None:
-        """Raise :class:`PluginError` where the installed plugins are of other versions than those
-        that the cell names."""
-        kinds: tuple[Kind, ...] = ("model", "dataset", "sparsifier", "feature extractor")
-        if differences := self._other_versions(cell, *kinds):
-            raise PluginError(f"the cell is to be run with {'; '.join(differences)}")
-
-    def _other_versions(self, cell: Cell, *kinds: Kind) -> list[str]:
-        """The cell's plugins of these kinds that are installed in another version, in words."""
-        names: dict[Kind, str] = {
-            "model": cell.model,
-            "dataset": cell.dataset,
-            "sparsifier": cell.sparsifier,
-            "feature extractor": cell.evaluation_settings.extractor,
-        }
-        return [
-            f"{kind} '{names[kind]}' of {version}, but {installed} is installed"
-            for kind in kinds
-            if (version := cell.versions.get(kind))
-            and (installed := self.plugins.get(kind, names[kind]).origin) != version
-        ]
-
-    def _plugin(self, kind: Kind, name: str, settings: dict[str, Any], *rest: Any) -> Any:
-        """An instance of a plugin, given its validated settings and whatever else it takes."""
-        cls = self.plugins.find(kind, name)
-        return cls(cls.Settings(**settings), *rest)
-
-    def _build(self, model: Model, cell: Cell) -> nn.Module:
-        torch.manual_seed(derive(cell.seed, "weights"))
-        return model.build()
-
-    def _on_step(self, cell: Cell, folder: CellFolder, step: int, loss: float) -> None:
-        folder.heartbeat(step, loss)
+    def _on_step(
+        self, cell: Cell, folder: CellFolder, step: int, loss: float, steps: int | None
+    ) -> None:
+        folder.heartbeat(step, loss, steps)
         self.plugins.manager.hook.dstbench_step(cell=cell, step=step, loss=loss)
 
     def images(self, model: Model, denoiser: nn.Module, cell: Cell, noise: int) -> Tensor:
@@ -287,17 +214,12 @@ class Pipeline:
         batch_size = cell.evaluation_settings.batch_size
         return draw_samples(model, denoiser, cell.seed, count, batch_size, noise)
 
-    def first_stage(self, cell: Cell) -> dict[str, Any]:
-        """All that determines what the cell's model shares with others of its dataset."""
-        version = self.plugins.get("model", cell.model).origin
-        return {"model": cell.model, "settings": cell.model_settings, "version": version}
-
-    def _measure(self, trainer: Trainer, **limits: Any) -> Measurement | None:
+    def _measure(self, trainer: Trainer, full: Model, **limits: Any) -> Measurement | None:
         """The cell against its dense twin; ``None`` where that fails, which costs it nothing."""
         if trainer.sparsifier:
             trainer.sparsifier.on_topology_update = None
         try:
-            return measure_against_dense(trainer, **limits)
+            return measure_against_dense(trainer, full, **limits)
         except FAILURES as error:
             self.workspace.report(f"its times were not measured: {type(error).__name__}: {error}")
             return None
@@ -306,5 +228,5 @@ class Pipeline:
         evaluation = cell.evaluation_settings
         if cell.sparsifier != DENSE or not evaluation.untrained:
             return None
-        untrained = self._build(model, cell)
+        untrained = self.build(model, cell)
         return scorer.score(self.images(model, untrained, cell, evaluation.noises[0]))

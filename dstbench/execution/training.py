@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.contracts import Model
-from dstbench.errors import DivergedError, StoreError
+from dstbench.errors import DivergedError
 from dstbench.execution.batches import check_size
-from dstbench.execution.checkpoint import pack_checkpoint, unpack_checkpoint
+from dstbench.execution.checkpoint import no_checkpoint, pack_checkpoint, unpack_checkpoint
 from dstbench.execution.history import HISTORY, rewind
 from dstbench.execution.optimization import build_average, build_optimizer, set_learning_rate
 from dstbench.execution.stopping import Held
 from dstbench.execution.timing import Elapsed, read_clocks
 from dstbench.kernels import Choice
 from dstbench.kernels.thresholds import choice_of_machine
+from dstbench.records import Budget
 from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
@@ -54,6 +55,8 @@ class Trainer:
         self.sparsifier = sparsifier
         self.settings = settings
         self.seed = seed
+        self.budget: Budget | None = None
+        """What the number of steps is of, where it is not the cell's own; kept in checkpoints."""
         trained = [weight for weight in denoiser.parameters() if weight.requires_grad]
         self.optimizer = build_optimizer(trained, settings)
         self.averaged = build_average(denoiser, settings)
@@ -146,6 +149,7 @@ class Trainer:
             "sparsifier": self.sparsifier.state_dict() if self.sparsifier else None,
             "kernels": self.sparsifier.kernels.choice.to_json() if self.sparsifier else None,
             "unwritten": self._unwritten,
+            "budget": self.budget.model_dump(mode="json") if self.budget else None,
         }
         if self.sparsifier:
             state = pack_checkpoint(state, self.sparsifier, self.optimizer)
@@ -179,7 +183,7 @@ class Trainer:
         try:
             state = self._read(path)
         except Exception as error:
-            raise _no_checkpoint(path) from error
+            raise no_checkpoint(path) from error
         self._take_over(state, path)
 
     def _read(self, path: Path) -> dict[str, Any]:
@@ -195,7 +199,7 @@ class Trainer:
                 state = unpack_checkpoint(state, self.sparsifier, self.optimizer)
             self._restore(state)
         except Exception as error:
-            raise _no_checkpoint(path) from error
+            raise no_checkpoint(path) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.denoiser.load_state_dict(state["denoiser"])
@@ -297,13 +301,6 @@ class Trainer:
         means = [f"{statistics.fmean(values):.6g}" for values in zip(*self._unwritten, strict=True)]
         self._unwritten = []
         return [self.step, *means, self._topology_updates]
-
-
-def _no_checkpoint(path: Path) -> StoreError:
-    return StoreError(
-        f"{path}: this is not a checkpoint of this cell, or it is damaged; delete it to "
-        "start the cell from its first step"
-    )
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -17,7 +17,7 @@ import cloudpickle
 import torch
 
 from dstbench.cache import Cache, canonical
-from dstbench.cell import Cell
+from dstbench.cell import SMALL_DENSE, Cell
 from dstbench.contracts import Workspace
 from dstbench.disk import unwritable
 from dstbench.errors import DataError, DivergedError, HeldError, StoreError
@@ -25,6 +25,7 @@ from dstbench.execution.machine import choose_device, environment
 from dstbench.execution.outline import parameters
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.preflight import Unable
+from dstbench.execution.versions import require_versions
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.registry import load_plugins
 from dstbench.records import Environment, Record
@@ -105,7 +106,8 @@ class Worker:
         return _in_this_process(results.absolute(), self.options, self._given(), {})
 
     def parameters(self, cell: Cell) -> int | None:
-        network = canonical([cell.model, cell.model_settings, cell.dataset, cell.dataset_settings])
+        on = [cell.model, cell.model_settings, cell.dataset, cell.dataset_settings]
+        network = canonical([*on, cell.sparsity if cell.sparsifier == SMALL_DENSE else 0])
         if network not in self._parameters:
             try:
                 self._parameters[network] = parameters(cell, self.pipeline.plugins)
@@ -189,7 +191,7 @@ class Worker:
         started = now()
         outcome: dict[str, Any]
         try:
-            self.pipeline.require_versions(cell)
+            require_versions(cell, self.pipeline.plugins)
             self.pipeline.plugins.manager.hook.dstbench_cell_started(cell=cell)
             parts = self.pipeline.run(cell, folder, self.options.measure_seconds)
             return self._record(cell, started, status="done", **parts)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dstbench.cell import Cell
 from dstbench.contracts import Data, Dataset, Items, Model, Pictures, Workspace
 from dstbench.errors import DstbenchError, StoreError
+from dstbench.execution.outline import Undertaking
 from dstbench.execution.sampling import Trained
 from dstbench.exporting.trained import TrainedModel
 from dstbench.files import open_regular
@@ -116,6 +117,7 @@ def read_model(folder: Path, plugins: Plugins, workspace: Workspace) -> TrainedM
         settings = cls.Settings(**cell.model_settings)
         weights = read_state(folder / MODEL)
         tensors, masks = _apart(folder, told)
+        settings = Undertaking(cls, settings, Items(told.item_shape)).of(cell).settings
         _check_fit(cls, settings, told.item_shape, weights)
         data = Data.blank(told.item_shape, DTYPES[told.item_dtype], pictures)
         model = cls.for_sampling(settings, data, {**told.sampling, **tensors}, workspace)

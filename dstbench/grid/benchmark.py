@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dstbench.cell import SMALL_DENSE
 from dstbench.settings import (
     EvaluationSettings,
     ExecutionSettings,
@@ -48,7 +49,8 @@ class Task:
     ) -> Iterator[tuple[PluginSettings, float]]:
         """The settings that a sparsifier has at each sparsity: the first ones at every sparsity,
         then the second ones, and so on."""
-        usual = self.sparsifier_settings.get(sparsifier, ())
+        without_settings = (PluginSettings(),) if sparsifier == SMALL_DENSE else ()
+        usual = self.sparsifier_settings.get(sparsifier, without_settings)
         at = dict.fromkeys(sparsities, usual)
         for level in self.settings_from.get(sparsifier, ()):
             at |= {S: level.settings for S in sparsities if level.sparsity <= S}
@@ -67,7 +69,8 @@ class Benchmark:
     seeds: tuple[int, ...]
     sparsities: tuple[float, ...]
     sparsifiers: tuple[str, ...]
-    """As named in the file, then those that were added; ``dense`` is the reference."""
+    """As named in the file, then those that were added; ``dense`` is the reference, ``small-dense``
+    the narrower dense network."""
     tasks: tuple[Task, ...]
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     report: ReportSettings = field(default_factory=ReportSettings)

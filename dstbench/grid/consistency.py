@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dstbench.cell import DENSE
-from dstbench.errors import SparsityError, did_you_mean
-from dstbench.grid.benchmark import Benchmark
+from dstbench.cell import RESERVED, SMALL_DENSE
+from dstbench.contracts import Model
+from dstbench.errors import ConfigError, SparsityError, did_you_mean
+from dstbench.grid.benchmark import Benchmark, Task
 from dstbench.grid.problems import Problems
 from dstbench.grid.schema import Tables
 from dstbench.grid.tables import KeyPath, Table
@@ -18,19 +19,40 @@ from dstbench.plugins.registry import Plugins
 def refuse_sparsities(
     benchmark: Benchmark, grid: Table, plugins: Plugins, problems: Problems
 ) -> None:
-    """Note the sparsities that a sparsifier which the file names is not defined for."""
+    """Note the sparsities that a sparsifier which the file names is not defined for, and the tasks
+    whose model has no narrower networks, or whose budget a method does not fit."""
     for task in benchmark.tasks:
         for name in grid.values["sparsifiers"]:
             for settings, sparsity in task.methods(name, benchmark.sparsities):
+                index = benchmark.sparsities.index(sparsity)
+                at = grid.locate(("sparsities", index))
+                if name == SMALL_DENSE:
+                    _refuse_rigid(task, at, plugins, problems)
+                    continue
                 try:
+                    from dstbench.counting.budget import check_budget  # which needs torch
+
                     cls: Any = plugins.find("sparsifier", name)
                     steps = task.training.steps
-                    cls(sparsity, total_steps=steps, **settings.model_dump(mode="json"))
-                except SparsityError as error:
-                    index = benchmark.sparsities.index(sparsity)
-                    problems.note(grid.locate(("sparsities", index)), f"{name}: {error}")
+                    made = cls(sparsity, total_steps=steps, **settings.model_dump(mode="json"))
+                    check_budget(task.training.budget, made)
+                except (SparsityError, ConfigError) as error:
+                    problems.note(at, f"{name}: {error}")
                 except FAILURES:
                     pass  # its cells fail, and say so
+
+
+def _refuse_rigid(task: Task, at: KeyPath, plugins: Plugins, problems: Problems) -> None:
+    """Note that the task's model has no narrower networks."""
+    try:
+        model: type[Model] = plugins.find("model", task.model)
+        sizes = model.narrower(task.model_settings)
+    except FAILURES:
+        return  # its cells fail, and say so
+    if not sizes:
+        from dstbench.counting.narrowing import rigid
+
+        problems.note(at, f"{SMALL_DENSE}: {rigid(task.model)}")
 
 
 def refuse_unused(
@@ -44,11 +66,11 @@ def refuse_unused(
     used: dict[str, set[str]] = {
         "models": set(),
         "datasets": set(),
-        "sparsifiers": set(also) - {DENSE},
+        "sparsifiers": set(also) - RESERVED.keys(),
         "extractors": set(),
     }
     for benchmark in benchmarks:
-        used["sparsifiers"].update(set(benchmark.sparsifiers) - {DENSE})
+        used["sparsifiers"].update(set(benchmark.sparsifiers) - RESERVED.keys())
         for task in benchmark.tasks:
             used["models"].add(task.model)
             used["datasets"].add(task.dataset)

@@ -44,7 +44,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dstbench.cell import DENSE
+from dstbench.cell import DENSE, RESERVED
 from dstbench.errors import ConfigError, PluginError, did_you_mean
 from dstbench.grid.axes import FROM, axes, axes_from
 from dstbench.grid.benchmark import Benchmark, Task
@@ -174,10 +174,10 @@ class _Reader:
         sparsifiers = {
             name: self._find("sparsifier", name, where)
             for name, where in mentioned.items()
-            if name != DENSE
+            if name not in RESERVED
         }
-        if sparsifiers and not grid.sparsities:
-            names = ", ".join(sparsifiers)
+        names = ", ".join(name for name in mentioned if name != DENSE)
+        if names and not grid.sparsities:
             self.problems.note(
                 table.locate(("sparsities",)), f"is empty, but {names} would need at least one"
             )

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dstbench.cache import canonical
-from dstbench.cell import DENSE, Cell
+from dstbench.cell import DENSE, RESERVED, SMALL_DENSE, Cell
+from dstbench.counting.budget import steps_for
 from dstbench.counting.counts import Network, count, measure, sparsifiable_flops
 from dstbench.counting.flops import Flops
 from dstbench.errors import DstbenchError
@@ -23,6 +24,11 @@ from dstbench.records import Counts
 from dstbench.sparsity import Sparsifier
 from dstbench.store.packed import mask_bytes
 
+UNKNOWN = (
+    'with budget = "time", the number of steps is not known beforehand: it is measured when the '
+    "cell is run, and its training takes about the time of the dense one"
+)
+
 T = TypeVar("T")
 
 
@@ -32,6 +38,9 @@ class Plan:
 
     cell: Cell
     counts: Counts | None = None
+    """Counts; where the number of steps is not known, of a training with those of the settings."""
+    steps: int | None = None
+    """Number of optimizer steps; ``None`` where they are found out only when the cell is run."""
     sparsifiable_flops: Flops | None = None
     """The part of the FLOPs of an inference that masks can save."""
     checkpoint_bytes: int | None = None
@@ -54,6 +63,11 @@ class Plan:
         evaluation = self.cell.evaluation_settings
         twice = self.cell.sparsifier == DENSE and evaluation.untrained
         return evaluation.samples * (2 if twice else 1)
+
+    @property
+    def training_flops(self) -> float | None:
+        """FLOPs of the training; ``None`` where its number of steps is not known either."""
+        return self.counts.training_flops if self.counts and self.steps else None
 
     @property
     def sampling_flops(self) -> float | None:
@@ -95,6 +109,7 @@ class _Measured:
 @dataclass(frozen=True)
 class _Counted:
     counts: Counts
+    steps: int
     sparsifiable_flops: Flops
     phases: Sequence[Mapping[str, int]]
     """Number of active elements of each masked weight, in each phase of the training."""
@@ -116,45 +131,73 @@ class _Planner:
 
     def plan(self, cell: Cell) -> Plan:
         on = cell.model, cell.model_settings, cell.dataset, cell.dataset_settings
-        task = _once(self._tasks, canonical(on), lambda: undertaking(cell, self.plugins))
+        whole = _once(self._tasks, canonical(on), lambda: undertaking(cell, self.plugins))
+        if isinstance(whole, str):
+            return Plan(cell, problem=whole)
+        key = of_full = canonical([cell.model, cell.model_settings, whole.items.shape])
+        task: Undertaking | str = whole
+        if cell.sparsifier == SMALL_DENSE:
+            key = canonical([key, cell.sparsity])
+            task = _once(self._tasks, key, lambda: whole.of(cell))
         if isinstance(task, str):
             return Plan(cell, problem=task)
-        key = canonical([cell.model, cell.model_settings, task.items.shape])
+        full = _once(self._measured, of_full, lambda: _measure(whole))
         measured = _once(self._measured, key, lambda: _measure(task))
+        if isinstance(full, str):
+            return Plan(cell, problem=full)
         if isinstance(measured, str):
             return Plan(cell, problem=measured)
         method = cell.sparsifier, cell.sparsifier_settings, cell.sparsity, cell.training
         counted = _once(
-            self._counts, canonical([key, *method]), lambda: self._count(cell, measured.network)
+            self._counts,
+            canonical([key, *method]),
+            lambda: self._count(cell, measured.network, full.network),
         )
         if isinstance(counted, str):
             return Plan(cell, problem=counted)
         kept = measured.state_bytes - measured.saved(counted.phases[-1], 1)
+        by_time = cell.training_settings.budget == "time" and cell.sparsifier != DENSE
         plan = Plan(
             cell,
             counted.counts,
+            None if by_time else counted.steps,
             counted.sparsifiable_flops,
             checkpoint_bytes=2 * (measured.state_bytes + measured.parameter_bytes)
             - min(measured.saved(active, counted.packed) for active in counted.phases),
             kept_bytes=kept,
-            kept_ratio=kept / measured.state_bytes,
+            kept_ratio=kept / full.state_bytes,
             assumed=task.items.assumption,
+            problem=UNKNOWN if by_time else "",
         )
         return self._timed(plan, task, key, measured.network.calls_per_sample)
 
-    def _count(self, cell: Cell, network: Network) -> _Counted:
+    def _sparsifier(self, cell: Cell, steps: int) -> Sparsifier | None:
+        if cell.sparsifier in RESERVED:
+            return None
+        cls: type[Sparsifier] = self.plugins.find("sparsifier", cell.sparsifier)
+        return cls(cell.sparsity, total_steps=steps, **cell.sparsifier_settings)
+
+    def _count(self, cell: Cell, network: Network, full: Network) -> _Counted:
         training = cell.training_settings
-        sparsifier: Sparsifier | None = None
+
+        def counts(steps: int) -> Counts:
+            made = self._sparsifier(cell, steps)
+            return count(network, made, training, steps=steps, full=full)
+
+        steps = training.steps
+        if training.budget == "flops" and cell.sparsifier != DENSE:
+            budget = counts(steps).dense_training_flops
+            steps = steps_for(lambda steps: counts(steps).training_flops, budget, steps)
+        sparsifier = self._sparsifier(cell, steps)
         phases: list[Mapping[str, int]] = [{}]
-        if cell.sparsifier != DENSE:
-            cls: type[Sparsifier] = self.plugins.find("sparsifier", cell.sparsifier)
-            sparsifier = cls(cell.sparsity, total_steps=training.steps, **cell.sparsifier_settings)
+        if sparsifier:
             masked = {n: network.shapes[n] for n in sparsifier.masked_names(network.shapes)}
             phases = [active for _, active in sparsifier.count_phases(masked)]
         keeps = sparsifier and getattr(sparsifier.settings, "grown_state", "") == "keep"
         return _Counted(
-            count(network, sparsifier, training),
-            sparsifiable_flops(network, sparsifier),
+            counts(steps),
+            steps,
+            sparsifiable_flops(network, sparsifier, full),
             phases,
             packed=2 if keeps else 4,
         )
@@ -174,7 +217,7 @@ class _Planner:
             return replace(plan, problem=f"not timed: {speed}")
         return replace(
             plan,
-            training_seconds=training.steps * speed.training_step,
+            training_seconds=(plan.steps or training.steps) * speed.training_step,
             sampling_seconds=plan.samples * calls_per_sample * speed.call,
         )
 

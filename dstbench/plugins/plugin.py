@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dstbench.cache import digest
-from dstbench.cell import DENSE
+from dstbench.cell import RESERVED
 from dstbench.contracts import Dataset, Executor, FeatureExtractor, Metric, Model
 from dstbench.errors import PluginError
 from dstbench.plugins.describe import summary
@@ -82,8 +82,8 @@ def check_class(kind: Kind, cls: Any) -> None:
         check_name(name)
     except ValueError as error:
         raise PluginError(f"{where}: {error}") from None
-    if kind == "sparsifier" and name == DENSE:
-        raise PluginError(f"{where}: '{DENSE}' is the name of the reference; choose another")
+    if kind == "sparsifier" and name in RESERVED:
+        raise PluginError(f"{where}: '{name}' is the name of {RESERVED[name]}; choose another")
     settings = getattr(cls, "Settings", None)
     if not (isinstance(settings, type) and issubclass(settings, PluginSettings)):
         raise PluginError(f"{where}.Settings is not a class derived from PluginSettings")

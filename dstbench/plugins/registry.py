@@ -10,7 +10,7 @@ from typing import Any
 
 from pluggy import PluginManager, PluginValidationError
 
-from dstbench.cell import DENSE
+from dstbench.cell import RESERVED
 from dstbench.errors import PluginError, did_you_mean
 from dstbench.plugins import hookspecs
 from dstbench.plugins.describe import summary
@@ -79,7 +79,7 @@ class Plugins:
                     f"{kind} '{name}': the plugin '{name}' of {plugin.origin} is switched off, "
                     f"because {PINS} does not list it"
                 )
-        known = [*self.names(kind), *([DENSE] if kind == "sparsifier" else [])]
+        known = [*self.names(kind), *(RESERVED if kind == "sparsifier" else [])]
         raise PluginError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}{self._missing()}")
 
     def named(self, name: str) -> list[Plugin]:

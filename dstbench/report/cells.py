@@ -42,7 +42,8 @@ def cell_frame(records: Sequence[Record]) -> pd.DataFrame:
     Columns: ``table`` and ``method``, as the leaderboard calls the cell's table and row;
     ``model``, ``dataset``, ``sparsifier``, ``sparsity``, ``seed``; every setting that
     differs among the cells that have it, by its path (``training.steps``); ``status`` and
-    ``reason``; every score; counts of parameters and FLOPs, and the sparsities that follow from
+    ``reason``; number of optimizer ``steps``, and of a budget of time the time of a step by which
+    it was chosen; every score; counts of parameters and FLOPs, and the sparsities that follow from
     them; times (seconds) and sizes (bytes); times relative to the dense twin, with their intervals
     (``step_time_ratio``, ``step_time_low``, …); how they were scored, and on which machine. What a
     cell does not have is missing (NaN).
@@ -97,6 +98,7 @@ def _row(record: Record, settings: Mapping[str, Any]) -> dict[str, Any]:
         **settings,
         "status": record.status,
         "reason": record.reason or None,
+        **_budget(record),
         **{_SECONDS.get(name, name): value for name, value in parts.items()},
         "final_sparsity": counts and counts.sparsity,
         "mean_sparsity": counts and counts.mean_sparsity,
@@ -125,6 +127,13 @@ def _surroundings(record: Record) -> dict[str, Any]:
         "nearest_training": near and near.samples,
         "nearest_among_training": near and near.training,
     }
+
+
+def _budget(record: Record) -> dict[str, Any]:
+    """The number of optimizer steps, and by which time of a step it was chosen."""
+    step = record.budget and record.budget.step
+    ends = ("ratio", "low", "high") if step else ()
+    return {"steps": record.steps} | {f"budget_step_time_{end}": getattr(step, end) for end in ends}
 
 
 def _measured(measurement: Measurement | None) -> dict[str, Any]:

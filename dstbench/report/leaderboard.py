@@ -93,6 +93,7 @@ class Table:
             "seeds": len(row.done),
             "failed": len(row.unfinished) - len(row.skipped),
             "skipped": len(row.skipped),
+            "steps": mean(r.steps for r in row.done if r.steps is not None),
             **{key: value for metric in self.metrics for key, value in self._scores(row, metric)},
             **counts(row.done),
             **times(row.done),
@@ -166,6 +167,8 @@ def leaderboard(records: Sequence[Record], reference: Reference = AGAINST_DENSE)
     ``sparsity`` is what was asked for; ``final_sparsity`` is the fraction of the sparsifiable
     weights that were zero at the end of the training, ``mean_sparsity`` the same averaged over its
     steps, ``whole_model_sparsity`` the fraction of all parameters at the end.
+
+    ``steps`` is the number of optimizer steps, a mean over seeds: those of a budget of time differ.
 
     Parameters, FLOPs and sizes (bytes) are means over seeds; ``_ratio`` is relative to the same
     network without masks. So are ``step_time`` and ``sample_time``, measured by each cell against

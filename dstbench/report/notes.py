@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from statistics import fmean
 from textwrap import shorten
 
+from dstbench.cell import SMALL_DENSE
 from dstbench.metrics import caveats, in_words
 from dstbench.records import Record
 from dstbench.report.floors import floor_notes, noise_notes
@@ -64,6 +65,8 @@ def _notes(table: Table) -> Iterator[str]:
     if untrained := _untrained(table):
         yield untrained
     yield _meaning_of_s(table)
+    yield from _small_dense(table)
+    yield from _budget(table)
     yield (
         "Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are "
         f"those of one denoiser call{_calls_per_sample(table)}; decoder not included."
@@ -115,6 +118,44 @@ def _meaning_of_s(table: Table) -> str:
     if mean and not final:
         mean = ", mean S the average over the training's steps"
     return f"{asked}{final}{mean}, whole-model S that of all parameters; (×): relative to dense."
+
+
+def _small_dense(table: Table) -> Iterator[str]:
+    """What the rows of narrower dense networks are, and how near their sizes come."""
+    found = [
+        (record.counts, row.sparsity)
+        for row in table.rows
+        for record in row.done
+        if row.sparsifier == SMALL_DENSE and record.counts
+    ]
+    if not found:
+        return
+    ratios = [
+        counts.active_parameters
+        / (counts.parameters - counts.sparsifiable + round((1 - sparsity) * counts.sparsifiable))
+        for counts, sparsity in found
+    ]
+    yield (
+        f"{SMALL_DENSE}: a dense network that is narrower, in the width nearest to as many "
+        f"parameters as a sparse network of that S has active ({min(ratios):.3f} to "
+        f"{max(ratios):.3f} of them); its S is the fraction of the weights that it lacks."
+    )
+
+
+def _budget(table: Table) -> Iterator[str]:
+    """What the number of steps of each row comes from."""
+    training = table.records[0].cell.training
+    known = {
+        "flops": ("theoretical training FLOPs", "counted"),
+        "time": (
+            "training time",
+            "measured before each training, topology updates included; only these numbers of steps "
+            "make the results reproducible",
+        ),
+    }
+    if found := known.get(str(training.get("budget"))):
+        of, how = found
+        yield f"Steps: as many as take the {of} of {training.get('steps')} dense steps, {how}."
 
 
 def _untrained(table: Table) -> str | None:

@@ -60,6 +60,7 @@ def _row(plan: Plan, varied: str) -> dict[str, Any]:
         "sparsity": cell.sparsity,
         "seed": cell.seed,
         "varied_settings": varied,
+        "steps": plan.steps,
         "parameters": counts and counts.parameters,
         "active_parameters": counts and counts.active_parameters,
         "active_parameters_ratio": counts and counts.active_parameters / counts.parameters,
@@ -67,8 +68,10 @@ def _row(plan: Plan, varied: str) -> dict[str, Any]:
         "inference_flops_ratio": counts and counts.inference_flops / counts.dense_inference_flops,
         "sparsifiable_flops": products and products.masked,
         "sparsifiable_flops_ratio": products and products.masked / products.dense,
-        "training_flops": counts and counts.training_flops,
-        "training_flops_ratio": counts and counts.training_flops / counts.dense_training_flops,
+        "training_flops": plan.training_flops,
+        "training_flops_ratio": counts
+        and plan.training_flops
+        and plan.training_flops / counts.dense_training_flops,
         "sampling_flops": plan.sampling_flops,
         "checkpoint_bytes": plan.checkpoint_bytes,
         "kept_bytes": plan.kept_bytes,
@@ -103,8 +106,10 @@ def _task(plans: Sequence[Plan], is_timed: bool) -> Iterator[str]:
             f"{_flops(products.dense)} of it in products with sparsifiable weights; a sample takes "
             f"{calls:,} calls."
         )
+    told = any(plan.counts and plan.steps != plan.cell.training_settings.steps for plan in plans)
     header = [
-        "method", "S", "seeds", "active parameters (×)", "GFLOPs per call (×)",
+        "method", "S", "seeds", *(["steps"] if told else []),
+        "active parameters (×)", "GFLOPs per call (×)",
         "with sparsifiable weights (×)", "training FLOPs (×)", "checkpoint", "kept (×)",
         *(["training", "sampling"] if is_timed else []),
     ]  # fmt: skip
@@ -112,7 +117,11 @@ def _task(plans: Sequence[Plan], is_timed: bool) -> Iterator[str]:
     yield _table(
         header,
         [
-            [*_method(same, distinctions[same[0].cell.id]), *_costs(same[0], is_timed)]
+            [
+                *_method(same, distinctions[same[0].cell.id]),
+                *([f"{same[0].steps:,}" if same[0].steps else MISSING] if told else []),
+                *_costs(same[0], is_timed),
+            ]
             for same in _alike(plans)
         ],
     )
@@ -145,12 +154,15 @@ def _costs(plan: Plan, is_timed: bool) -> Iterator[str]:
         return
     gigas, number = scaled(1e-9), "{:,}".format
     active, inference, training = (
-        counts.active_parameters, counts.inference_flops, counts.training_flops
+        counts.active_parameters, counts.inference_flops, plan.training_flops
     )  # fmt: skip
     yield with_ratio(active, active / counts.parameters, number)
     yield with_ratio(inference, inference / counts.dense_inference_flops, gigas)
     yield with_ratio(products.masked, products.masked / products.dense, gigas)
-    yield with_ratio(training, training / counts.dense_training_flops, "{:.2e}".format)
+    if training is None:
+        yield MISSING
+    else:
+        yield with_ratio(training, training / counts.dense_training_flops, "{:.2e}".format)
     yield _bytes(plan.checkpoint_bytes)
     yield with_ratio(plan.kept_bytes, plan.kept_ratio, _bytes)
     if is_timed:
@@ -176,7 +188,8 @@ def _total(plans: Sequence[Plan], is_timed: bool) -> Iterator[str]:
         yield from [MISSING] * (6 if is_timed else 4)
         return
     kept = sum(plan.kept_bytes or 0 for plan in counted)
-    yield f"{math.fsum(plan.counts.training_flops for plan in counted if plan.counts):.2e}"
+    training = _sum(plan.training_flops for plan in counted)
+    yield MISSING if training is None else f"{training:.2e}"
     yield f"{math.fsum(plan.sampling_flops or 0 for plan in counted):.2e}"
     yield _bytes(kept)
     yield _bytes(kept + 2 * max(plan.checkpoint_bytes or 0 for plan in counted))

@@ -78,6 +78,11 @@ def _columns(table: Table) -> Iterator[_Column]:
         yield _Column(title, [_Entry(_fixed(v, 3)) for v in frame[name]])
     yield _Column("whole-model S", [_Entry(_fixed(v, 3)) for v in frame["whole_model_sparsity"]])
     yield _Column("seeds", [_Entry(str(seeds)) for seeds in frame["seeds"]])
+    if any(record.budget for record in table.records):
+        yield _Column(
+            "steps",
+            [_Entry(with_ratio(steps, math.nan, "{:,.0f}".format)) for steps in frame["steps"]],
+        )
     for metric in table.metrics:
         if frame[f"{metric.field}_n"].any():
             yield _score_column(table, metric)

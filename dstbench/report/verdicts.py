@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from dstbench.cell import DENSE
+from dstbench.cell import DENSE, SMALL_DENSE
 from dstbench.report.comparisons import Comparison
 from dstbench.report.formatting import MISSING, with_interval
 from dstbench.report.leaderboard import Table
@@ -40,7 +40,11 @@ def recommendation(table: Table) -> str | None:
     ``None`` where that is shown of none."""
     compared = table.with_reference(FID).values()
     tests = sum(not math.isnan(each.tests.not_worse_p) for each in compared)
-    found = [each for each in compared if each.not_worse and each.row.sparsity > 0]
+    found = [
+        each
+        for each in compared
+        if each.not_worse and each.row.sparsity > 0 and each.row.sparsifier != SMALL_DENSE
+    ]
     if table.reference.method != DENSE or not found:
         return None
     sparsest = max(each.row.sparsity for each in found)

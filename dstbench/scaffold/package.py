@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from dstbench.cell import DENSE
+from dstbench.cell import RESERVED
 from dstbench.errors import PluginError, StoreError
 from dstbench.plugins.plugin import Kind, check_name
 from dstbench.plugins.registry import Plugins
@@ -85,8 +85,8 @@ def _words(template: Template, name: str) -> dict[str, str]:
 
 
 def _refuse_taken(kind: Kind, name: str, plugins: Plugins) -> None:
-    if kind == "sparsifier" and name == DENSE:
-        raise PluginError(f"'{DENSE}' is the name of the reference; choose another")
+    if kind == "sparsifier" and name in RESERVED:
+        raise PluginError(f"'{name}' is the name of {RESERVED[name]}; choose another")
     for plugin in plugins.listing:
         if plugin.name == name and plugin.kind in (kind, None):
             raise PluginError(

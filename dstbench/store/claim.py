@@ -37,6 +37,8 @@ class Claim(BaseModel):
     step: int = 0
     loss: float | None = None
     """The loss of that step; ``None`` before the first."""
+    steps: int | None = None
+    """Number of steps of the training, where it is not the one of the cell's settings."""
 
 
 class CellLock:
@@ -95,13 +97,14 @@ class CellLock:
                 os.close(descriptor)
         return False
 
-    def heartbeat(self, step: int, loss: float) -> None:
+    def heartbeat(self, step: int, loss: float, steps: int | None = None) -> None:
         """Say, every few seconds at most, how far the process is that holds the cell; where that
         cannot be written, it is left unsaid."""
         due = time.monotonic() - self._claimed_at >= SECONDS_BETWEEN_HEARTBEATS
         if self._claim and due:
             with suppress(OSError):
-                self._write(self._claim.model_copy(update={"step": step, "loss": loss}))
+                update = {"step": step, "loss": loss, "steps": steps}
+                self._write(self._claim.model_copy(update=update))
 
     def claim(self) -> Claim | None:
         """What the process that holds the cell, or held it when it was killed, last said."""

@@ -124,9 +124,9 @@ class CellFolder:
         """Whether some process holds the cell, on whatever machine."""
         return self._lock.is_held()
 
-    def heartbeat(self, step: int, loss: float) -> None:
+    def heartbeat(self, step: int, loss: float, steps: int | None = None) -> None:
         """Say, every few seconds at most, how far the process is that holds the cell."""
-        self._lock.heartbeat(step, loss)
+        self._lock.heartbeat(step, loss, steps)
 
     def claim(self) -> Claim | None:
         """What the process that holds the cell, or held it when it was killed, last said."""

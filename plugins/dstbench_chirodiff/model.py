@@ -87,6 +87,12 @@ class ChiroDiff(Model[ChiroDiffSettings]):
         inputs = _example(items.shape[0] - 1)
         return Outline(_denoiser(settings), inputs, settings.sampling_steps)
 
+    @classmethod
+    def narrower(cls, settings: ChiroDiffSettings) -> list[ChiroDiffSettings]:
+        """Fewer units per layer, in steps of a thousandth at least."""
+        units = range(settings.units, 0, -max(1, settings.units // 1000))
+        return [settings.model_copy(update={"units": each}) for each in reversed(units)]
+
     def batches(self, batch_size: int, rng: torch.Generator) -> Sequence[Tensor]:
         """Sketches of about the same length together, so that little time goes into padding."""
         count = len(self.lengths) // batch_size

@@ -103,6 +103,10 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
         timestep = torch.zeros(1, dtype=torch.int64)
         return Outline(build_denoiser(settings), (latent, timestep), settings.sampling_steps)
 
+    @classmethod
+    def narrower(cls, settings: LatentDiffusionSettings) -> list[LatentDiffusionSettings]:
+        return settings.narrower()
+
     def batch(self, split: Split, indices: Tensor) -> Tensor:
         """Scaled latents (N, C, h, w); with horizontal flips, those for training are pairs
         (N, 2, C, h, w): of the image, and of its mirror image."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
@@ -18,6 +19,13 @@ def _check_divisible(widths: Sequence[int], divisor: int, setting: str) -> None:
             raise ValueError(
                 f"{setting} is {divisor}: it must divide block_out_channels, which has {width}"
             )
+
+
+def _nearest_divisor(number: int, wanted: float) -> int:
+    """The divisor that is the nearest by ratio."""
+    small = [each for each in range(1, math.isqrt(number) + 1) if number % each == 0]
+    divisors = [*small, *(number // each for each in small)]
+    return min(divisors, key=lambda each: abs(math.log(each / wanted)))
 
 
 class AutoencoderSettings(PluginSettings):
@@ -119,6 +127,30 @@ class LatentDiffusionSettings(PluginSettings):
         """(C, h, w) of the latents of images (C, H, W)."""
         height, width = (side // self.autoencoder.downsampling for side in image_shape[-2:])
         return self.autoencoder.latent_channels, height, width
+
+    def narrower(self) -> list[Self]:
+        """The same U-Net in narrower widths, which stay in proportion.
+
+        Groups of norms keep about as many channels, and so do attention's heads; widths where a
+        group would have less than half or more than twice as many are left out.
+        """
+        unit = math.gcd(*self.block_out_channels)
+        wanted = unit / self.norm_num_groups
+        attends = [*self.attention[:-1], True]  # the middle block, as wide as the last, does
+        found = []
+        for narrow in range(unit, 0, -max(1, unit // 1000)):
+            widths = [width // unit * narrow for width in self.block_out_channels]
+            size = _nearest_divisor(narrow, wanted)
+            if not 1 / 2 <= size / wanted <= 2:
+                continue
+            heads = math.gcd(*(w for w, attend in zip(widths, attends, strict=True) if attend))
+            update = {
+                "block_out_channels": tuple(widths),
+                "norm_num_groups": narrow // size,
+                "attention_head_dim": _nearest_divisor(heads, self.attention_head_dim),
+            }
+            found.append(self.model_copy(update=update))
+        return found[::-1]
 
     @property
     def downsampling(self) -> int:

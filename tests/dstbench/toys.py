@@ -23,7 +23,9 @@ from dstbench.contracts import (
     Executor,
     FeatureExtractor,
     Features,
+    Items,
     Model,
+    Outline,
     PluginSettings,
     RunCell,
     Split,
@@ -135,6 +137,35 @@ class ToyModel(Model):
 
     def metadata(self) -> dict[str, float | int | str]:
         return {"size": SIZE}
+
+
+class ToyWidths(ToyModel):
+    """The same in any width, and known without data; not plugged in."""
+
+    name = "toy-widths"
+
+    class Settings(ToyModel.Settings):
+        width: int = Field(CHANNELS, ge=1, description="channels inside")
+
+    def build(self) -> nn.Module:
+        return self._outline().denoiser
+
+    @classmethod
+    def outline(cls, settings: Any, items: Items) -> Outline:
+        width = settings.width
+        denoiser = nn.Sequential(
+            nn.Conv2d(1, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+        return Outline(denoiser, (torch.zeros(1, *items.shape),), SAMPLING_STEPS)
+
+    @classmethod
+    def narrower(cls, settings: Any) -> list[Any]:
+        widths = range(1, settings.width + 1)
+        return [settings.model_copy(update={"width": width}) for width in widths]
 
 
 class ToyFeatures(FeatureExtractor):

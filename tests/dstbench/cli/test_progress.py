@@ -145,6 +145,7 @@ def test_bars(clock: Clock, make_cell: MakeCell, make_record: MakeRecord) -> Non
 class Ear(Listener):
     cells: Sequence[Cell]
     heard: list[tuple[object, ...]] = field(default_factory=list)
+    steps: dict[str, int] = field(default_factory=dict)
 
     def started(self, cell: Cell, host: str) -> None:
         self.heard.append(("started", cell.sparsifier))
@@ -181,7 +182,7 @@ def test_what_is_told_is_what_the_folder_says(
 
     with rigl.locked():
         follower.look()
-        rigl.heartbeat(7, 0.5)
+        rigl.heartbeat(7, 0.5, steps=40)
         follower.look()
         follower.look()
         rigl.write_record(make_record())
@@ -195,6 +196,7 @@ def test_what_is_told_is_what_the_folder_says(
         ("ended", "dense", "diverged"),
         ("ended", "rigl", "done"),
     ]
+    assert ear.steps[rigl.path.name] == 40
     static.write_record(make_record())  # tried again
     follower.look()
     assert ear.heard[5:] == [("started", "static"), ("ended", "static", "done")]

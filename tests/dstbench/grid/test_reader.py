@@ -34,6 +34,10 @@ class Ldm:
                 raise ValueError("at most four levels of channels fit the latents")
             return self
 
+    @classmethod
+    def narrower(cls, settings: "Ldm.Settings") -> list["Ldm.Settings"]:
+        return [settings] if max(settings.channels) > 1 else []
+
 
 class Digits:
     name = "digits"
@@ -384,7 +388,7 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
         load(STATIC_ALONE, also=("rigel",))
     assert str(caught.value) == (
         "--only sparsifier=rigel: unknown sparsifier 'rigel'; did you mean 'rigl'? "
-        "(known: dense, rigl, static)"
+        "(known: dense, rigl, small-dense, static)"
     )
 
 
@@ -429,7 +433,7 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
         ('"static", "rigl"', '"rigl", "rigl"', 'x.toml:6: grid.sparsifiers: "rigl" is given twice; '
          "once would be right"),
         ('"rigl"]', '"rigel"]', "x.toml:6: grid.sparsifiers[2]: unknown sparsifier 'rigel'; "
-         "did you mean 'rigl'? (known: dense, rigl, static)"),
+         "did you mean 'rigl'? (known: dense, rigl, small-dense, static)"),
         ('"ldm"', '"ldn"', "x.toml:9: tasks[0].model: unknown model 'ldn'; did you mean 'ldm'? "
          "(known: ldm)"),
         ('"digits"', '"faces"', "x.toml:10: tasks[0].dataset: unknown dataset 'faces'; "
@@ -445,7 +449,7 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
         ('[[tasks]]\nmodel = "ldm"\ndataset = "digits"', "", "x.toml: tasks: is missing; at least "
          "one [[tasks]] with a model and a dataset"),
         ("steps = 10", "stepz = 10", "x.toml:13: training.stepz: unknown key; did you mean "
-         "'steps'? (known: batch_size, betas, channels_last, checkpoint_every, "
+         "'steps'? (known: batch_size, betas, budget, channels_last, checkpoint_every, "
          "checkpoint_minutes, decay_every, decay_factor, ema_decay, ema_warmup, gradient_clip, "
          "kernels, learning_rate, learning_rate_schedule, log_every, "
          "micro_batches, momentum, optimizer, precision, steps, warmup_steps, weight_decay)"),
@@ -645,8 +649,9 @@ def test_an_unknown_preset(load: Load) -> None:
     ("tables", "problem"),
     [
         ("[presets.cpu.training]\nstepz = 1", "x.toml:15: presets.cpu.training.stepz: unknown key; "
-         "did you mean 'steps'? (known: batch_size, betas, channels_last, checkpoint_every, "
-         "checkpoint_minutes, decay_every, decay_factor, ema_decay, ema_warmup, gradient_clip, "
+         "did you mean 'steps'? (known: batch_size, betas, budget, channels_last, "
+         "checkpoint_every, checkpoint_minutes, decay_every, decay_factor, ema_decay, "
+         "ema_warmup, gradient_clip, "
          "kernels, learning_rate, learning_rate_schedule, log_every, "
          "micro_batches, momentum, optimizer, precision, steps, warmup_steps, weight_decay)"),
         ("[presets.cpu.trainin]\nsteps = 1", "x.toml:14: presets.cpu.trainin: unknown key; did you "
@@ -658,7 +663,7 @@ def test_an_unknown_preset(load: Load) -> None:
          "but static, rigl would need at least one"),
         ("[presets.cpu.grid]\nsparsifiers = ['rigel']", "x.toml:15: "
          "presets.cpu.grid.sparsifiers[0]: unknown sparsifier 'rigel'; did you mean 'rigl'? "
-         "(known: dense, rigl, static)"),
+         "(known: dense, rigl, small-dense, static)"),
         ("[presets.cpu]\ngrid = 3", "x.toml:15: presets.cpu.grid: should be a table, is 3"),
         ("[presets]\ncpu = 3", "x.toml:15: presets.cpu: should be a table, is 3"),
         ("[presets.CPU]", "x.toml:14: presets.CPU: 'CPU' is not a name: use lower-case letters, "
@@ -878,3 +883,29 @@ def test_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_benchmark(path, PLUGINS)
     assert str(caught.value) == f"{path}:2: this is not UTF-8, as TOML must be"
+
+
+def test_a_narrower_dense_network_is_there_at_each_sparsity(load: Load) -> None:
+    benchmark = load(GOOD, ('"rigl"]', '"small-dense"]'))
+    (task,) = benchmark.tasks
+    methods = task.methods("small-dense", benchmark.sparsities)
+    assert [(each.model_dump(), sparsity) for each, sparsity in methods] == [({}, 0.5), ({}, 0.9)]
+    names = [(cell.sparsifier, cell.sparsity) for cell in cells(benchmark) if cell.seed == 0]
+    assert names == [
+        ("dense", 0.0),
+        ("static", 0.5),
+        ("static", 0.9),
+        ("small-dense", 0.5),
+        ("small-dense", 0.9),
+    ]
+
+
+def test_a_model_without_narrower_networks(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD + "[models.ldm]\nchannels = [1]\n", ('"rigl"]', '"small-dense"]'))
+    first, second = str(caught.value).splitlines()
+    assert first == (
+        "x.toml:5: grid.sparsities[0]: small-dense: it takes a narrower network, and model 'ldm' "
+        "has none for its settings (see Model.narrower)"
+    )
+    assert "grid.sparsities[1]" in second

@@ -116,7 +116,7 @@ def test_unknown_names_get_the_nearest_one(install: Install) -> None:
     with pytest.raises(PluginError) as caught:
         plugins.find("sparsifier", "mono")
     assert str(caught.value) == (
-        "unknown sparsifier 'mono'; did you mean 'moon'? (known: dense, moon, sun)"
+        "unknown sparsifier 'mono'; did you mean 'moon'? (known: dense, moon, small-dense, sun)"
     )
     with pytest.raises(PluginError) as caught:
         plugins.find("model", "moon")
@@ -140,7 +140,7 @@ def test_a_plugin_that_fails_to_import_is_listed_with_its_traceback(install: Ins
     with pytest.raises(PluginError) as caught:
         plugins.find("sparsifier", "sad")
     assert str(caught.value) == (
-        "unknown sparsifier 'sad'; known: dense, moon; "
+        "unknown sparsifier 'sad'; known: dense, moon, small-dense; "
         "not loaded ('dstbench plugins' says why): broken: sad-plugin"
     )
 
@@ -347,7 +347,7 @@ def test_what_is_switched_off_is_a_possible_cause(
     with pytest.raises(PluginError) as caught:
         load_plugins().find("sparsifier", "moon")
     assert str(caught.value) == (
-        "unknown sparsifier 'moon'; known: dense; "
+        "unknown sparsifier 'moon'; known: dense, small-dense; "
         "not loaded ('dstbench plugins' says why): switched off: moon-plugin"
     )
 

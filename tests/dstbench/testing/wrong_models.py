@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
-from toys import SAMPLING_STEPS, ToyModel
+from toys import SAMPLING_STEPS, ToyModel, ToyWidths
 from wrong_plugins import Wrong
 
 from dstbench.contracts import Data, Items, Model, Outline, PluginSettings, Split, Workspace
@@ -746,3 +746,14 @@ class TensorFacts(Wrong, RightModel):
 
     def metadata(self) -> dict[str, Any]:
         return {"size": torch.tensor(4)}
+
+
+class FromTheWidest(Wrong, ToyWidths):
+    """Tells its widths from the widest on."""
+
+    caught_by = "narrower-networks-fit"
+    happens = "the numbers of parameters are [737, 582"
+
+    @classmethod
+    def narrower(cls, settings: Any) -> list[Any]:
+        return super().narrower(settings)[::-1]

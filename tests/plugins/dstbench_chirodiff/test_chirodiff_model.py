@@ -391,3 +391,11 @@ def test_foreign_lengths_that_cannot_be_are_refused(lengths: list[Any]) -> None:
     state = {"lengths": torch.tensor(lengths, dtype=torch.int32)}
     with pytest.raises(ValueError, match="lengths are from 1 to"):
         ChiroDiff.for_sampling(ChiroDiffSettings(), data, state, workspace)
+
+
+def test_narrower_networks_have_fewer_units() -> None:
+    settings = ChiroDiffSettings(size="kanjivg", representation="absolute")
+    found = ChiroDiff.narrower(settings)
+    assert [each.units for each in found] == list(range(1, 97))
+    assert {(each.layers, each.representation) for each in found} == {(3, "absolute")}
+    assert len(ChiroDiff.narrower(ChiroDiffSettings(units=10**9))) == 1000

@@ -316,3 +316,25 @@ def test_checkpointed_activations_give_the_same_gradients(cache: Cache) -> None:
 def test_images_that_cannot_be_halved_are_refused(cache: Cache) -> None:
     with pytest.raises(ConfigError, match=r"18×18.*multiples of 4"):
         LatentDiffusion(SETTINGS, images(size=18), Workspace(CPU, cache))
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, LatentDiffusionSettings()], ids=["small", "paper"])
+def test_narrower_networks_keep_their_proportions(settings: LatentDiffusionSettings) -> None:
+    found = LatentDiffusion.narrower(settings)
+    assert found[-1] == settings
+    first, *_ = settings.block_out_channels
+    for each in found:
+        assert LatentDiffusionSettings(**each.model_dump()) == each  # groups and heads fit
+        narrowest, *_ = each.block_out_channels
+        ratios = {wide * narrowest for wide in settings.block_out_channels}
+        assert ratios == {narrow * first for narrow in each.block_out_channels}
+        of_group = narrowest / each.norm_num_groups
+        assert 1 / 2 <= of_group / (first / settings.norm_num_groups) <= 2
+    widths = [each.block_out_channels for each in found]
+    assert widths == sorted(widths)
+
+
+def test_narrower_networks_can_be_called() -> None:
+    for each in LatentDiffusion.narrower(SETTINGS):
+        outline = LatentDiffusion.outline(each, Items((1, 16, 16)))
+        assert outline.denoiser(*outline.inputs).shape == (1, 3, 8, 8)

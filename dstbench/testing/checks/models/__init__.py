@@ -5,6 +5,7 @@ from dstbench.testing.checks.models.counting import (
     calls_are_counted,
     example_is_typical,
     flops_are_counted,
+    narrower_networks_fit,
     outline_fits_the_denoiser,
     sparsifiable_table_is_complete,
 )
@@ -52,6 +53,7 @@ CHECKS = (
     sparsifiable_weights_are_trained,
     only_the_denoiser_is_trained,
     outline_fits_the_denoiser,
+    narrower_networks_fit,
     the_denoiser_can_be_saved,
     training_under_masks_works,
     metadata_can_be_recorded,

@@ -132,6 +132,34 @@ def outline_fits_the_denoiser(subject: ModelSubject) -> None:
         )
 
 
+def narrower_networks_fit(subject: ModelSubject) -> None:
+    """narrower gives settings that survive a record, from the narrowest to the model's own, and
+    numbers of parameters do not fall along them; a model of the narrowest has a finite loss."""
+    sizes = list(subject.cls.narrower(subject.settings))
+    if not sizes:
+        raise SkipTest("it has no narrower networks")
+    data = subject.model.data
+    items = Items(tuple(data.train[0].shape))
+    counts: list[int] = []
+    for size in sizes:
+        told = size.model_dump(mode="json")
+        if (read := subject.cls.Settings(**told).model_dump(mode="json")) != told:
+            raise Broken(f"the settings {told} are {read} when they are read back")
+        with torch.device("meta"):
+            outline = subject.cls.outline(size, items)
+        if outline is None:
+            raise Broken("it has no outline, from which parameters are counted before training")
+        counts.append(sum(weight.numel() for weight in outline.denoiser.parameters()))
+    if counts != sorted(counts):
+        raise Broken(f"the numbers of parameters are {counts}, from the narrowest to the widest")
+    own = sum(weight.numel() for weight in subject.build().parameters())
+    if counts[-1] != own:
+        raise Broken(f"the last of them has {counts[-1]:,} parameters, the model's own {own:,}")
+    narrowest = subject.cls(sizes[0], data, subject.model.workspace)
+    if not subject.loss(narrowest.build(), model=narrowest).isfinite():
+        raise Broken("the loss of the narrowest is not finite")
+
+
 def _owned(denoiser: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
     """Each parameter's name, the module it is in, its name there, and itself."""
     for place, owner in denoiser.named_modules():
