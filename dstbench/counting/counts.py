@@ -70,8 +70,9 @@ def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSet
     masked = sum(sizes.values()) - sum(active.values())
     size, steps = training.batch_size, training.steps
     dense_batch = 3 * flops[-1].dense * size
-    by_gradient = sparsifier and sparsifier.needs_initial_gradient and sparsifier.sparsity
-    before_training = dense_batch if by_gradient else 0.0
+    passes = 0
+    if sparsifier and sparsifier.needs_initial_gradient and sparsifier.sparsity:
+        passes = sparsifier.initial_passes
     return Counts(
         parameters=network.parameters,
         active_parameters=network.parameters - masked,
@@ -81,7 +82,7 @@ def count(network: Network, sparsifier: Sparsifier | None, training: TrainingSet
         inference_flops=flops[-1].masked,
         dense_inference_flops=flops[-1].dense,
         sample_flops=flops[-1].masked * network.calls_per_sample,
-        training_flops=before_training
+        training_flops=dense_batch * passes
         + sum(
             training_flops(of_phase, size, phase.steps, phase.dense_gradient_steps)
             for phase, of_phase in zip(phases, flops, strict=True)
