@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("contracts.py", "sparsifier.py")
+PAGES = ("contracts.py", "drop_and_grow.py", "sparsifier.py")
 """What strangers derive from stands on one page, on purpose."""
 MODULES = [
     path

@@ -82,8 +82,9 @@ def count(
     masked = sum(sizes.values()) - sum(active.values())
     size, dense_call = training.batch_size, full.flops.under({}).dense
     dense_batch = 3 * dense_call * size
-    by_gradient = sparsifier and sparsifier.needs_initial_gradient and sparsifier.sparsity
-    before_training = dense_batch if by_gradient else 0.0
+    passes = 0
+    if sparsifier and sparsifier.needs_initial_gradient and sparsifier.sparsity:
+        passes = sparsifier.initial_passes
     return Counts(
         parameters=full.parameters,
         active_parameters=network.parameters - masked,
@@ -93,7 +94,7 @@ def count(
         inference_flops=flops[-1].masked,
         dense_inference_flops=dense_call,
         sample_flops=flops[-1].masked * network.calls_per_sample,
-        training_flops=before_training
+        training_flops=dense_batch * passes
         + sum(
             training_flops(of_phase, size, phase.steps, phase.dense_gradient_steps)
             for phase, of_phase in zip(phases, flops, strict=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from dstbench.contracts import Model
 from dstbench.execution.timing import ENOUGH_ROUNDS, paired_ratio, update_cost
 from dstbench.execution.training import Trainer
 from dstbench.records import Measurement, Sizes, UpdateCost
+from dstbench.sparsity import Sparsifier
 
 LEAST_SAMPLES = 16
 """Samples of a timed call, however long they take: fewer would not fill the vectors that kernels
@@ -89,10 +91,8 @@ def sizes(trainer: Trainer, model_bytes: int, full: Model) -> Sizes:
         with _own_generators(trainer):
             twin = _dense_twin(trainer, full)
             twin.take_step()  # which makes the optimizer's state
-    masks = [layer.mask for layer in trainer.sparsifier.layers] if trainer.sparsifier else []
-    indices = trainer.sparsifier.kernels.bytes if trainer.sparsifier else 0
     return Sizes(
-        state_bytes=unmasked + _bytes(masks) + indices,
+        state_bytes=unmasked + (_bytes_of_masks(trainer.sparsifier) if trainer.sparsifier else 0),
         dense_state_bytes=_unmasked_bytes(twin),
         model_bytes=model_bytes,
         dense_model_bytes=_bytes(twin.averaged.module.state_dict().values()),
@@ -108,6 +108,24 @@ def _unmasked_bytes(trainer: Trainer) -> int:
             *_tensors(trainer.optimizer),
         ]
     ) + sum(weight.nbytes for weight in trained)
+
+
+def _bytes_of_masks(sparsifier: Sparsifier) -> int:
+    """Of the masks, of the sparse kernels' indices, and of what the method remembers beside them,
+    such as a momentum."""
+    state = sparsifier.state_dict()
+    remembered = _nested([value for key, value in state.items() if key not in ("masks", "rng")])
+    masks = [layer.mask for layer in sparsifier.layers]
+    return _bytes([*masks, *remembered]) + sparsifier.kernels.bytes
+
+
+def _nested(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested dictionaries and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _nested(each)
 
 
 def _own_generators(trainer: Trainer) -> AbstractContextManager[None]:

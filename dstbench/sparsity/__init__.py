@@ -19,6 +19,7 @@ stays as it is:
 (29, 288, 2)
 """
 
+from dstbench.sparsity.competition import GlobalSparsifier
 from dstbench.sparsity.distribution import Distribution, active_counts, densities
 from dstbench.sparsity.drop_and_grow import DynamicSparsifier
 from dstbench.sparsity.layers import Layer, sparsifiable_weights
@@ -30,6 +31,7 @@ from dstbench.sparsity.sparsifier import Sparsifier
 __all__ = [
     "Distribution",
     "DynamicSparsifier",
+    "GlobalSparsifier",
     "Layer",
     "Schedule",
     "Sparsifier",

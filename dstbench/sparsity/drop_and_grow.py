@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dstbench.errors import SparsityError
 from dstbench.sparsity import schedules
-from dstbench.sparsity.choosing import choose_mask
+from dstbench.sparsity.choosing import choose_mask, groups_of
 from dstbench.sparsity.distribution import active_counts
 from dstbench.sparsity.gradients import GradientRecorder, are_finite
 from dstbench.sparsity.idle import EmptyUpdates, MissedSteps
@@ -36,7 +36,8 @@ class DynamicSparsifier(Sparsifier, ABC):
     follows the optimizer's step, in every layer: the active weights of smallest magnitude are
     dropped, and as many connections grown among all that are not kept (Evci et al. 2020,
     Algorithm 1). One that is dropped and grown again in the same update keeps its value and
-    optimizer state; any other grown connection starts at zero.
+    optimizer state; any other grown connection starts at zero, unless :meth:`grown_values` says
+    with what.
 
     A method may also change how many connections there are: all of them together
     (:meth:`density_at`), or those of each layer (:meth:`counts_after_update`).
@@ -75,6 +76,24 @@ class DynamicSparsifier(Sparsifier, ABC):
     def survival_scores(self, layer: Layer) -> Tensor:
         """Scores in the shape of ``layer.weight``; active weights with the lowest are dropped."""
         return layer.weight.abs()
+
+    def choose_kept(self, layer: Layer, scores: Tensor, count: int, prune_rate: float) -> Tensor:
+        """The connections that an update keeps in a layer of which it will leave ``count``, as a
+        boolean mask: by default, of those that can stay all but the part ``prune_rate``, those of
+        highest ``scores``, which are :meth:`survival_scores`.
+
+        They are ``count`` connections at most, all of them active. Where groups of output channels
+        share one mask, a connection is such a group, as in :meth:`select_mask`.
+        """
+        staying = min(layer.active, count)
+        return largest(scores, layer.mask, staying - round(prune_rate * staying))
+
+    def grown_values(self, layer: Layer) -> Tensor | None:
+        """Values, in the shape of ``layer.weight``, with which connections begin that an update has
+        just grown; ``None``: zero. Asked for after :meth:`growth_scores`, while ``layer.mask`` is
+        still the one before the update.
+        """
+        return None
 
     def updates_at(self, step: int) -> bool:
         """Whether a topology update follows optimizer step ``step`` (the first is 1)."""
@@ -130,6 +149,14 @@ class DynamicSparsifier(Sparsifier, ABC):
             if self.density_at(step) != density:
                 density = self.density_at(step)
                 yield step, self._counts_at(shapes, step)
+
+    def optimizer_settings(self, layer: Layer) -> Mapping[str, Any]:
+        """Settings with which the optimizer took its latest step with a layer's weight, by their
+        names in torch: ``lr``, ``weight_decay``, …"""
+        groups = self._keeper.optimizer.param_groups
+        return next(
+            group for group in groups if any(layer.weight is weight for weight in group["params"])
+        )
 
     def dense_gradient_steps(self, steps: int) -> int:
         if not (self.needs_dense_gradient and self.sparsity):
@@ -288,20 +315,22 @@ class DynamicSparsifier(Sparsifier, ABC):
         that it did not have."""
         structure = layer.structure
         staying = min(layer.active, count) // layer.group
-        dropped = round(prune_rate * staying)
-        if dropped == 0 and count == layer.active:
+        if round(prune_rate * staying) == 0 and count == layer.active:
             return 0
-        active = structure.of_groups(layer.mask)
-        kept = largest(structure.sums(self.survival_scores(layer)), active, staying - dropped)
+        scores = structure.sums(self.survival_scores(layer))
+        kept = self.choose_kept(groups_of(layer), scores, count // layer.group, prune_rate)
         layer.allot(count)
-        if count > (staying - dropped) * layer.group:
+        if count > int(kept.count_nonzero()) * layer.group:
             scores = self.growth_scores(layer, self._rng)
             mask = choose_mask(layer, kept, scores, self.select_mask)
         else:
             mask = structure.of_connections(kept)
         new = mask.logical_and(~layer.mask)
         changed = int(new.count_nonzero())
+        values = self.grown_values(layer) if changed else None
         layer.replace_mask(mask)
+        if values is not None:
+            layer.weight.copy_(torch.where(new, values, layer.weight))
         self._keeper.mask_anew(layer)
         if self.settings.grown_state == "mean":
             optimizer = self._keeper.optimizer

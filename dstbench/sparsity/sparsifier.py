@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -44,6 +45,10 @@ class Sparsifier(ActiveLayers):
     needs_initial_gradient: ClassVar[bool] = False
     """Whether the first mask is chosen by the gradient of the training loss at the initial weights:
     each layer's ``dense_gradient`` is there while it is."""
+
+    initial_passes: ClassVar[int] = 1
+    """Number of gradients of the first batch that are computed for it, of which each costs as much
+    as a step of a dense training; more than one, where :meth:`see_first_batch` asks for more."""
 
     exact_sparsity: ClassVar[bool] = True
     """Whether exactly round((1 − S) · N) weights are active, or what whole groups of channels come
@@ -119,9 +124,9 @@ class Sparsifier(ActiveLayers):
                 :func:`sparsifiable_weights` finds.
             averaged: a copy of the model with averaged weights (EMA), kept under the same masks.
             backward: accumulates the gradients of one training batch, as the training loop does
-                before the optimizer's step. It is called once, before anything is masked, and only
-                where the method needs it (:attr:`needs_initial_gradient`, at S > 0); the model's
-                gradients are cleared then.
+                before the optimizer's step. It is called before anything is masked, and only where
+                the method needs it (:attr:`needs_initial_gradient`, at S > 0), which takes the same
+                batch :attr:`initial_passes` times; the model's gradients are cleared then.
             kernels: which kernels masked layers are computed with, until :meth:`detach`: dense ones
                 ("masked"), those that go over active connections alone ("sparse"), or per layer
                 whichever is expected to be faster ("auto"). Where there are no sparse ones, or they
@@ -196,6 +201,15 @@ class Sparsifier(ActiveLayers):
             SparsityError: as :meth:`layer_counts`.
         """
         yield 0, whole_counts(self.structure, self.layer_counts(shapes), shapes)
+
+    def see_first_batch(self, again: Callable[[], None]) -> None:
+        """Look at the first batch, where :attr:`needs_initial_gradient` asks for it: by default its
+        gradient, which each layer has in ``dense_gradient`` by now, is all that is needed.
+
+        ``again()`` gives layers the gradient of the same batch at their weights as they are then:
+        for methods that need others than the initial ones, which have to be back at the end. It is
+        called :attr:`initial_passes` − 1 times.
+        """
 
     def first_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
         """Scores in the shape of ``layer.weight``; connections with the highest are the first mask.
@@ -328,8 +342,16 @@ class Sparsifier(ActiveLayers):
         self.layers = layers_of(model, weights, self.structure)
         try:
             if self.needs_initial_gradient and self.sparsity > 0:
-                method = type(self).__name__
-                take_initial_gradients(method, self.layers, model, backward, self._replicas)
+                take = partial(
+                    take_initial_gradients,
+                    type(self).__name__,
+                    self.layers,
+                    model,
+                    backward,
+                    self._replicas,
+                )
+                take()
+                self.see_first_batch(take)
             with torch.no_grad():
                 _, counts = next(iter(self.count_phases(self.shapes)))
                 set_first_masks(self.layers, counts, self.first_scores, self.select_mask, self._rng)

@@ -16,6 +16,10 @@ class ByGradient(Sparsifier):
     needs_initial_gradient = True
 
 
+class ByThreeGradients(ByGradient):
+    initial_passes = 3
+
+
 class WatchesGradients(Sparsifier):
     """Not a drop-and-grow method, but it looks at the dense gradient at every second step."""
 
@@ -41,6 +45,8 @@ def network() -> Network:
         (Sparsifier, 0.9, 10 * 3 * 20),
         (ByGradient, 0.9, 3 * 200 + 10 * 3 * 20),  # one dense forward and backward pass before
         (ByGradient, 0.0, 10 * 3 * 200),
+        (ByThreeGradients, 0.9, 3 * 3 * 200 + 10 * 3 * 20),
+        (ByThreeGradients, 0.0, 10 * 3 * 200),
         (WatchesGradients, 0.9, 5 * 3 * 20 + 5 * (2 * 20 + 200)),
     ],
 )

@@ -96,6 +96,21 @@ def test_listeners_do_not_hear_of_it(
     assert listener.heard == [3, 6]
 
 
+def test_what_a_method_remembers_is_counted(
+    plugins: Plugins,
+    run: Callable[..., Any],
+    make_cell: MakeCell,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell, kind = make_cell("rigl", 0.5, **RIGL), plugins.find("sparsifier", "rigl")
+    plain, _ = run(cell, 0)
+    original = kind.state_dict
+    remembered = {"momenta": {"weight": torch.zeros(3)}, "latest": [torch.zeros(2)], "name": "x"}
+    monkeypatch.setattr(kind, "state_dict", lambda self: original(self) | remembered)
+    remembering, _ = run(cell, 0.1)
+    assert remembering.sizes.state_bytes == plain.sizes.state_bytes + 5 * 4
+
+
 def test_a_dense_cell_has_no_twin(run: Callable[..., Any], make_cell: MakeCell) -> None:
     record, _ = run(make_cell(), 10)
     assert record.measurement is None

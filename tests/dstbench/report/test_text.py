@@ -63,8 +63,9 @@ at least two seeds and not tied; it is no test.
 parameters; (×): relative to dense.
 - Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are \
 those of one denoiser call, of which a sample takes 50; decoder not included.
-- State: bytes of weights, gradients, optimizer, averaged weights and masks while training, \
-counted; model: of the kept network, of masked weights the active values and a bit per connection.
+- State: bytes of weights, gradients, optimizer, averaged weights, masks, and what a method \
+remembers while training, counted; model: of the kept network, of masked weights the active values \
+and a bit per connection.
 - Step time, sample time: of the cell's own optimizer step and sampling call ÷ those of its dense \
 twin, in turns in one process, ± the 95 % interval (of several seeds, all their intervals), on \
 Abacus 2 (cpu, 2 threads), kernels: masked dense; load of the machine 0.2 to 1.5.

@@ -103,6 +103,35 @@ def test_gradients_from_before_do_not_count() -> None:
     assert masks(sparsifier) == [[[0, 0, 1, 1]]]
 
 
+class ByChange(ByGradient):
+    """What the gradient becomes where all weights are one more."""
+
+    initial_passes = 2
+
+    def see_first_batch(self, again: Callable[[], None]) -> None:
+        before = {layer.name: layer.dense_gradient for layer in self.layers}
+        for sign in (1, -1):
+            for layer in self.layers:
+                layer.weight.detach().add_(sign)
+            if sign == 1:
+                again()
+        for layer in self.layers:
+            layer.dense_gradient = layer.dense_gradient - before[layer.name]
+
+
+def test_a_method_may_ask_for_the_gradient_at_other_weights() -> None:
+    model = linear([[1, 2, 3, 4]])
+
+    def backward() -> None:
+        (model.weight.square() * torch.tensor([4.0, 3, 2, 1])).sum().backward()
+
+    sparsifier = ByChange(0.5, total_steps=1).attach(model, sgd(model), backward=backward)
+    # 2 w a is 8, 12, 12, 8 at first; it changes by 2 a, which is 8, 6, 4, 2
+    assert masks(sparsifier) == [[[1, 1, 0, 0]]]
+    assert model.weight.tolist() == [[1, 2, 0, 0]]
+    assert model.weight.grad is None
+
+
 def test_a_weight_that_the_batch_does_not_reach_has_a_gradient_of_zero() -> None:
     model = nn.Sequential(linear([[1, 2]]), linear([[3, 4]]))
     sparsifier = ByGradient(0.5, total_steps=1)

@@ -144,7 +144,42 @@ def test_the_prune_rate_is_the_schedules_by_default() -> None:
     assert sparsifier.prune_rate_at(3) == pytest.approx(0.2)  # cosine, half of 0.75 × 8 steps
 
 
-@pytest.mark.parametrize("kind", [InGroups, GrowingInGroups, Halving])
+class KeepingTheLargest(GradientGrowth):
+    """Keeps one connection, or one group, whatever the prune rate; what is grown begins at 7."""
+
+    def choose_kept(self, layer: Layer, scores: Tensor, count: int, prune_rate: float) -> Tensor:
+        return largest(scores, layer.mask, 1)
+
+    def grown_values(self, layer: Layer) -> Tensor:
+        return torch.full_like(layer.weight, 7)
+
+
+@pytest.mark.parametrize(
+    ("structure", "expected"),
+    [
+        # 4 is kept; grown are the gradients 9, 8, and 3, which had the value 2
+        ("unstructured", [[2, 0, 7], [0, 4, 7]]),
+        # a column is kept, as 1 + 4 is more than 2 + 0; that of the gradients 8 and 9 is grown
+        ("channels:2", [[0, 1, 7], [0, 4, 7]]),
+    ],
+)
+def test_what_is_kept_and_what_grown_connections_begin_with(
+    structure: str, expected: list[list[float]]
+) -> None:
+    model = nn.Linear(3, 2, bias=False)
+    optimizer = sgd(model)
+    sparsifier = make(KeepingTheLargest, 1 / 3, every=1, structure=structure)
+    (layer,) = sparsifier.attach(model, optimizer).layers
+    with torch.no_grad():
+        layer.mask.copy_(torch.tensor([[1, 1, 0], [1, 1, 0]]))
+        model.weight.copy_(torch.tensor([[2.0, 1, 0], [0, 4, 0]]))
+    (model.weight * torch.tensor([[3.0, 0, 9], [2, 0, 8]])).sum().backward()
+    assert sparsifier.optimizer_settings(layer)["lr"] == 0.0
+    optimizer.step()
+    assert model.weight.tolist() == expected
+
+
+@pytest.mark.parametrize("kind", [InGroups, GrowingInGroups, Halving, KeepingTheLargest])
 def test_they_resume_bit_for_bit(kind: type[Sparsifier]) -> None:
     def fresh() -> list:
         model = nn.Sequential(mlp(), nn.Linear(4, 4))

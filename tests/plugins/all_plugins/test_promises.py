@@ -60,6 +60,8 @@ WITHOUT_SLURM = dict.fromkeys(
     "it runs no cells here: executor 'slurm' needs Slurm's command sbatch",
 )
 
+FIXED = dict.fromkeys(("topology-moves", "kept-connections-stay"), "its masks are fixed")
+
 SKIPPED: dict[str, dict[str, str]] = {
     "celeba-hq": WITHOUT_DATA,
     "digits": {**NO_DRAWINGS, **NO_LABELS},
@@ -67,6 +69,7 @@ SKIPPED: dict[str, dict[str, str]] = {
     "efficientnet-lite0": {} if find_spec("efficientnet_lite_pytorch") else WITHOUT_WEIGHTS,
     "gmp": {"blocks-stay-whole": 'refused: structure = "2:4" leaves no room'},
     "granet": {"blocks-stay-whole": 'refused: structure = "2:4" leaves no room'},
+    "grasp": {**FIXED, "blocks-stay-whole": "refused: GraSP: 1 validation error"},
     "image-folder": NO_DRAWINGS,
     "imagenette": WITHOUT_DATA,
     "inception": WITHOUT_WEIGHTS,
@@ -74,7 +77,12 @@ SKIPPED: dict[str, dict[str, str]] = {
     "lsun-bedrooms": WITHOUT_DATA,
     "quickdraw": WITHOUT_DATA,
     "slurm": {} if shutil.which("sbatch") else WITHOUT_SLURM,
-    "static": dict.fromkeys(("topology-moves", "kept-connections-stay"), "its masks are fixed"),
+    "snfs": {"blocks-stay-whole": 'refused: structure = "2:4" leaves no room'},
+    "snip": {**FIXED, "blocks-stay-whole": "refused: SNIP: 1 validation error"},
+    "srigl": dict.fromkeys(
+        ("groups-stay-whole", "blocks-stay-whole"), "refused: SRigL: 1 validation error"
+    ),
+    "static": FIXED,
     "vmnist": WITHOUT_DATA,
 }
 """The checks of each plugin that are skipped where nothing is downloaded, with the beginning of the

@@ -67,12 +67,13 @@ def bad_gradients_move_nothing(subject: SparsifierSubject) -> None:
 
 def _check_declaration(trial: Trial) -> None:
     sparsifier = attached(trial)
-    allowed = int(sparsifier.needs_initial_gradient)
+    allowed = sparsifier.initial_passes if sparsifier.needs_initial_gradient else 0
     if trial.initial_gradients > allowed:
         raise broken(
             trial,
             f"the gradient of the first batch was computed {trial.initial_gradients} times, where "
-            f"needs_initial_gradient is {sparsifier.needs_initial_gradient}",
+            f"needs_initial_gradient is {sparsifier.needs_initial_gradient}, and initial_passes "
+            f"{sparsifier.initial_passes}",
         )
     counts = [sparsifier.dense_gradient_steps(steps) for steps in range(TOTAL_STEPS + 1)]
     for steps, (before, after) in enumerate(pairwise(counts), start=1):

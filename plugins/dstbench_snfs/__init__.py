@@ -10,21 +10,20 @@ from pydantic import Field
 from torch import Tensor
 
 from dstbench import hookimpl
-from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier
+from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier, largest
 
 
 class SNFS(DynamicSparsifier):
     """Drop by magnitude, grow where the momentum is largest, in layers where it is large.
 
-    'Sparse Networks from Scratch' (Dettmers & Zettlemoyer 2019, arXiv 1907.04840). The momentum is
-    an exponential average of the dense gradient, so that each step which adds to it costs the
-    gradient of all weights: one third of a dense training's FLOPs, if every step does. At an update
-    each layer gives up a part of its connections, and all that were given up are shared out in
-    proportion to the mean |momentum| of the layers' active weights; their total stays.
+    'Sparse Networks from Scratch: Faster Training without Losing Performance' (Dettmers &
+    Zettlemoyer 2019, arXiv 1907.04840, section 3 and Algorithm 1). At an update each layer gives up
+    a part of its connections, and all that were given up are shared out in proportion to the mean
+    |momentum| of the layers' active weights; their total stays.
 
-    Differences from the published one: the momentum is of the gradient, whatever the optimizer; a
-    layer that loses connections drops its prune rate of those that it is left with, and regrows
-    these.
+    The momentum is an exponential average of the dense gradient, whatever the optimizer: each step
+    that adds to it costs the gradient of all weights, a third of what a step of dense training
+    does.
     """
 
     name = "snfs"
@@ -58,6 +57,11 @@ class SNFS(DynamicSparsifier):
 
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
         return self.momenta[layer.name].abs()
+
+    def choose_kept(self, layer: Layer, scores: Tensor, count: int, prune_rate: float) -> Tensor:
+        """All but the layer's given up part, also where it gets less than that back."""
+        left = layer.active - round(prune_rate * layer.active)
+        return largest(scores, layer.mask, min(left, count))
 
     def counts_after_update(self, step: int) -> Mapping[str, int]:
         counts = {layer.name: layer.active for layer in self.layers}

@@ -1,15 +1,10 @@
+import dstbench_snip
 import pytest
 import torch
-from dstbench_snip import Snip
+from dstbench_snip import SNIP
 from torch import nn
 
 from dstbench.errors import SparsityError
-from dstbench.testing import Check, checks
-
-
-@pytest.mark.parametrize("check", checks(Snip), ids=str)
-def test_keeps_its_promises(check: Check) -> None:
-    check()
 
 
 def test_sensitivities_of_all_layers_compete() -> None:
@@ -23,7 +18,7 @@ def test_sensitivities_of_all_layers_compete() -> None:
         (model[1].weight * torch.tensor([[1.0, 0.5]])).sum().backward()
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    snip = Snip(0.5, total_steps=1).attach(model, optimizer, backward=backward)
+    snip = SNIP(0.5, total_steps=1).attach(model, optimizer, backward=backward)
     # |g · w| is 9, 2, 3, 0 and 5, 3: of the two that are equal the first is kept
     first, second = snip.layers
     assert first.mask.int().tolist() == [[1, 0], [1, 0]]
@@ -32,5 +27,10 @@ def test_sensitivities_of_all_layers_compete() -> None:
 
 
 def test_counts_are_not_known_before_there_is_a_batch() -> None:
-    with pytest.raises(SparsityError, match="follows from the first training batch"):
-        Snip(0.5, total_steps=1).layer_counts({"weight": (4, 4)})
+    with pytest.raises(SparsityError, match="follows from the first training batch: snip cannot"):
+        SNIP(0.5, total_steps=1).layer_counts({"weight": (4, 4)})
+
+
+def test_it_registers_itself() -> None:
+    assert dstbench_snip.dstbench_sparsifiers() == [SNIP]
+    assert SNIP.name == "snip"
