@@ -50,6 +50,18 @@ OneCell = Annotated[Path, typer.Argument(help="A cell's folder, e.g. results/qui
 Trust = Annotated[
     bool, typer.Option("--yes", "-y", help="Read files that the cell's record names, and download.")
 ]
+Against = Annotated[
+    str,
+    typer.Option(metavar="METHOD", help="Compare rows with this method, at the same sparsity."),
+]
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Difference that would not matter, as a fraction of that method's mean score; by "
+        "default as the benchmark file says.",
+    ),
+]
 ResultsFolder = Annotated[Path, typer.Option(help="Folder that holds all results.")]
 
 
