@@ -18,7 +18,7 @@ from dstbench.report.results import Results, load_results
 from dstbench.store.files import write_folder
 
 if TYPE_CHECKING:
-    from dstbench.report.page.index import Entry
+    from dstbench.report.index_page import Entry
 
 MADE = ".dstbench-site.json"
 """The file by which a folder is known to be a site that was written here: it lists the others."""
@@ -100,7 +100,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _write_index(every: Sequence[Results], site: Path, title: str) -> None:
-    from dstbench.report.page.index import render_index
+    from dstbench.report.index_page import render_index
 
     entries = [_entry(results, site) for results in every]
     cells = sum(len(results.records) for results in every)
@@ -112,7 +112,7 @@ def _write_index(every: Sequence[Results], site: Path, title: str) -> None:
 
 
 def _entry(results: Results, site: Path) -> Entry:
-    from dstbench.report.page.index import Entry
+    from dstbench.report.index_page import Entry
 
     folder = site / results.name
     kinds = (".html", ".md", ".csv", ".png")

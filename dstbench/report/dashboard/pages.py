@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from dstbench.cache import digest
 from dstbench.errors import DstbenchError, StoreError
-from dstbench.report.page.index import Entry, render_index
+from dstbench.report.index_page import Entry, render_index
 from dstbench.store.status import State, Status, statuses
 from dstbench.store.store import Store
 

@@ -29,9 +29,9 @@ from dstbench.report.leaderboard import Table
 from dstbench.report.neighbours import CAPTION, alternating
 from dstbench.report.notes import _notes, _skipped
 from dstbench.report.page.charts import learning_curves, topologies, trade_offs
-from dstbench.report.page.templates import render_template
 from dstbench.report.rows import Row
 from dstbench.report.sheet import _strip, row_label
+from dstbench.report.templates import render_template
 from dstbench.report.text import _columns
 from dstbench.report.verdicts import differences
 from dstbench.store.files import write_atomically

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dstbench.report.page.templates import render_template
+from dstbench.report.templates import render_template
 
 
 @dataclass(frozen=True)
