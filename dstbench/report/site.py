@@ -69,7 +69,9 @@ def publish(folders: Sequence[str | Path], to: str | Path, *, title: str = "Benc
 
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as beside:
+        with TemporaryDirectory(
+            prefix=f".{to.name}.", dir=to.parent, ignore_cleanup_errors=True
+        ) as beside:
             write_folder(Path(beside) / "new", write)
             if to.exists():
                 os.rename(to, Path(beside) / "old")

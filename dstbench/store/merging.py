@@ -17,6 +17,7 @@ from typing import Literal
 
 from dstbench.cache import canonical
 from dstbench.checksums import file_digest
+from dstbench.disk import unwritable
 from dstbench.errors import StoreError
 from dstbench.files import copy_regular
 from dstbench.records import Scores
@@ -118,6 +119,8 @@ def _taken(cell: Path, incoming: Path) -> bool:
                 if sums.get(name, digests[name]) != digests[name]:
                     raise OSError("its content is not what was written")
             except OSError as error:
+                if unwritable(error, incoming):
+                    raise
                 (incoming / name).unlink(missing_ok=True)
                 if name in (WEIGHTS, SAMPLES):
                     raise StoreError(f"{name}: {error.strerror or error}") from None
@@ -125,6 +128,8 @@ def _taken(cell: Path, incoming: Path) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, StoreError) as error:
+        if unwritable(error, incoming):
+            raise
         logger.warning("%s: left out: %s", cell, error)
         return False
     return True

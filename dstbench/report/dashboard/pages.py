@@ -70,12 +70,12 @@ class LiveBenchmark:
         self.name = name
         self._folder = folder
         self._store = Store(folder)
-        self._lock = Lock()
+        self._looking, self._making = Lock(), Lock()
         self._made = ("", "")
 
     def entry(self) -> Entry:
         """What the index says of it."""
-        with self._lock:
+        with self._looking:
             found = _statuses(self._store)
         counts = Counter(each.state for each in found)
         return Entry(
@@ -95,7 +95,7 @@ class LiveBenchmark:
         from dstbench.report.page import render_page
         from dstbench.report.results import load_results
 
-        with self._lock:
+        with self._making:
             version = self.version()
             if self._made[0] != version:
                 try:

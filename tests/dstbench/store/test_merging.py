@@ -1,5 +1,6 @@
 """Results folders put together: what is kept, what is refused, and what a stranger's cannot do."""
 
+import errno
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from dstbench.errors import StoreError
+from dstbench.files import copy_regular
 from dstbench.records import Record
 from dstbench.report.merged import merge
 from dstbench.settings import ReportSettings
@@ -159,6 +161,21 @@ def test_nothing_half_merged_is_left(cell: KeepCell, monkeypatch: pytest.MonkeyP
     with pytest.raises(KeyboardInterrupt):
         merge(["mine", "yours"], "ours")
     assert sorted(os.listdir()) == ["mine", "yours"]
+
+
+def test_a_full_disk_is_no_fault_of_the_cells(
+    cell: KeepCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, to: Path, most: int) -> str:
+        if source.suffix == ".npy":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return copy_regular(source, to, most)
+
+    cell("mine", fid=1.5)
+    monkeypatch.setattr(merging, "copy_regular", full)
+    with pytest.raises(StoreError, match="ours: cannot be written: No space left on device"):
+        merge(["mine"], "ours")
+    assert os.listdir() == ["mine"]
 
 
 def test_what_is_there_stays(cell: KeepCell) -> None:
