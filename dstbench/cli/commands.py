@@ -15,6 +15,7 @@ from dstbench.cli.options import (
     Device,
     File,
     Folder,
+    Folders,
     Jobs,
     Margin,
     Only,
@@ -214,9 +215,7 @@ def leaderboard(
 
 
 def report(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Results of benchmarks, e.g. results/quickstart.")
-    ],
+    folders: Folders,
     to: Annotated[Path, typer.Option("--to", "-o", help="The file to write.")] = Path(
         "report.html"
     ),

@@ -46,6 +46,9 @@ Jobs = Annotated[
     ),
 ]
 Folder = Annotated[Path, typer.Argument(help="A benchmark's results, e.g. results/quickstart.")]
+Folders = Annotated[
+    list[Path], typer.Argument(help="Results of benchmarks, e.g. results/quickstart.")
+]
 OneCell = Annotated[Path, typer.Argument(help="A cell's folder, e.g. results/quickstart/cells/…")]
 Trust = Annotated[
     bool, typer.Option("--yes", "-y", help="Read files that the cell's record names, and download.")

@@ -8,12 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from dstbench.cli.options import Folder
+from dstbench.cli.options import Folder, Folders
 from dstbench.cli.printing import show, tell
-
-Folders = Annotated[
-    list[Path], typer.Argument(help="Results of benchmarks, e.g. results/quickstart.")
-]
 
 
 def merge(
@@ -62,7 +58,6 @@ def publish(
     to: Annotated[
         Path, typer.Option(help="Folder to write: new, empty, or a site that was published there.")
     ],
-    title: Annotated[str, typer.Option(help="Heading of the index.")] = "Benchmarks",
 ) -> None:
     """Write a static site of results, to be put on a forge's pages.
 
@@ -71,7 +66,7 @@ def publish(
     """
     from dstbench.api import publish as publish_results
 
-    publish_results(folders, to, title=title)
+    publish_results(folders, to)
     tell(f"written: {to / 'index.html'}")
 
 

@@ -27,6 +27,8 @@ class Entry:
     """The address of one, if there is any."""
 
 
-def render_index(entries: Sequence[Entry], title: str, summary: str, live: str = "") -> str:
+def render_index(
+    entries: Sequence[Entry], summary: str, *, title: str = "Benchmarks", live: str = ""
+) -> str:
     """The page, HTML; ``live`` is its version, where a dashboard serves it."""
     return render_template("index.html", entries=entries, title=title, summary=summary, live=live)

@@ -32,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 PICTURE = "fid_vs_sparsity.png"
 
 
-def publish(folders: Sequence[str | Path], to: str | Path, *, title: str = "Benchmarks") -> None:
+def publish(folders: Sequence[str | Path], to: str | Path) -> None:
     """Write a static site of results: an index, and of each benchmark its report, leaderboard,
     data and pictures, all made anew from its records.
 
@@ -43,7 +43,6 @@ def publish(folders: Sequence[str | Path], to: str | Path, *, title: str = "Benc
         folders: results of benchmarks, such as ``results/quickstart``.
         to: the folder to write. If it is there, it is to be empty, or a site that was written by
             this function and has nothing else in it.
-        title: the heading of the index.
 
     Raises:
         ConfigError: for two folders of one name, and a name that cannot be an address.
@@ -65,7 +64,7 @@ def publish(folders: Sequence[str | Path], to: str | Path, *, title: str = "Benc
     def write(site: Path) -> None:
         for results in every:
             results.write_report(site / results.name)
-        _write_index(every, site, title)
+        _write_index(every, site)
 
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -101,13 +100,13 @@ def _files(folder: Path) -> Iterator[str]:
             yield path.relative_to(folder).as_posix()
 
 
-def _write_index(every: Sequence[Results], site: Path, title: str) -> None:
+def _write_index(every: Sequence[Results], site: Path) -> None:
     from dstbench.report.index_page import render_index
 
     entries = [_entry(results, site) for results in every]
     cells = sum(len(results.records) for results in every)
     summary = f"{len(every)} benchmark{'s' * (len(every) != 1)}, {cells} cells"
-    (site / "index.html").write_text(render_index(entries, title, summary), encoding="utf-8")
+    (site / "index.html").write_text(render_index(entries, summary), encoding="utf-8")
     (site / ".nojekyll").touch()  # a forge is to serve the files as they are
     made = {"form": FORM, "files": sorted(_files(site))}
     (site / MADE).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")

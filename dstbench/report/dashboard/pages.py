@@ -20,14 +20,8 @@ from dstbench.store.status import State, Status, statuses
 from dstbench.store.store import Store
 
 STATES: tuple[State, ...] = (
-    "done",
-    "running",
-    "failed",
-    "diverged",
-    "skipped",
-    "waiting",
-    "unreadable",
-)
+    "done", "running", "failed", "diverged", "skipped", "waiting", "unreadable",
+)  # fmt: skip
 """The states of cells, in the order in which they are counted."""
 
 
@@ -53,7 +47,7 @@ class LivePages:
         """The page of all benchmarks."""
         entries = self._entries()
         count = f"{len(entries)} benchmark{'s' * (len(entries) != 1)}"
-        return render_index(entries, "Benchmarks", count, _version(entries))
+        return render_index(entries, count, live=_version(entries))
 
     def index_version(self) -> str:
         """What changes when :meth:`index` does."""
@@ -104,7 +98,7 @@ class LiveBenchmark:
                     text = render_page([found], self.name, live=version)
                 except DstbenchError as error:
                     note = Entry(self.name, "../", {}, facts=[str(error)])
-                    text = render_index([note], self.name, "no report yet", live=version)
+                    text = render_index([note], "no report yet", title=self.name, live=version)
                 self._made = (version, text)
             return self._made[1]
 
@@ -114,7 +108,7 @@ def _benchmark_folders(folder: Path) -> Iterator[Path]:
         yield folder.resolve()
         return
     with suppress(OSError):
-        names = sorted(os.listdir(folder))
+        names = sorted(name for name in os.listdir(folder) if name.isprintable())
         yield from (folder / name for name in names if (folder / name / "cells").is_dir())
 
 

@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
             return False
 
     def _answer(self, status: HTTPStatus, kind: str, text: str) -> None:
-        content = text.encode()
+        content = text.encode(errors="backslashreplace")
         self.send_response(status)
         for name, value in HEADERS.items():
             self.send_header(name, value)

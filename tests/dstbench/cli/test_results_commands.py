@@ -101,9 +101,9 @@ def test_report_compares_with_another_method(dstbench: Dstbench) -> None:
 
 
 def test_publish(dstbench: Dstbench) -> None:
-    done = dstbench("publish", "results/mine", "--to", "site", "--title", "Ours")
+    done = dstbench("publish", "results/mine", "--to", "site")
     assert (done.code, done.out, done.err) == (0, "", "written: site/index.html\n")
-    assert "<h1>Ours</h1>" in Path("site/index.html").read_text()
+    assert 'href="mine/report.html"' in Path("site/index.html").read_text()
     assert dstbench("publish", "results/mine", "--to", "results").code == 2
 
 

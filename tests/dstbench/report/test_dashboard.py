@@ -1,5 +1,6 @@
 """The dashboard: what it shows of a run, who may ask, and that it serves nothing else."""
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -84,6 +85,7 @@ def test_benchmarks_with_their_counts(
     keep(folder / "mine", [make_record(fid=1), make_record(seed=1, fid=2), failed])
     keep(folder / "yours <b>", [make_record(fid=1)])
     (folder / "no benchmark").mkdir()
+    (folder / os.fsdecode(b"\xff") / "cells").mkdir(parents=True)  # no text can name it
     running = make_record("static", 0.5, cell={"training": {"steps": 100}}).cell
     cell = CellFolder(folder / "mine" / "cells" / running.id)
     cell.request(running)

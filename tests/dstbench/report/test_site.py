@@ -50,7 +50,7 @@ def test_an_index_and_all_of_each_benchmark(make: Make, make_record: MakeRecord,
     keep(mine, [make_record("rigl", 0.5, status="failed", error="<script>")])
     (mine / "report.html").write_text("a stranger's")
 
-    dstbench.publish([mine, yours], tmp_path / "site", title="Ours & yours")
+    dstbench.publish([mine, yours], tmp_path / "site")
 
     site = tmp_path / "site"
     found = files(site)
@@ -62,7 +62,7 @@ def test_an_index_and_all_of_each_benchmark(make: Make, make_record: MakeRecord,
     assert not any("cells/" in name or name.endswith("layout.json") for name in found)
 
     index = (site / "index.html").read_text()
-    assert "<h1>Ours &amp; yours</h1>" in index
+    assert "<h1>Benchmarks</h1>" in index
     assert "&lt;b&gt;faces" in index
     assert "1 failed" in index
     assert not re.search(r"https?:|<b>|<script", index)
