@@ -76,12 +76,13 @@ def merge_cells(folders: Sequence[Path], to: Path, keep: Keep | None) -> None:
                 found = True
                 there = to / "cells" / cell.name
                 if cell.name not in origins:
-                    origins[cell.name] = folder
                     os.rename(incoming, there)
                 elif differing := _add(incoming, there, keep):
                     conflicts.append(
                         f"{cell.name}: {differing} in {origins[cell.name]} and {folder}"
                     )
+                if not incoming.exists():
+                    origins[cell.name] = folder
             shutil.rmtree(incoming, ignore_errors=True)
         if not found:
             raise StoreError(
@@ -109,14 +110,14 @@ def _taken(cell: Path, incoming: Path) -> bool:
     """Whether the cell has ended, and is now in the new folder ``incoming`` as its record says."""
     incoming.mkdir()
     try:
-        digests = {RECORD: copy_regular(cell / RECORD, incoming / RECORD, SIZES[RECORD])}
+        copy_regular(cell / RECORD, incoming / RECORD, SIZES[RECORD])
         record, sums = read_record(incoming / RECORD)
         if record.cell.id != cell.name:
             raise StoreError(f"its record is of another cell, {record.cell.id}")
         for name, most in _others(cell):
             try:
-                digests[name] = copy_regular(cell / name, incoming / name, most)
-                if sums.get(name, digests[name]) != digests[name]:
+                digest = copy_regular(cell / name, incoming / name, most)
+                if sums.get(name, digest) != digest:
                     raise OSError("its content is not what was written")
             except OSError as error:
                 if unwritable(error, incoming):

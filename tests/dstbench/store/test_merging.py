@@ -122,6 +122,10 @@ def test_a_cell_without_a_result_gives_way(cell: KeepCell) -> None:
     assert {r.cell.seed: r.error for r in found.records}[2] == "first"
     assert not (Path("ours/cells") / waiting.path.name).exists()
 
+    cell("others", seed=0, fid=9)
+    with pytest.raises(StoreError, match=r"fid 1\.5 and 9\.0 in yours and others"):
+        merge(["mine", "yours", "others"], "another")
+
 
 def test_other_ways_of_scoring_and_weights_are_added(
     cell: KeepCell, make_record: MakeRecord
