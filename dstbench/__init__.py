@@ -1,8 +1,8 @@
 """dstbench: a benchmark harness for sparse-to-sparse training of diffusion models.
 
-``run``, ``plan``, ``load_results``, ``load_model`` and ``export_model`` are the way in from Python
-(:mod:`dstbench.api`); ``hookimpl`` marks the hooks of plugins. All are imported when they are first
-used.
+``run``, ``plan``, ``load_results``, ``merge``, ``compare``, ``publish``, ``load_model`` and
+``export_model`` are the way in from Python (:mod:`dstbench.api`); ``hookimpl`` marks the hooks of
+plugins. All are imported when they are first used.
 
 The import itself sets how long OpenMP's threads spin, unless the environment does
 (:func:`dstbench.parallel.spin_briefly`): it comes before that of torch in the command line, in
@@ -17,19 +17,34 @@ from dstbench.parallel import spin_briefly
 if TYPE_CHECKING:
     from pluggy import HookimplMarker
 
-    from dstbench.api import Results, export_model, load_model, load_results, plan, run
+    from dstbench.api import (
+        Results,
+        TwoResults,
+        compare,
+        export_model,
+        load_model,
+        load_results,
+        merge,
+        plan,
+        publish,
+        run,
+    )
 
     __version__: str
     hookimpl: HookimplMarker
 
 __all__ = [
     "Results",
+    "TwoResults",
     "__version__",
+    "compare",
     "export_model",
     "hookimpl",
     "load_model",
     "load_results",
+    "merge",
     "plan",
+    "publish",
     "run",
 ]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dstbench.cache import Cache
-from dstbench.cell import DENSE, Cell
+from dstbench.cell import Cell
 from dstbench.contracts import Availability, Executor, Workspace
 from dstbench.errors import ConfigError, DstbenchError, PluginError
 from dstbench.exporting.models import export_model, load_model
@@ -23,8 +23,10 @@ from dstbench.grid.reader import load_benchmark
 from dstbench.grid.selection import select, sparsifiers_named
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.registry import Plugins, load_plugins
-from dstbench.report.comparisons import Reference
-from dstbench.report.results import Results
+from dstbench.report.merged import merge
+from dstbench.report.results import Results, load_results
+from dstbench.report.site import publish
+from dstbench.report.two_results import TwoResults, compare
 from dstbench.store.layout import Layout
 from dstbench.store.store import Store
 
@@ -35,7 +37,18 @@ if TYPE_CHECKING:
     from dstbench.execution.scheduler import Scheduler
     from dstbench.planning.planner import Plan
 
-__all__ = ["Results", "export_model", "load_model", "load_results", "plan", "run"]
+__all__ = [
+    "Results",
+    "TwoResults",
+    "compare",
+    "export_model",
+    "load_model",
+    "load_results",
+    "merge",
+    "plan",
+    "publish",
+    "run",
+]
 
 Source = str | Path | Mapping[str, Any]
 """A benchmark: the path of its TOML file, or what one would hold."""
@@ -128,27 +141,6 @@ def plan(
 
     grid = load_grid(benchmark, preset, only=only, skip=skip, plugins=plugins)
     return plan_frame(grid.plan(device if calibrate else None))
-
-
-def load_results(
-    folder: str | Path, *, against: str = DENSE, margin: float | None = None
-) -> Results:
-    """The results of a benchmark that was run, such as ``results/quickstart``.
-
-    Args:
-        against: the method that rows are compared with, by its name in the leaderboard: dense, or
-            another, at the same sparsity. An unknown one raises
-            :class:`~dstbench.errors.ConfigError` once rows are compared.
-        margin: the difference that would not matter, as a fraction of that method's mean score; by
-            default as the benchmark said when it was last run.
-
-    Raises :class:`~dstbench.errors.StoreError` where there are none.
-    """
-    store = Store(Path(folder))
-    records, layout = store.records(), store.layout()
-    reference = Reference(against, layout.report.margin if margin is None else margin)
-    every = [*records, *store.rescored(records)]
-    return Results(store, every, store.folder.resolve().name, layout, reference)
 
 
 @dataclass(frozen=True)

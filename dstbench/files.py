@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import math
 import os
@@ -29,6 +30,8 @@ __all__ = [
 
 LEADS_BACK = "a link back to a folder that it lies in"
 """The problem of a link that is not followed, because that would never end."""
+
+_CHUNK = 2**22
 
 MOST_FOLDERS = 1_000_000
 """Folders that are looked into; links between folders can make endlessly many of a few."""
@@ -59,6 +62,33 @@ def read_regular(path: Path, most: int) -> bytes:
     if max(size, len(content)) > most:
         raise OSError(errno.EFBIG, f"more than the {most:,} bytes allowed", str(path))
     return content
+
+
+def copy_regular(source: Path, to: Path, most: int) -> str:
+    """Copy a regular file's content into a new file; its SHA-256 (hex).
+
+    Raises :class:`OSError` for links and other kinds of files, and for one of more than ``most``
+    bytes.
+    """
+    found = hashlib.sha256()
+    left = most
+    with open(source, "rb", opener=_open_no_link) as file, to.open("xb") as copy:
+        _check_regular(os.fstat(file.fileno()).st_mode, source)
+        while chunk := file.read(min(left + 1, _CHUNK)):
+            left -= len(chunk)
+            if left < 0:
+                raise OSError(errno.EFBIG, f"more than the {most:,} bytes allowed", str(source))
+            found.update(chunk)
+            copy.write(chunk)
+    return found.hexdigest()
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, "a link, which is not followed", path)
+    _check_regular(mode, Path(path))
+    return _open_without_waiting(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

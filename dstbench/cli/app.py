@@ -13,6 +13,7 @@ from dstbench.cli.export_commands import export, push
 from dstbench.cli.help import help
 from dstbench.cli.plugin_commands import check, machine, new, plugins
 from dstbench.cli.printing import note_warnings, out, tell_error
+from dstbench.cli.results_commands import compare, dashboard, merge, publish
 from dstbench.cli.streams import (
     is_about_output,
     leave_output,
@@ -30,7 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(run, plan, status, leaderboard, report, sample, score, export, push),
+    *(run, plan, status, leaderboard, report, dashboard, merge, compare, publish),
+    *(sample, score, export, push),
     *(plugins, check, new, machine, help),
 ):
     app.command()(command)

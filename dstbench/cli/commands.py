@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dstbench.cli.options import (
+    Against,
     Device,
     File,
     Folder,
+    Folders,
     Jobs,
+    Margin,
     Only,
     Preset,
     ResultsFolder,
@@ -190,18 +193,8 @@ def leaderboard(
         bool,
         typer.Option("--per-seed", help="One row per cell: settings, scores, counts and times."),
     ] = False,
-    against: Annotated[
-        str,
-        typer.Option(metavar="METHOD", help="Compare rows with this method, at the same sparsity."),
-    ] = "dense",
-    margin: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Difference that would not matter, as a fraction of that method's mean score; by "
-            "default as the benchmark file says.",
-        ),
-    ] = None,
+    against: Against = "dense",
+    margin: Margin = None,
     write: Annotated[
         bool,
         typer.Option("--write", help="Also write it, its data, pictures and report.html anew."),
@@ -222,17 +215,17 @@ def leaderboard(
 
 
 def report(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Results of benchmarks, e.g. results/quickstart.")
-    ],
+    folders: Folders,
     to: Annotated[Path, typer.Option("--to", "-o", help="The file to write.")] = Path(
         "report.html"
     ),
+    against: Against = "dense",
+    margin: Margin = None,
 ) -> None:
     """Write one HTML file that shows all there is of some results, and needs no network."""
     from dstbench.api import load_results
     from dstbench.report.page import write_page
 
-    every = [load_results(folder) for folder in folders]
+    every = [load_results(folder, against=against, margin=margin) for folder in folders]
     write_page(every, to, ", ".join(found.name for found in every))
     tell(f"written: {to}")

@@ -46,9 +46,24 @@ Jobs = Annotated[
     ),
 ]
 Folder = Annotated[Path, typer.Argument(help="A benchmark's results, e.g. results/quickstart.")]
+Folders = Annotated[
+    list[Path], typer.Argument(help="Results of benchmarks, e.g. results/quickstart.")
+]
 OneCell = Annotated[Path, typer.Argument(help="A cell's folder, e.g. results/quickstart/cells/…")]
 Trust = Annotated[
     bool, typer.Option("--yes", "-y", help="Read files that the cell's record names, and download.")
+]
+Against = Annotated[
+    str,
+    typer.Option(metavar="METHOD", help="Compare rows with this method, at the same sparsity."),
+]
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Difference that would not matter, as a fraction of that method's mean score; by "
+        "default as the benchmark file says.",
+    ),
 ]
 ResultsFolder = Annotated[Path, typer.Option(help="Folder that holds all results.")]
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Literal
 
-from dstbench.errors import ConfigError, PluginError, StoreError
+from dstbench.errors import ConfigError, PluginError
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.sampling import Trained
 from dstbench.exporting.card import DIFFUSERS, LOADED, ONNX, Usage, write_card
 from dstbench.exporting.folder import write_model
 from dstbench.exporting.trained import TrainedModel
+from dstbench.store.files import require_new, write_folder
 from dstbench.store.folder import CellFolder
 
 Format = Literal["packed", "dense", "diffusers", "onnx"]
@@ -36,8 +34,7 @@ def export(
     :func:`dstbench.api.export_model`."""
     if not _LICENCE.fullmatch(licence):
         raise ConfigError(f"licence '{licence}': a name in lower case, such as apache-2.0")
-    if to.exists():
-        raise StoreError(f"{to}: is there already, and stays as it is; name another folder")
+    require_new(to)
     folder = CellFolder(cell)
     trained = pipeline.trained(folder, trusted=trusted)
 
@@ -49,7 +46,7 @@ def export(
             shutil.copyfile(pictures, unfinished / "samples.png")
         write_card(unfinished, trained.record, licence, usage, pictures is not None)
 
-    _write_folder(to, write)
+    write_folder(to, write)
 
 
 def _write(trained: Trained, folder: Path, format: Format, pipeline: Pipeline) -> Usage:
@@ -68,18 +65,3 @@ def _write(trained: Trained, folder: Path, format: Format, pipeline: Pipeline) -
         return DIFFUSERS.called_with(found[1])
     write_model(trained, folder, format, pipeline.plugins)
     return LOADED
-
-
-def _write_folder(to: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a folder that appears at ``to`` whole or not at all."""
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(mkdtemp(prefix=f".{to.name}.", dir=to.parent))
-        try:
-            write(unfinished)
-            unfinished.chmod(0o755)
-            os.rename(unfinished, to)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError as error:
-        raise StoreError(f"{to}: cannot be written: {error.strerror or error}") from None

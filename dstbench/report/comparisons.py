@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from statistics import fmean
@@ -133,19 +133,35 @@ COLUMNS = (
 """What :meth:`Comparison.line` has."""
 
 
+Pair = tuple[Row, Row, bool]
+"""Two rows that are compared, and whether the second is the reference."""
+
+
 def compare(rows: Sequence[Row], metric: Metric, reference: Reference) -> list[Comparison]:
     """All comparisons of a score in a table: of each row with the reference, in their order, then
     of each two other rows at the same sparsity, that which stands first minus the other.
 
     Rows without a shared seed are not compared.
     """
-    scores = {row.key: row.scores(metric) for row in rows}
-    pairs = [pair for pair in _pairs(rows, reference.method) if _shared(scores, *pair[:2])]
-    margins, differences = [], []
-    for row, other, with_reference in pairs:
-        theirs = [scores[other.key][seed] for seed in _shared(scores, row, other)]
-        margins.append(reference.margin * abs(fmean(theirs)) if with_reference else math.nan)
-        differences.append(paired(scores[row.key], scores[other.key]))
+    return compare_pairs(list(_pairs(rows, reference.method)), metric, reference.margin)
+
+
+def compare_pairs(pairs: Sequence[Pair], metric: Metric, margin: float) -> list[Comparison]:
+    """Comparisons of a score in these pairs of rows, as one family of tests.
+
+    ``margin`` is the difference that would not matter, as a fraction of the reference's mean. Rows
+    without a shared seed are not compared.
+    """
+    rows = {id(row): row for pair in pairs for row in pair[:2]}
+    scores = {key: row.scores(metric) for key, row in rows.items()}
+    compared, margins, differences = [], [], []
+    for pair in pairs:
+        ours, theirs = (scores[id(row)] for row in pair[:2])
+        if shared := sorted(ours.keys() & theirs.keys()):
+            mean = fmean(theirs[seed] for seed in shared)
+            compared.append(pair)
+            margins.append(margin * abs(mean) if pair[2] else math.nan)
+            differences.append(paired(ours, theirs))
     families = [
         [each.p() for each in differences],
         [each.p_equivalent(margin) for each, margin in zip(differences, margins, strict=True)],
@@ -155,13 +171,9 @@ def compare(rows: Sequence[Row], metric: Metric, reference: Reference) -> list[C
     return [
         Comparison(metric, row, other, with_reference, margin, difference, PValues(*tests))
         for (row, other, with_reference), margin, difference, tests in zip(
-            pairs, margins, differences, zip(*corrected, strict=True), strict=True
+            compared, margins, differences, zip(*corrected, strict=True), strict=True
         )
     ]
-
-
-def _shared(scores: Mapping[tuple[str, float], Mapping[int, float]], a: Row, b: Row) -> list[int]:
-    return sorted(scores[a.key].keys() & scores[b.key].keys())
 
 
 def _p_not_worse(metric: Metric, differences: PairedDifferences, margin: float) -> float:
@@ -170,8 +182,8 @@ def _p_not_worse(metric: Metric, differences: PairedDifferences, margin: float) 
     return differences.p(-margin, "greater")
 
 
-def _pairs(rows: Sequence[Row], method: str) -> Iterator[tuple[Row, Row, bool]]:
-    """Each two rows that are compared, once, and whether the second is the reference."""
+def _pairs(rows: Sequence[Row], method: str) -> Iterator[Pair]:
+    """Each two rows that are compared, once."""
     seen = set()
     by_key = {row.key: row for row in rows}
     for row in rows:

@@ -80,9 +80,10 @@ class Table:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One line per row; :func:`leaderboard` explains the columns."""
-        return pd.DataFrame([self._line(row) for row in self.rows])
+        return pd.DataFrame([self.line(row) for row in self.rows])
 
-    def _line(self, row: Row) -> dict[str, Any]:
+    def line(self, row: Row) -> dict[str, Any]:
+        """The numbers of a row; :func:`leaderboard` explains them."""
         protocol = self.protocol.model_dump() if self.protocol else {}
         return {
             "task": self.task,

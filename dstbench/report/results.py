@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dstbench.cell import Cell
+from dstbench.cell import DENSE, Cell
 from dstbench.errors import StoreError, did_you_mean
 from dstbench.records import Protocol, Record
 from dstbench.report import costs
@@ -149,9 +149,9 @@ class Results:
 
         return render_tables(self.tables, format, self.name)
 
-    def write_report(self) -> None:
-        """Write the leaderboard, its data, its pictures and ``report.html`` into the results
-        folder, if there are records.
+    def write_report(self, to: str | Path | None = None) -> None:
+        """Write the leaderboard, its data, its pictures and ``report.html`` into a folder, by
+        default that of the results, if there are records.
 
         Raises :class:`~dstbench.errors.StoreError` where nothing can be written there.
         """
@@ -163,14 +163,14 @@ class Results:
         shown = self._shown()
         samples, reals = self._store.samples(shown), self._store.reals(shown)
         neighbours = self._store.neighbours(shown)
+        folder = self.folder if to is None else Path(to)
         try:
-            write_tables(
-                self.tables, self.cells, self.folder, samples, reals, self.name, neighbours
-            )
-            self._store.write_layout(self._layout)
-            write_page([self], self.folder / "report.html", self.name)
+            write_tables(self.tables, self.cells, folder, samples, reals, self.name, neighbours)
+            if to is None:
+                self._store.write_layout(self._layout)
+            write_page([self], folder / "report.html", self.name)
         except OSError as error:
-            raise StoreError(f"{self.folder}: cannot be written to: {error.strerror}") from None
+            raise StoreError(f"{folder}: cannot be written to: {error.strerror}") from None
 
     def _shown(self) -> list[Record]:
         """The records whose samples are shown: in each table, those of one seed."""
@@ -191,6 +191,27 @@ class Results:
     @cached_property
     def _known(self) -> dict[str, Cell]:
         return {record.cell.id: record.cell for record in self.records}
+
+
+def load_results(
+    folder: str | Path, *, against: str = DENSE, margin: float | None = None
+) -> Results:
+    """The results of a benchmark that was run, such as ``results/quickstart``.
+
+    Args:
+        against: the method that rows are compared with, by its name in the leaderboard: dense, or
+            another, at the same sparsity. An unknown one raises
+            :class:`~dstbench.errors.ConfigError` once rows are compared.
+        margin: the difference that would not matter, as a fraction of that method's mean score; by
+            default as the benchmark said when it was last run.
+
+    Raises :class:`~dstbench.errors.StoreError` where there are none.
+    """
+    store = Store(Path(folder))
+    records, layout = store.records(), store.layout()
+    reference = Reference(against, layout.report.margin if margin is None else margin)
+    every = [*records, *store.rescored(records)]
+    return Results(store, every, store.folder.resolve().name, layout, reference)
 
 
 def _there(path: Path, why_not: str) -> Path:

@@ -93,7 +93,7 @@ def _strip(images: NDArray[np.uint8], cell: str) -> Image.Image:
             "but should be uint8 of shape (n, height, width, 1 or 3)"
         )
     _, height, width, _ = images.shape
-    scale = max(1, TILE // height)
+    scale = max(1, TILE // max(height, width, 1))
     step = width * scale + GAP
     shown = images[:COLUMNS]
     strip = _blank(max(step * len(shown) - GAP, 1), height * scale)

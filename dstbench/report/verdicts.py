@@ -55,7 +55,7 @@ def recommendation(table: Table) -> str | None:
         f"Sparsest {'row' if len(best) == 1 else 'rows'} not worse than dense by more than "
         f"{_margin(table)} of dense's {FID.title}: {rows} (one-sided paired t-test over "
         f"{_seeds(best)}, Holm-corrected at {LEVEL:.0%} over {tests} "
-        f"{'row' if tests == 1 else 'rows'}: p {_p(p, '= ')})."
+        f"{'row' if tests == 1 else 'rows'}: p {p_in_words(p, '= ')})."
     )
 
 
@@ -73,6 +73,20 @@ def differences(table: Table) -> tuple[str, Grid] | None:
     return title, (header, [_line(each) for each in tested])
 
 
+def in_words(compared: Comparison) -> str:
+    """What the tests of a comparison with the reference say."""
+    if not any(compared.differences.values):
+        return "the same"
+    if not compared.decides:
+        return f"no verdict: fewer than {SEEDS_OF_A_TEST} seeds"
+    if math.isnan(compared.tests.p):
+        return "no verdict: the differences of all seeds are the same"
+    if compared.better or compared.worse:
+        word = "better" if compared.better else "worse"
+        return f"{word}, by less than the margin" if compared.equivalent else word
+    return "as good" if compared.equivalent else "no difference detected"
+
+
 def _line(compared: Comparison) -> list[str]:
     digits = compared.metric.decimals
     low, high = compared.differences.interval
@@ -82,7 +96,7 @@ def _line(compared: Comparison) -> list[str]:
         f"{compared.row.method} − {compared.other.method}",
         f"{compared.differences.mean:+.{digits}f}",
         f"{low:+.{digits}f} to {high:+.{digits}f}",
-        _p(compared.tests.holm_p),
+        p_in_words(compared.tests.holm_p),
     ]
 
 
@@ -128,5 +142,5 @@ def _seeds(compared: Sequence[Comparison]) -> str:
     return f"{most} seeds" if least == most else f"{least} to {most} seeds"
 
 
-def _p(p: float, equals: str = "") -> str:
+def p_in_words(p: float, equals: str = "") -> str:
     return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"

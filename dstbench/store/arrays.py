@@ -22,8 +22,11 @@ def read_images(path: Path) -> NDArray[np.uint8]:
     """
     import numpy as np
 
-    with open_regular(path) as file:
-        images: NDArray[np.uint8] = np.load(file, allow_pickle=False)
+    try:
+        with open_regular(path) as file:
+            images: NDArray[np.uint8] = np.load(file, allow_pickle=False)
+    except (MemoryError, OverflowError):
+        raise ValueError("it claims to be larger than memory") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise ValueError(
             f"{images.dtype} of shape {images.shape}, but images are uint8 of shape "

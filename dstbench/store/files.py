@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import mkdtemp
+
+from dstbench.errors import StoreError
 
 MOST = 256 << 20
 """Bytes at most of a file of JSON or words; what is larger is something else."""
@@ -25,3 +29,28 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def require_new(path: Path) -> None:
+    """Raise :class:`StoreError` where something is already."""
+    if path.is_symlink() or path.exists():
+        raise StoreError(f"{path}: is there already, and stays as it is; name another folder")
+
+
+def write_folder(to: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a new folder that appears at ``to`` whole or not at all.
+
+    Raises :class:`StoreError` where something is there already, or nothing can be written.
+    """
+    require_new(to)
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+        try:
+            write(unfinished)
+            unfinished.chmod(0o755)
+            os.rename(unfinished, to)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise StoreError(f"{to}: cannot be written: {error.strerror or error}") from None

@@ -54,7 +54,7 @@ def read_record(path: Path) -> tuple[Record, dict[str, str]]:
         StoreError: for a record that is damaged, or that this version of dstbench cannot read.
     """
     try:
-        return _parse(read_regular(path, LARGEST))
+        record, sums = _parse(read_regular(path, LARGEST))
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
@@ -68,6 +68,9 @@ def read_record(path: Path) -> tuple[Record, dict[str, str]]:
         ) from None
     except ValueError as error:
         raise StoreError(f"{path}: damaged: {error}; move it away to run the cell again") from None
+    if "/" in record.cell.id or "\0" in record.cell.id:
+        raise StoreError(f"{path}: of no cell that could have a folder: {record.cell.id!r:.200}")
+    return record, sums
 
 
 def _parse(text: bytes) -> tuple[Record, dict[str, str]]:

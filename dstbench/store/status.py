@@ -55,7 +55,8 @@ def _status(store: Store, folder: CellFolder) -> Status | None:
     cell = record.cell if record else folder.requested_cell()
     if cell is None:
         return None
-    if folder.is_held():
+    # Only cells that say who has them are asked: for a moment, whoever asks has the lock.
+    if claim and folder.is_held():
         return Status(cell, "running", claim)
     if record is None:
         return Status(cell, "waiting")

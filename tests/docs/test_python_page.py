@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dstbench
-from dstbench.api import Results
+from dstbench.api import Results, TwoResults
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -36,12 +36,18 @@ def test_all_code_is_python() -> None:
 
 
 def test_every_argument_is_told() -> None:
-    for function in (dstbench.run, dstbench.plan):
+    for function in (dstbench.run, dstbench.plan, dstbench.merge, dstbench.publish):
         for argument in inspect.signature(function).parameters:
             assert f"`{argument}`" in PAGE or f"{argument}=" in PAGE, argument
 
 
 def test_every_attribute_is_told() -> None:
     public = {name for name in dir(Results) if not name.startswith("_")} | {"records", "name"}
-    untold = {name for name in public if f"results.{name}" not in PAGE} - {"write_report"}
+    untold = {name for name in public if f"results.{name}" not in PAGE}
+    assert not untold
+
+
+def test_every_attribute_of_a_comparison_is_told() -> None:
+    public = {name for name in dir(TwoResults) if not name.startswith("_")}
+    untold = {name for name in public | {"first", "second", "names"} if f"both.{name}" not in PAGE}
     assert not untold

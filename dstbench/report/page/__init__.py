@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import resources
@@ -17,14 +17,13 @@ import itables
 import numpy as np
 import pandas as pd
 from itables.javascript import generate_init_offline_itables_html
-from jinja2 import Environment, PackageLoader, select_autoescape
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from dstbench.cell import Cell
 from dstbench.errors import StoreError
-from dstbench.grid.variants import leaves
 from dstbench.records import Record
+from dstbench.report.facts import values
 from dstbench.report.floors import warnings
 from dstbench.report.leaderboard import Table
 from dstbench.report.neighbours import CAPTION, alternating
@@ -32,6 +31,7 @@ from dstbench.report.notes import _notes, _skipped
 from dstbench.report.page.charts import learning_curves, topologies, trade_offs
 from dstbench.report.rows import Row
 from dstbench.report.sheet import _strip, row_label
+from dstbench.report.templates import render_template
 from dstbench.report.text import _columns
 from dstbench.report.verdicts import differences
 from dstbench.store.files import write_atomically
@@ -65,31 +65,41 @@ def write_page(every: Sequence[Shown], path: Path, title: str) -> None:
     Raises:
         StoreError: nothing has been run, or the file cannot be written.
     """
+    text = render_page(every, title)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def render_page(every: Sequence[Shown], title: str, live: str = "") -> str:
+    """The report of some results, HTML.
+
+    Args:
+        live: the version of a page that a dashboard serves, where it is one.
+
+    Raises:
+        StoreError: nothing has been run.
+    """
     sections = [section for results in every if results.records for section in _sections(results)]
     if not sections:
         raise StoreError("there is no record to make a report of: run the benchmark first")
     statuses = Counter(record.status for results in every for record in results.records)
-    templates = Environment(
-        loader=PackageLoader("dstbench.report.page", "."),
-        autoescape=select_autoescape(default=True),
-    )
     bundle = resources.files(itables) / "html" / "dt_bundle.js"
     with resources.as_file(bundle) as file:
         # What follows the script is for notebooks.
         script, end, _ = generate_init_offline_itables_html(file).partition("</script>")
-    text = templates.get_template("page.html").render(
+    return render_template(
+        "page.html",
         title=title,
         summary=", ".join(f"{count} cells {status}" for status, count in statuses.items()),
         sections=sections,
         plotly=get_plotlyjs(),
         datatables=script + end,
         datatables_promise=f"_itables_{itables.__version__.replace('.', '_')}",
+        live=live,
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _sections(results: Shown) -> Iterator[dict[str, Any]]:
@@ -198,17 +208,8 @@ def _facts(table: Table) -> dict[str, dict[str, str]]:
     protocol = table.protocol.model_dump() if table.protocol else {}
     return {
         "How samples were scored": {name: str(value) for name, value in protocol.items()},
-        "Settings": _values([record.cell.settings for record in table.records]),
-        "Machines and versions": _values(
+        "Settings": values([record.cell.settings for record in table.records]),
+        "Machines and versions": values(
             [record.environment.model_dump(mode="json") for record in table.records]
         ),
     }
-
-
-def _values(every: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """By its path, what each entry is in all of these, or in some and others."""
-    found: dict[str, dict[str, None]] = {}
-    for each in every:
-        for path, text in leaves(each):
-            found.setdefault(".".join(path), {})[text] = None
-    return {path: "; ".join(values) for path, values in sorted(found.items())}

@@ -46,8 +46,9 @@ def test_topics_and_commands() -> None:
     listed = [line.split()[0] for line in done.stdout.splitlines() if line]
     assert listed[: len(TOPICS) + 1] == ["topic", *TOPICS]
     assert listed[len(TOPICS) + 1 :] == [
-        "command", "run", "plan", "status", "leaderboard", "report", "sample", "score", "export",
-        "push", "plugins", "check", "new", "machine", "help",
+        "command", "run", "plan", "status", "leaderboard", "report", "dashboard", "merge",
+        "compare", "publish", "sample", "score", "export", "push", "plugins", "check", "new",
+        "machine", "help",
     ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Results to make reports of."""
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +9,27 @@ import pandas as pd
 import pytest
 
 from dstbench.errors import StoreError
+from dstbench.records import Record
 from dstbench.report.leaderboard import tables
+from dstbench.store import Store
+
+Keep = Callable[[Path, Iterable[Record]], Path]
+
+
+@pytest.fixture
+def keep() -> Keep:
+    """Keeps records, with a few samples of each cell, in a results folder."""
+
+    def keep(results: Path, records: Iterable[Record]) -> Path:
+        for record in records:
+            folder = Store(results).cell(record.cell)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            if record.status == "done":
+                folder.write_images(folder.samples, np.zeros((2, 4, 4, 1), np.uint8))
+            folder.write_record(record)
+        return results
+
+    return keep
 
 
 class Shown(SimpleNamespace):

@@ -1,14 +1,19 @@
-"""The report in a browser: what is clicked there does something, at two widths."""
+"""The report, the index of a site and a dashboard in a browser: what is clicked there does
+something, at two widths."""
 
 import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from dstbench.report.dashboard.server import make_server
 from dstbench.report.page import write_page
+from dstbench.report.site import publish
+from dstbench.store import CellFolder
 
 selenium = pytest.importorskip("selenium")
 from selenium import webdriver  # noqa: E402
@@ -45,7 +50,20 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, shown, tmp_path):
+def picture(browser, tmp_path) -> Callable[[str], object]:
+    """Keeps what a person would see of a page."""
+    folder = Path(os.environ.get("DSTBENCH_TEST_ARTEFACTS") or tmp_path)
+    return lambda name: browser.save_screenshot(str(folder / f"{name}.png"))
+
+
+def wait_until_ready(browser) -> None:
+    WebDriverWait(browser, 60).until(
+        lambda b: b.execute_script("return document.documentElement.dataset.ready") == "yes"
+    )
+
+
+@pytest.fixture
+def page(browser, picture, shown, tmp_path):
     """A report, opened at a given width; what a person would see of it is kept as a picture."""
     path = tmp_path / "report.html"
     write_page([shown], path, "A report")
@@ -54,11 +72,8 @@ def page(browser, shown, tmp_path):
         # The window's own frame counts, too: the page is as wide as is asked for.
         browser.set_window_size(width, 1200)
         browser.get(path.as_uri())
-        WebDriverWait(browser, 60).until(
-            lambda b: b.execute_script("return document.documentElement.dataset.ready") == "yes"
-        )
-        folder = Path(os.environ.get("DSTBENCH_TEST_ARTEFACTS") or tmp_path)
-        browser.save_screenshot(str(folder / f"report-{width}.png"))
+        wait_until_ready(browser)
+        picture(f"report-{width}")
         return browser
 
     return at
@@ -69,15 +84,18 @@ def methods(browser) -> list[str]:
     return [cell.text for cell in cells if cell.is_displayed()]
 
 
-@pytest.mark.parametrize("width", [1400, 520])
-def test_nothing_is_wider_than_the_page_and_nothing_fails(page, width: int) -> None:
-    browser = page(width)
+def check_that_it_fits(browser) -> None:
+    """Nothing is wider than the page, and nothing has failed there."""
     inner, wide = browser.execute_script(
         "return [innerWidth, document.documentElement.scrollWidth]"
     )
-
     assert wide <= inner
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.mark.parametrize("width", [1400, 520])
+def test_nothing_is_wider_than_the_page_and_nothing_fails(page, width: int) -> None:
+    check_that_it_fits(page(width))
 
 
 def scores(browser) -> list[float]:
@@ -148,3 +166,71 @@ def test_samples_of_other_seeds_are_a_click_away(page) -> None:
     assert [label.text for label in shown] == [
         "real images", "dense", "static, S = 0.5", "static, S = 0.9", "rigl, S = 0.5",
     ]  # fmt: skip
+
+
+# Several benchmarks
+
+
+def test_the_index_of_a_site(browser, picture, keep, make_record, tmp_path) -> None:
+    records = [make_record(fid=1), make_record("static", 0.5, fid=2)]
+    failed = make_record("rigl", 0.5, status="failed", error="because")
+    mine = keep(tmp_path / "mine", [*records, failed])
+    yours = keep(tmp_path / ("yours-" * 15 + "2"), records)
+    publish([mine, yours], tmp_path / "site")
+    for width in (1200, 520):
+        browser.set_window_size(width, 1200)
+        browser.get((tmp_path / "site" / "index.html").as_uri())
+        picture(f"site-{width}")
+        check_that_it_fits(browser)
+
+    browser.find_element(By.LINK_TEXT, "mine").click()
+    wait_until_ready(browser)
+    assert browser.title == "mine"
+
+
+def test_a_dashboard_follows_the_run(browser, picture, keep, make_record, tmp_path) -> None:
+    folder = tmp_path / "results"
+    keep(folder / "mine", [make_record(fid=1)])
+    keep(folder / "yours", [make_record(status="failed", error="because")])
+    cell = make_record("static", 0.5, cell={"training": {"steps": 100}}).cell
+    running = CellFolder(folder / "mine" / "cells" / cell.id)
+    running.request(cell)
+    with make_server(folder, 0) as server, running.locked():
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        browser.set_window_size(1200, 1200)
+        browser.get(f"http://localhost:{server.server_port}/")
+        picture("dashboard")
+        soon(browser, counts_of("mine"), ["1 done", "1 running"])
+        check_that_it_fits(browser)
+
+        keep(folder / "mine", [make_record(seed=1, fid=2)])
+        soon(browser, counts_of("mine"), ["2 done", "1 running"])
+
+        browser.find_element(By.LINK_TEXT, "mine").click()
+        wait_until_ready(browser)
+        assert summary(browser) == "2 cells done"
+        keep(folder / "mine", [make_record(seed=2, fid=3)])
+        soon(browser, summary, "3 cells done")
+        wait_until_ready(browser)
+        picture("dashboard-report")
+        check_that_it_fits(browser)
+
+        server.shutdown()
+        thread.join()
+    soon(browser, live, "The dashboard has ended: this page stands still.")
+
+
+def counts_of(name: str) -> Callable[[WebDriver], list[str]]:
+    def counts(browser: WebDriver) -> list[str]:
+        return [e.text for e in browser.find_elements(By.CSS_SELECTOR, f"#{name} .counts span")]
+
+    return counts
+
+
+def summary(browser: WebDriver) -> str:
+    return browser.find_element(By.CSS_SELECTOR, ".summary").text
+
+
+def live(browser: WebDriver) -> str:
+    return browser.find_element(By.ID, "live").text

@@ -247,3 +247,15 @@ def test_a_huge_error_is_bounded(folder: CellFolder, make_record: MakeRecord) ->
     assert len(record.reason) <= LONGEST_REASON
     folder.write_record(record)
     assert folder.record() == record
+
+
+def test_images_that_claim_to_be_larger_than_memory(folder: CellFolder) -> None:
+    folder.write_images(folder.samples, np.zeros((1, 2, 2, 1), np.uint8))
+    content = folder.samples.read_bytes()
+    shape = b"(1, 2, 2, 1), }" + b" " * 20
+    assert shape in content
+    for count in (10**4, 10**14, 10**20):
+        claimed = (b"(%d, 2, 2, 1), }" % count).ljust(len(shape))
+        folder.samples.write_bytes(content.replace(shape, claimed))
+        with pytest.raises(StoreError, match="cannot be read"):
+            folder.read_images(folder.samples)
