@@ -96,12 +96,13 @@ def test_its_default_size_is_that_of_dit_s() -> None:
 
 
 def test_it_computes_what_diffusers_dit_computes() -> None:
-    """With the same weights; theirs has an embedding of times and labels for each block, ours one
-    for all of them, as published."""
+    """With the same weights. Theirs has an embedding of times and labels for each block, and other
+    frequencies in it; ours are as published."""
     theirs = DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, in_channels=2, out_channels=2, num_layers=1,
         sample_size=8, patch_size=2, num_embeds_ada_norm=3, norm_eps=1e-6,
     ).eval()  # fmt: skip
+    theirs.transformer_blocks[0].norm1.emb.time_proj.downscale_freq_shift = 0
     settings = DiffusionTransformerSettings(layers=1, width=16, heads=2, class_conditional=True)
     ours = Transformer(settings, (2, 8, 8), classes=3).eval()
     ours.load_state_dict(dict(_renamed(theirs.state_dict())))
