@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class DiffusionTransformer(ImageDiffusion[DiffusionTransformerSettings]):
     """DiT: a transformer over patches of latents, or of images, by DDPM or by flow matching.
 
-    'Scalable Diffusion Models with Transformers' (Peebles & Xie, ICCV 2023, arXiv 2212.09748), with
-    adaLN-Zero blocks. The first stage is that of the model 'ldm', which it shares with it.
+    'Scalable Diffusion Models with Transformers' (Peebles and Xie, ICCV 2023, arXiv 2212.09748),
+    with adaLN-Zero blocks. The first stage is that of the model 'ldm', which it shares with it.
 
     Sparsifiable are all linear layers, the first and the last, which embed patches and times and
     modulate blocks included. Queries, keys and values of a block are one matrix.
