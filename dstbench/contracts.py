@@ -148,6 +148,13 @@ class Data:
     def split(self, name: Split) -> Sequence[Any]:
         return self.train if name == "train" else self.validation
 
+    @property
+    def classes(self) -> tuple[str | int, ...]:
+        """The distinct labels of the training items, numbers before words, each in their order;
+        empty where items have no labels."""
+        labels = set(self.labels.get("train", ()))
+        return tuple(sorted(labels, key=lambda label: (isinstance(label, str), label)))
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -165,6 +172,8 @@ class Items:
     """The shape of one item: (C, H, W) of an image, (points, 3) of a sketch."""
     assumption: str = ""
     """What was assumed of items that differ in shape, in words; empty where they do not."""
+    classes: int | None = None
+    """The number of distinct labels of the training items; ``None``: not known."""
 
 
 class Dataset(Plugin[S]):
@@ -236,6 +245,13 @@ class Model(Plugin[S]):
         """
         return None
 
+    @property
+    def items(self) -> Items:
+        """The items as :meth:`outline` is told of them: the shape of the first training example,
+        and the number of classes. A model that :meth:`for_sampling` has made finds no labels in its
+        data: if its outline needs their number, it overrides this."""
+        return Items(tuple(self.data.train[0].shape), classes=len(self.data.classes))
+
     def build(self) -> nn.Module:
         """A freshly initialised denoiser on the workspace's device: by default the outline's.
 
@@ -254,7 +270,7 @@ class Model(Plugin[S]):
         return self._inputs_and_calls[1]
 
     def _outline(self) -> Outline:
-        outline = self.outline(self.settings, Items(tuple(self.data.train[0].shape)))
+        outline = self.outline(self.settings, self.items)
         if outline is None:
             raise PluginError(
                 f"model '{self.name}' has no outline for its settings, and does not define "
@@ -323,8 +339,16 @@ class Model(Plugin[S]):
         The noise of all samples is drawn from ``rng`` (a CPU generator) before the first batch, so
         that neither the batch size nor the device changes which noise a sample starts from.
 
+        A model that has :attr:`labels` also takes ``labels``: one of them for each sample, in place
+        of labels that it draws.
+
         Raises :class:`~dstbench.errors.DivergedError` where the denoiser's output is not finite.
         """
+
+    @property
+    def labels(self) -> Sequence[str | int]:
+        """The labels that samples can be asked for; by default none."""
+        return ()
 
     def reconstructions(self, split: Split, indices: Tensor) -> Sequence[Any] | Tensor | None:
         """The examples at ``indices`` (int64, on the CPU) as the first stage alone makes them, as

@@ -32,7 +32,7 @@ class Undertaking:
         if outline is None:
             raise PluginError(
                 f"model '{self.model.name}' does not tell its denoiser before it has data "
-                "(it has no 'outline')"
+                "(it has no 'outline', or one that needs to know more)"
             )
         return outline
 

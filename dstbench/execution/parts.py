@@ -79,7 +79,8 @@ class Parts:
         cls: type[Model] = self.plugins.find("model", cell.model)
         shape = getattr(data.train[0], "shape", ())
         settings = cls.Settings(**cell.model_settings | dict(changed or {}))
-        task = Undertaking(cls, settings, Items(tuple(shape))).of(cell)
+        items = Items(tuple(shape), classes=len(data.classes))
+        task = Undertaking(cls, settings, items).of(cell)
         return cls(task.settings, data, self.workspace)
 
     def full_model(self, cell: Cell, data: Data) -> Model:

@@ -26,11 +26,18 @@ class Trained:
 
 
 def draw_samples(
-    model: Model, denoiser: nn.Module, seed: int, count: int, batch_size: int, noise: int = 0
+    model: Model,
+    denoiser: nn.Module,
+    seed: int,
+    count: int,
+    batch_size: int,
+    noise: int = 0,
+    **asked: Any,
 ) -> Sequence[Any] | Tensor:
-    """Samples as items, from one of the noises of a cell's seed."""
+    """Samples as items, from one of the noises of a cell's seed; ``asked`` is what its ``sample``
+    takes beside that."""
     purpose = ("samples", noise) if noise else ("samples",)
     rng = torch.Generator().manual_seed(derive(seed, *purpose))
     denoiser.eval()
     with torch.no_grad():
-        return model.sample(denoiser, count, batch_size, rng)
+        return model.sample(denoiser, count, batch_size, rng, **asked)

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dstbench.cell import Cell
-from dstbench.contracts import Data, Dataset, Items, Model, Pictures, Workspace
+from dstbench.contracts import Data, Dataset, Model, Pictures, Workspace
 from dstbench.errors import DstbenchError, StoreError
 from dstbench.execution.outline import Undertaking
 from dstbench.execution.sampling import Trained
@@ -117,10 +117,14 @@ def read_model(folder: Path, plugins: Plugins, workspace: Workspace) -> TrainedM
         settings = cls.Settings(**cell.model_settings)
         weights = read_state(folder / MODEL)
         tensors, masks = _apart(folder, told)
-        settings = Undertaking(cls, settings, Items(told.item_shape)).of(cell).settings
-        _check_fit(cls, settings, told.item_shape, weights)
+        _check_shape(told.item_shape)
         data = Data.blank(told.item_shape, DTYPES[told.item_dtype], pictures)
-        model = cls.for_sampling(settings, data, {**told.sampling, **tensors}, workspace)
+        sampling = {**told.sampling, **tensors}
+        model = cls.for_sampling(settings, data, sampling, workspace)
+        own = Undertaking(cls, settings, model.items).of(cell).settings
+        if own != settings:
+            model = cls.for_sampling(own, data, sampling, workspace)
+        _check_fit(model, weights)
         devices = [workspace.device] if workspace.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             denoiser = model.build()
@@ -172,15 +176,17 @@ def _apart(folder: Path, told: Told) -> tuple[dict[str, Tensor], dict[str, Tenso
     return tensors, masks | read_masks(folder / MODEL)
 
 
-def _check_fit(
-    cls: type[Model], settings: Any, shape: tuple[int, ...], weights: Mapping[str, Tensor]
-) -> None:
-    """Raise :class:`ValueError` where settings ask for another network than the weights are of,
-    before there is memory taken for it."""
+def _check_shape(shape: tuple[int, ...]) -> None:
+    """Raise :class:`ValueError` for a shape that items cannot have."""
     if any(side < 1 for side in shape) or math.prod(shape) >= 2**31:
         raise ValueError(f"items of shape {shape}")
+
+
+def _check_fit(model: Model, weights: Mapping[str, Tensor]) -> None:
+    """Raise :class:`ValueError` where settings ask for another network than the weights are of,
+    before there is memory taken for it."""
     with torch.device("meta"):
-        outline = cls.outline(settings, Items(shape))
+        outline = model.outline(model.settings, model.items)
     if outline is not None:
         made = _shapes(outline.denoiser)
         found = {name: tuple(tensor.shape) for name, tensor in weights.items()}

@@ -16,7 +16,7 @@ VALIDATION = 297
 
 
 class Digits(Dataset):
-    """1,797 grey digits, 32×32, split 1,500 / 297 with each class in proportion.
+    """1,797 grey digits, 32×32, split 1,500 / 297 with each class in proportion; labels are 0 to 9.
 
     The 8×8 images of scikit-learn's ``load_digits`` (the test part of UCI's 'Optical Recognition
     of Handwritten Digits', doi:10.24432/C50P49), upsampled bilinearly.
@@ -26,24 +26,23 @@ class Digits(Dataset):
     kind = "images"
 
     def outline(self) -> Items:
-        return Items((1, SIZE, SIZE))
+        return Items((1, SIZE, SIZE), classes=10)
 
     def load(self, workspace: Workspace) -> Data:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
         digits = load_digits()
+        target = digits.target
         train, validation = train_test_split(
-            range(len(digits.target)),
-            test_size=VALIDATION,
-            random_state=0,
-            stratify=digits.target,
+            range(len(target)), test_size=VALIDATION, random_state=0, stratify=target
         )
         images = _enlarge(torch.from_numpy(digits.images))
         return Data.of_images(
             # Clones, because a view would take all images along to another process.
             train=[image.clone() for image in images[train]],
             validation=[image.clone() for image in images[validation]],
+            labels={"train": target[train].tolist(), "validation": target[validation].tolist()},
         )
 
 

@@ -1,4 +1,4 @@
-"""The denoiser: diffusers' U-Net, called as ``denoiser(latents, timesteps)``."""
+"""The denoiser: diffusers' U-Net, called as ``denoiser(latents, timesteps)``, or with labels."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from dstbench_ldm.settings import LatentDiffusionSettings
 class Denoiser(UNet2DModel):  # type: ignore[misc]
     """``UNet2DModel`` that returns a tensor, so that it can be traced."""
 
-    def forward(self, latents: Tensor, timesteps: Tensor) -> Tensor:
-        """The noise in ``latents`` (N, C, h, w) at ``timesteps`` (N,), 0 ≤ t < diffusion_steps."""
-        noise: Tensor = super().forward(latents, timesteps, return_dict=False)[0]
+    def forward(self, latents: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The noise in ``latents`` (N, C, h, w) at ``timesteps`` (N,), 0 ≤ t < diffusion_steps;
+        with the indices of labels (N,), where they are told."""
+        noise: Tensor = super().forward(latents, timesteps, labels, return_dict=False)[0]
         return noise
 
 
-def build_denoiser(settings: LatentDiffusionSettings) -> Denoiser:
-    """A denoiser of these settings, with fresh weights."""
+def build_denoiser(settings: LatentDiffusionSettings, classes: int = 0) -> Denoiser:
+    """A denoiser of these settings, with fresh weights; it is told labels if there are classes."""
     down = ["AttnDownBlock2D" if attends else "DownBlock2D" for attends in settings.attention]
     up = ["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(settings.attention)]
     denoiser = Denoiser(
@@ -36,6 +37,7 @@ def build_denoiser(settings: LatentDiffusionSettings) -> Denoiser:
         attention_head_dim=settings.attention_head_dim,
         norm_num_groups=settings.norm_num_groups,
         dropout=settings.dropout,
+        num_class_embeds=classes + 1 if classes else None,  # one more for labels that are hidden
     )
     if settings.zero_init:
         with torch.no_grad():

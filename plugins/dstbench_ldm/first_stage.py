@@ -24,7 +24,7 @@ from dstbench_ldm.autoencoder import (
     train_autoencoder,
     weights_hash,
 )
-from dstbench_ldm.settings import AutoencoderSettings, LatentDiffusionSettings
+from dstbench_ldm.settings import AutoencoderSettings, FirstStageSettings
 
 FORMAT = 2
 """Version of what is cached; a change of this module that changes its result counts it up."""
@@ -51,13 +51,31 @@ class FirstStage:
     mirrored: Tensor | None
     metadata: dict[str, float | int | str]
 
+    def examples(self, split: Split, indices: Tensor) -> Tensor:
+        """Scaled latents (N, C, h, w) on the autoencoder's device; of training images whose mirror
+        images are encoded, too, pairs (N, 2, C, h, w)."""
+        latents = self.latents[split][indices]
+        if self.mirrored is not None and split == "train":
+            latents = torch.stack([latents, self.mirrored[indices]], dim=1)
+        latents = latents * self.scaling_factor
+        device = self.autoencoder.device
+        if device.type == "cuda":
+            latents = latents.pin_memory()  # so that the copy need not be waited for
+        return latents.to(device, non_blocking=True)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (N, C, h, w) to uint8 images (N, C, H, W): quantised, then decoded."""
         return decode(self.autoencoder, latents / self.scaling_factor)
 
+    @torch.no_grad()
+    def reconstructions(self, split: Split, indices: Tensor) -> Tensor:
+        """The images at ``indices`` (int64), encoded and decoded: uint8 (N, C, H, W) on the CPU."""
+        latents = self.latents[split][indices] * self.scaling_factor
+        return self.decode(latents.to(self.autoencoder.device)).cpu()
+
 
 def prepare_first_stage(
-    settings: LatentDiffusionSettings, data: Data, workspace: Workspace
+    settings: FirstStageSettings, data: Data, workspace: Workspace
 ) -> FirstStage:
     """The first stage for ``data``: the autoencoder published or trained, its latents cached.
 
@@ -97,7 +115,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _encoded(
-    autoencoder: Any, settings: LatentDiffusionSettings, data: Data, workspace: Workspace
+    autoencoder: Any, settings: FirstStageSettings, data: Data, workspace: Workspace
 ) -> FirstStage:
     """The autoencoder with the latents of ``data``, from the cache or made now."""
     shape = settings.latent_shape(data.train[0].shape)

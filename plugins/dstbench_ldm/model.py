@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from dstbench.contracts import Data, Items, Model, Outline, SamplingState, Split, Workspace
-from dstbench.errors import ConfigError, DivergedError
+from dstbench.contracts import Data, Items, Outline, SamplingState, Split, Workspace
+from dstbench.errors import ConfigError
+from dstbench_ldm.classes import classes_told
+from dstbench_ldm.diffusion import ImageDiffusion
 from dstbench_ldm.settings import LatentDiffusionSettings
 
+if TYPE_CHECKING:
+    from dstbench_ldm.first_stage import FirstStage
 
-class LatentDiffusion(Model[LatentDiffusionSettings]):
+
+class LatentDiffusion(ImageDiffusion[LatentDiffusionSettings]):
     """Latent diffusion: a U-Net predicts the noise in the latents of a VQ autoencoder.
 
     'High-Resolution Image Synthesis with Latent Diffusion Models' (Rombach et al., CVPR 2022,
-    arXiv 2112.10752), unconditional.
+    arXiv 2112.10752), unconditional, or conditional on labels with classifier-free guidance.
 
     Raises :class:`~dstbench.errors.ConfigError` where the images cannot be halved as often as the
-    first stage and the denoiser do.
+    first stage and the denoiser do, and where it is conditional on labels that are not there.
     """
 
     name = "ldm"
-    accepts = "images"
     Settings = LatentDiffusionSettings
     trial_settings: ClassVar[Mapping[str, Any]] = {
         "autoencoder": {
@@ -42,6 +45,7 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
         "norm_num_groups": 4,
         "sampling_steps": 4,
     }
+    first_stage: FirstStage
 
     def __init__(self, settings: LatentDiffusionSettings, data: Data, workspace: Workspace) -> None:
         super().__init__(settings, data, workspace)
@@ -49,10 +53,10 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
 
         # Slow, and not needed to list the plugins.
         from dstbench_ldm.first_stage import prepare_first_stage
-        from dstbench_ldm.sampling import build_scheduler
+        from dstbench_ldm.sampling import NoisePrediction, build_scheduler
 
         self.first_stage = prepare_first_stage(settings, data, workspace)
-        self.scheduler = build_scheduler(settings)
+        self.objective = NoisePrediction(build_scheduler(settings), settings.eta)
 
     @classmethod
     def for_sampling(
@@ -63,26 +67,30 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
         workspace: Workspace,
     ) -> LatentDiffusion:
         from dstbench_ldm.decoder import restored
-        from dstbench_ldm.sampling import build_scheduler
+        from dstbench_ldm.sampling import NoisePrediction, build_scheduler
 
         _check_image_size(settings, data.train[0].shape)
-        model = cls.__new__(cls)  # there is nothing to prepare a first stage from
-        Model.__init__(model, settings, data, workspace)
+        model = cls.without_data(settings, data, state, workspace)
         model.first_stage = restored(state, workspace.device)
-        model.scheduler = build_scheduler(settings)
+        model.objective = NoisePrediction(build_scheduler(settings), settings.eta)
         return model
 
     def sampling_state(self) -> SamplingState:
-        """The autoencoder's decoding half, and the scale of latents."""
+        """The autoencoder's decoding half, the scale of latents, and the labels."""
         from dstbench_ldm.decoder import decoder_state
 
-        return decoder_state(self.first_stage)
+        return {**decoder_state(self.first_stage), **super().sampling_state()}
 
     def diffusers_pipeline(self, denoiser: nn.Module) -> tuple[Any, Mapping[str, Any]]:
-        """diffusers' ``LDMPipeline``, of square images."""
+        """diffusers' ``LDMPipeline``, of square images and without labels."""
         from dstbench_ldm.sampling import build_pipeline
 
-        _, height, width = self._latent_shape
+        if self.classes:
+            raise ConfigError(
+                "diffusers' LDMPipeline does not take labels, and this model is conditional on "
+                "them: export it as packed or dense"
+            )
+        _, height, width = self.example_shape
         if height != width:
             raise ConfigError("diffusers' LDMPipeline makes square images only")
         pipeline = build_pipeline(denoiser, self.first_stage, self.settings, height)
@@ -90,109 +98,35 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
         return pipeline, arguments | ({"eta": self.settings.eta} if self.settings.eta else {})
 
     @property
-    def _latent_shape(self) -> tuple[int, int, int]:
+    def example_shape(self) -> tuple[int, int, int]:
         return self.settings.latent_shape(self.data.train[0].shape)
 
     @classmethod
-    def outline(cls, settings: LatentDiffusionSettings, items: Items) -> Outline:
-        """The U-Net, called on a latent (1, C, h, w) and its timestep (1,)."""
+    def outline(cls, settings: LatentDiffusionSettings, items: Items) -> Outline | None:
+        """The U-Net, called on a latent (1, C, h, w), its timestep (1,), and the index of its label
+        (1,) where it is told that."""
         from dstbench_ldm.denoiser import build_denoiser
 
         _check_image_size(settings, items.shape)
+        classes = classes_told(settings, items)
+        if classes is None:
+            return None
         latent = torch.zeros(1, *settings.latent_shape(items.shape))
         timestep = torch.zeros(1, dtype=torch.int64)
-        return Outline(build_denoiser(settings), (latent, timestep), settings.sampling_steps)
+        label = [torch.zeros(1, dtype=torch.int64)] if classes else []
+        return Outline(
+            build_denoiser(settings, classes),
+            (latent, timestep, *label),
+            settings.sampling_steps * settings.calls_per_step,
+        )
 
     @classmethod
     def narrower(cls, settings: LatentDiffusionSettings) -> list[LatentDiffusionSettings]:
         return settings.narrower()
 
-    def batch(self, split: Split, indices: Tensor) -> Tensor:
-        """Scaled latents (N, C, h, w); with horizontal flips, those for training are pairs
-        (N, 2, C, h, w): of the image, and of its mirror image."""
-        latents, mirrored = self.first_stage.latents[split][indices], self.first_stage.mirrored
-        if mirrored is not None and split == "train":
-            latents = torch.stack([latents, mirrored[indices]], dim=1)
-        latents = latents * self.first_stage.scaling_factor
-        if self.workspace.device.type == "cuda":
-            latents = latents.pin_memory()  # so that the copy need not be waited for
-        return latents.to(self.workspace.device, non_blocking=True)
-
-    def loss(self, denoiser: nn.Module, batch: Tensor, rng: torch.Generator) -> Tensor:
-        """Mean squared error of the predicted noise; of a pair, either latent is seen.
-
-        'Denoising Diffusion Probabilistic Models' (Ho et al., 2020), equation 14.
-        """
-        steps = torch.randint(self.settings.diffusion_steps, (len(batch),), generator=rng)
-        noise = torch.randn((len(batch), *batch.shape[-3:]), generator=rng).to(batch.device)
-        if batch.dim() == 5:
-            chosen = torch.randint(2, (len(batch),), generator=rng)
-            batch = batch[torch.arange(len(batch)), chosen]
-        steps = steps.to(batch.device)
-        noisy = self.scheduler.add_noise(batch, noise, steps)
-        return F.mse_loss(denoiser(noisy, steps), noise)
-
-    @torch.no_grad()
-    def sample(
-        self, denoiser: nn.Module, count: int, batch_size: int, rng: torch.Generator
-    ) -> Tensor:
-        """Samples by DDIM (Song et al., ICLR 2021, arXiv 2010.02502, equation 12).
-
-        Every sample starts from the same noise whatever η is, and has fresh noise of its own in
-        each step, whichever batch it is in.
-
-        Raises :class:`~dstbench.errors.DivergedError` where the denoiser's output is not finite.
-        """
-        from dstbench_ldm.sampling import fresh_noise
-
-        shape = self._latent_shape
-        fresh = fresh_noise(count, rng) if self.settings.eta else []
-        noise = torch.randn((count, *shape), generator=rng)
-        was_training = denoiser.training
-        denoiser.eval()
-        try:
-            images = [
-                self.first_stage.decode(
-                    self._denoise(
-                        denoiser,
-                        noise[start : start + batch_size].to(self.workspace.device),
-                        fresh[start : start + batch_size],
-                    )
-                )
-                for start in range(0, count, batch_size)
-            ]
-        finally:
-            denoiser.train(was_training)
-        return torch.cat([part.cpu() for part in images])
-
-    @torch.no_grad()
     def reconstructions(self, split: Split, indices: Tensor) -> Tensor:
         """The images at ``indices`` (int64), encoded and decoded by the autoencoder."""
-        latents = self.first_stage.latents[split][indices] * self.first_stage.scaling_factor
-        return self.first_stage.decode(latents.to(self.workspace.device)).cpu()
-
-    def metadata(self) -> dict[str, float | int | str]:
-        return self.first_stage.metadata
-
-    def _denoise(
-        self, denoiser: nn.Module, latents: Tensor, fresh: Sequence[torch.Generator]
-    ) -> Tensor:
-        shape = latents.shape[1:]
-        for step in self.scheduler.timesteps:
-            steps = step.expand(len(latents)).to(latents.device)
-            noise = denoiser(latents, steps)
-            added = [torch.randn(shape, generator=each) for each in fresh]
-            latents = self.scheduler.step(
-                noise,
-                step,
-                latents,
-                eta=self.settings.eta,
-                variance_noise=torch.stack(added).to(latents.device) if added else None,
-            ).prev_sample
-        # The quantiser would turn NaN into an ordinary code, and the images would look fine.
-        if not latents.isfinite().all():
-            raise DivergedError("the denoiser's samples are not finite: its training has diverged")
-        return latents
+        return self.first_stage.reconstructions(split, indices)
 
 
 def _check_image_size(settings: LatentDiffusionSettings, shape: Sequence[int]) -> None:

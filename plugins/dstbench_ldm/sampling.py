@@ -1,15 +1,57 @@
-"""DDIM: the noise levels that it visits, and the noise that it adds."""
+"""DDPM's noise, and DDIM: the noise levels that it visits, and the noise that it adds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, LDMPipeline, UNet2DModel
+from torch import Tensor
 
 from dstbench_ldm.decoder import with_scale
+from dstbench_ldm.diffusion import Predict
 from dstbench_ldm.first_stage import FirstStage
 from dstbench_ldm.settings import LatentDiffusionSettings
+
+
+class NoisePrediction:
+    """The denoiser predicts the noise in examples; samples are drawn by DDIM.
+
+    'Denoising Diffusion Probabilistic Models' (Ho et al., 2020), equation 14, and 'Denoising
+    Diffusion Implicit Models' (Song et al., ICLR 2021, arXiv 2010.02502), equation 12.
+    """
+
+    def __init__(self, scheduler: DDIMScheduler, eta: float = 0.0) -> None:
+        self.scheduler = scheduler
+        self.eta = eta
+
+    def times(self, count: int, rng: torch.Generator) -> Tensor:
+        return torch.randint(self.scheduler.config.num_train_timesteps, (count,), generator=rng)
+
+    def noisy(self, examples: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        noisy: Tensor = self.scheduler.add_noise(examples, noise, times)
+        return noisy
+
+    def target(self, examples: Tensor, noise: Tensor) -> Tensor:
+        return noise
+
+    def fresh(self, count: int, rng: torch.Generator) -> list[torch.Generator]:
+        return fresh_noise(count, rng) if self.eta else []
+
+    def denoised(self, predict: Predict, noise: Tensor, fresh: Sequence[torch.Generator]) -> Tensor:
+        examples, shape = noise, noise.shape[1:]
+        for step in self.scheduler.timesteps:
+            predicted = predict(examples, step.expand(len(examples)).to(examples.device))
+            added = [torch.randn(shape, generator=each) for each in fresh]
+            examples = self.scheduler.step(
+                predicted,
+                step,
+                examples,
+                eta=self.eta,
+                variance_noise=torch.stack(added).to(examples.device) if added else None,
+            ).prev_sample
+        return examples
 
 
 def build_scheduler(settings: LatentDiffusionSettings) -> DDIMScheduler:

@@ -1,4 +1,7 @@
-"""The settings of latent diffusion; the defaults are those of the paper's CelebA-HQ model."""
+"""The settings of latent diffusion; the defaults are those of the paper's CelebA-HQ model.
+
+Those of the first stage and of labels stand apart: other models of images take them, too.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +58,8 @@ class AutoencoderSettings(PluginSettings):
         return self
 
 
-class LatentDiffusionSettings(PluginSettings):
-    """The denoiser, the noise and the sampler."""
+class FirstStageSettings(PluginSettings):
+    """The first stage, and what the denoiser sees of it."""
 
     first_stage: str = Field(
         "train",
@@ -79,6 +82,60 @@ class LatentDiffusionSettings(PluginSettings):
         description="train on each image or its mirror image, drawn anew every step; latents of "
         "both are cached",
     )
+
+    def latent_shape(self, image_shape: Sequence[int]) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of images (C, H, W)."""
+        height, width = (side // self.autoencoder.downsampling for side in image_shape[-2:])
+        return self.autoencoder.latent_channels, height, width
+
+
+class LabelSettings(PluginSettings):
+    """What a model knows of the images' labels, in training and in sampling."""
+
+    class_conditional: bool = Field(
+        False,
+        exclude_if=unless(False),
+        description="whether the denoiser is told the images' labels, which the dataset has to "
+        "have; samples are of labels drawn as often as each occurs in the training set",
+    )
+    label_dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        exclude_if=unless(0.1),
+        description="probability of hiding the label of a training example, drawn anew every step",
+    )
+    guidance_scale: float = Field(
+        1.0,
+        ge=1,
+        exclude_if=unless(1.0),
+        description="classifier-free guidance in sampling: how far to go from what the denoiser "
+        "predicts without the label to what it predicts with it (1), and beyond; above 1 the "
+        "denoiser is called twice per step",
+    )
+
+    @property
+    def calls_per_step(self) -> int:
+        """Denoiser calls of a sample's step: with and without its label, where it is guided."""
+        return 1 if self.guidance_scale == 1 else 2
+
+    @model_validator(mode="after")
+    def _labels_are_used(self) -> Self:
+        if not self.class_conditional:
+            for name, default in (("label_dropout", 0.1), ("guidance_scale", 1.0)):
+                if (given := getattr(self, name)) != default:
+                    raise ValueError(f"{name} is {given}: it needs class_conditional = true")
+        if self.guidance_scale > 1 and not self.label_dropout:
+            raise ValueError(
+                f"guidance_scale is {self.guidance_scale}: the denoiser has to learn to predict "
+                "without a label, so that label_dropout must be more than 0"
+            )
+        return self
+
+
+class LatentDiffusionSettings(LabelSettings, FirstStageSettings):
+    """The denoiser, the noise and the sampler."""
+
     block_out_channels: Widths = Field(
         (224, 448, 672, 896),
         description="channels per resolution; every one after the first halves height and width",
@@ -122,11 +179,6 @@ class LatentDiffusionSettings(PluginSettings):
         exclude_if=unless(0.0),
         description="share of fresh noise in each DDIM step: none (0) to that of DDPM (1)",
     )
-
-    def latent_shape(self, image_shape: Sequence[int]) -> tuple[int, int, int]:
-        """(C, h, w) of the latents of images (C, H, W)."""
-        height, width = (side // self.autoencoder.downsampling for side in image_shape[-2:])
-        return self.autoencoder.latent_channels, height, width
 
     def narrower(self) -> list[Self]:
         """The same U-Net in narrower widths, which stay in proportion.

@@ -1,6 +1,7 @@
 """What the base classes of plugins do by themselves."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,14 @@ def test_an_outline_is_enough(tmp_path: Path) -> None:
     assert torch.equal(image, torch.ones(1, 1, 4, 4))
     assert words == "words"
     assert mine.calls_per_sample == 7
+
+
+def test_an_outline_is_told_the_number_of_classes(tmp_path: Path) -> None:
+    mine = model(Outlined, tmp_path)
+    assert mine.items == Items((1, 4, 4), classes=0)
+    mine.data = replace(DATA, labels={"train": ["b", 10, "a", 9, "b"], "validation": ["c"]})
+    assert mine.data.classes == (9, 10, "a", "b")
+    assert mine.items.classes == 4
 
 
 def test_every_build_is_a_new_one(tmp_path: Path) -> None:

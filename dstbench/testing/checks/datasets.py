@@ -179,10 +179,13 @@ def labels_fit_the_items(subject: DatasetSubject) -> None:
 
 def outline_fits_the_items(subject: DatasetSubject) -> None:
     """outline gives the shape of the items before they are loaded: exactly, or, where they differ
-    in shape, their size within a factor of two, and in words what was assumed."""
+    in shape, their size within a factor of two, and in words what was assumed. Where it gives a
+    number of classes, training items have as many labels."""
     outline = subject.dataset().outline()
     if outline is None:
         raise SkipTest("it has no outline")
+    if outline.classes not in (None, classes := len(subject.data.classes)):
+        raise Broken(f"it says {outline.classes} classes, but training items have {classes} labels")
     shapes = [tuple(item.shape) for item in subject.data.train]
     if not outline.assumption:
         odd = next((index for index, shape in enumerate(shapes) if shape != outline.shape), None)

@@ -16,7 +16,8 @@ TRAIN, VALIDATION = 16, 4
 
 
 def images(shape: tuple[int, int, int]) -> Data:
-    """Images of shape (C, H, W): slopes from one shade to another, in random directions."""
+    """Images of shape (C, H, W): slopes from one shade to another, in random directions; their
+    labels say nothing about them."""
     channels, height, width = shape
     rng = torch.Generator().manual_seed(0)
     rows, columns = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
@@ -28,6 +29,7 @@ def images(shape: tuple[int, int, int]) -> Data:
         validation=[image.clone() for image in pixels[TRAIN:]],
         fingerprint=f"synthetic images {shape}",
         to_images=_stack,
+        labels={"train": [n % 3 for n in range(TRAIN)], "validation": [0] * VALIDATION},
     )
 
 

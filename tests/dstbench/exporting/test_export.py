@@ -89,6 +89,13 @@ def test_samples_follow_from_the_seed(trained: Trained, tmp_path: Path) -> None:
     assert torch.equal(torch.as_tensor(model.sample_items(4, seed=5)), first)
 
 
+def test_a_model_without_labels_takes_none(trained: Trained) -> None:
+    model = dstbench.load_model(trained("dense", 0.0).path)
+    assert model.labels == ()
+    with pytest.raises(ConfigError, match="'toy-net' is not conditional: it takes no labels"):
+        model.sample(2, labels=[0, 0])
+
+
 def test_loading_draws_from_no_global_generator(trained: Trained, tmp_path: Path) -> None:
     dstbench.export_model(trained().path, tmp_path / "out")
     before = torch.get_rng_state()

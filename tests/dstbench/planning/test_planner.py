@@ -244,7 +244,8 @@ def test_what_a_plugin_does_not_tell_is_said(cells_of: Cells, plugins: Plugins) 
         "'outline')"
     )
     assert unknown_denoiser.problem == (
-        "model 'toy-net' does not tell its denoiser before it has data (it has no 'outline')"
+        "model 'toy-net' does not tell its denoiser before it has data "
+        "(it has no 'outline', or one that needs to know more)"
     )
 
 

@@ -554,6 +554,16 @@ class OtherOutline(Wrong, RightImages):
         return Items((3, SIZE, SIZE))
 
 
+class OtherClasses(Wrong, RightImages):
+    """Tells a number of classes that its images do not have."""
+
+    caught_by = "outline-fits-the-items"
+    happens = "it says 3 classes, but training items have 0 labels"
+
+    def outline(self) -> Items | None:
+        return Items((1, SIZE, SIZE), classes=3)
+
+
 class FarOutline(Wrong, RightSketches):
     """Assumes much longer sketches."""
 

@@ -64,7 +64,7 @@ FIXED = dict.fromkeys(("topology-moves", "kept-connections-stay"), "its masks ar
 
 SKIPPED: dict[str, dict[str, str]] = {
     "celeba-hq": WITHOUT_DATA,
-    "digits": {**NO_DRAWINGS, **NO_LABELS},
+    "digits": NO_DRAWINGS,
     "digits-strokes": NO_LABELS,
     "efficientnet-lite0": {} if find_spec("efficientnet_lite_pytorch") else WITHOUT_WEIGHTS,
     "gmp": {"blocks-stay-whole": 'refused: structure = "2:4" leaves no room'},

@@ -38,7 +38,17 @@ def test_items_are_grey_uint8_images_of_32_pixels(data: Data, split: str, size: 
 
 
 def test_the_outline_is_true(data: Data) -> None:
-    assert Digits(Digits.Settings()).outline().shape == data.train[0].shape
+    outline = Digits(Digits.Settings()).outline()
+    assert outline.shape == data.train[0].shape
+    assert outline.classes == len(data.classes) == 10
+
+
+def test_labels_are_those_of_the_images(data: Data) -> None:
+    """The ink of zeros and ones differs most where zeros are hollow."""
+    middle = data.to_images(data.train)[:, 0, 12:20, 14:18].float().mean(dim=(1, 2))
+    labels = torch.tensor(data.labels["train"])
+    assert middle[labels == 1].mean() > 3 * middle[labels == 0].mean()
+    assert len(data.labels["validation"]) == len(data.validation)
 
 
 def test_images_use_the_whole_range_of_grey(data: Data) -> None:

@@ -124,7 +124,10 @@ def test_each_sample_has_fresh_noise_of_its_own(cache: Cache) -> None:
 
     model = make(cache, eta=1.0)
     model.sample(Silent(), 2, 2, seeded())
-    signal = [float(model.scheduler.alphas_cumprod[i]) for i in model.scheduler.timesteps]
+    signal = [
+        float(model.objective.scheduler.alphas_cumprod[i])
+        for i in model.objective.scheduler.timesteps
+    ]
     added = seen[1] - (signal[1] / signal[0]) ** 0.5 * seen[0]
     assert not torch.equal(added[0], added[1])
     assert added.std() > 0.1

@@ -103,7 +103,8 @@ def outline_fits_the_denoiser(subject: ModelSubject) -> None:
     shapes = [tuple(item.shape) for item in model.data.train]
     mean = round(sum(shape[0] for shape in shapes) / len(shapes))
     same_shape = len(set(shapes)) == 1
-    items = Items((mean, *shapes[0][1:]), "" if same_shape else f"{mean} on average")
+    assumption = "" if same_shape else f"{mean} on average"
+    items = Items((mean, *shapes[0][1:]), assumption, model.items.classes)
     with torch.device("meta"):
         outline = subject.cls.outline(subject.settings, items)
     if outline is None:
@@ -139,7 +140,7 @@ def narrower_networks_fit(subject: ModelSubject) -> None:
     if not sizes:
         raise SkipTest("it has no narrower networks")
     data = subject.model.data
-    items = Items(tuple(data.train[0].shape))
+    items = subject.model.items
     counts: list[int] = []
     for size in sizes:
         told = size.model_dump(mode="json")
