@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from dstbench.files import read_regular
 from dstbench.records import Record
 from dstbench.store.arrays import read_images, write_images
 from dstbench.store.claim import CellLock, Claim
-from dstbench.store.files import MOST, write_atomically
+from dstbench.store.files import MOST, FileName, write_atomically
 from dstbench.store.record_file import read_record, record_text
 
 if TYPE_CHECKING:
@@ -36,21 +37,25 @@ RecordVersion = tuple[int, int]
 class CellFolder:
     """The folder of one cell."""
 
+    history = FileName("history.csv")
+    topology = FileName("topology.csv")
+    denoiser = FileName("denoiser.safetensors")
+    samples = FileName("samples.npy")
+    reals = FileName("reals.npy")
+    neighbours = FileName("neighbours.npy")
+    sheet = FileName("samples.png")
+    checkpoint = FileName("checkpoint.pt")
+    previous_checkpoint = FileName("checkpoint.previous.pt")
+    timeout = FileName("timeout.txt")
+    _request = FileName("cell.json")
+    _record = FileName("record.json")
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.history = path / "history.csv"
-        self.topology = path / "topology.csv"
-        self.denoiser = path / "denoiser.safetensors"
-        self.samples = path / "samples.npy"
-        self.reals = path / "reals.npy"
-        self.neighbours = path / "neighbours.npy"
-        self.sheet = path / "samples.png"
-        self.checkpoint = path / "checkpoint.pt"
-        self.previous_checkpoint = path / "checkpoint.previous.pt"
-        self.timeout = path / "timeout.txt"
-        self._request = path / "cell.json"
-        self._record = path / "record.json"
-        self._lock = CellLock(path)
+
+    @cached_property
+    def _lock(self) -> CellLock:
+        return CellLock(self.path)
 
     @property
     def checkpoints(self) -> list[Path]:
