@@ -27,12 +27,13 @@ A lock is the operating system's: it goes with its process, however that ends.
 
 from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder, RecordVersion
-from dstbench.store.sealed import load_sealed, save_sealed
+from dstbench.store.sealed import DamagedError, load_sealed, save_sealed
 from dstbench.store.store import Store
 
 # All that executors need of it, and models that train what cells share.
 __all__ = [
     "CellFolder",
+    "DamagedError",
     "RecordVersion",
     "Store",
     "load_sealed",

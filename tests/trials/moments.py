@@ -1,19 +1,12 @@
-"""Moments of a run: each call of a function, in Python or in C, and the phase that it falls into.
+"""Phases of a run, and the death of a process at a moment of one of them."""
 
-A moment is the same in every run of the same grid, whatever the machine's speed, and there are
-hundreds of thousands: between any two things that a run does to a file there is one.
-"""
-
-import json
+import mmap
 import os
 import signal
-import sys
-import threading
-from collections import Counter
+import struct
+import time
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 PHASES = (
@@ -52,82 +45,86 @@ def _functions() -> dict[str, tuple[tuple[Any, str], ...]]:
     }
 
 
-class Watch:
-    """Counts the moments of this process's main thread: of one phase, or of all."""
+def tell_phases(tell: Callable[[str], object]) -> None:
+    """Call ``tell`` with the phase whenever this process comes into another one."""
+    stack = ["start"]
 
-    def __init__(self, phase: str | None = None) -> None:
-        self.phase = phase
-        self.counts: Counter[str] = Counter()
-        self._stack = ["start"]
-        self._number = 0
-        self._act: Callable[[], object] = lambda: None
-
-    def at(self, number: int, act: Callable[[], object]) -> None:
-        """Have something done at the moment of that number in the phase, counted from 1."""
-        self._number, self._act = number, act
-
-    def begin(self) -> None:
-        for phase, places in _functions().items():
-            for owner, name in places:
-                setattr(owner, name, self._around(phase, getattr(owner, name)))
-        self._look()
-
-    def _around(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def around(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
-        def around(*arguments: Any, **named: Any) -> Any:
-            self._stack.append(phase)
-            self._look()
+        def run(*arguments: Any, **named: Any) -> Any:
+            stack.append(phase)
+            tell(phase)
             try:
                 return function(*arguments, **named)
             finally:
-                self._stack.pop()
+                stack.pop()
                 if phase == "record writing":
-                    self._stack[0] = "after the record"
-                self._look()
+                    stack[0] = "after the record"
+                tell(stack[-1])
 
-        return around
+        return run
 
-    def _look(self) -> None:
-        """See calls, which makes them slow, in no other phase than is asked for."""
-        sys.setprofile(self._see if self.phase in (None, self._stack[-1]) else None)
-
-    def _see(self, frame: FrameType, event: str, argument: object) -> None:
-        phase = self._stack[-1]
-        self.counts[phase] += 1
-        if self.counts[phase] == self._number:
-            self._act()
+    tell("start")
+    for phase, places in _functions().items():
+        for owner, name in places:
+            setattr(owner, name, around(phase, getattr(owner, name)))
 
 
-def count_into(path: Path) -> Callable[[], None]:
-    """What a process does first whose moments are to be counted into a file."""
+class Lengths:
+    """How often a run came into each phase, and how long it stayed, the longest time."""
 
-    def begin() -> None:
-        watch = Watch()
-        watch.begin()
-        end = os._exit
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, 16 * len(PHASES))
+        self._phase, self._since = "start", 0.0
 
-        def note(code: int) -> None:
-            sys.setprofile(None)
-            path.write_text(json.dumps(watch.counts))
-            end(code)
+    def watch(self) -> None:
+        """Begin to watch this process, from which another one reads :meth:`found`."""
+        tell_phases(self._tell)
 
-        os._exit = note  # type: ignore[assignment]
+    def found(self) -> dict[str, tuple[int, float]]:
+        each = struct.iter_unpack("qd", self._shared[:])
+        return {phase: (int(n), float(s)) for phase, (n, s) in zip(PHASES, each, strict=True)}
 
-    return begin
+    def _tell(self, phase: str) -> None:
+        now = time.monotonic()
+        if self._since:
+            place = 16 * PHASES.index(self._phase)
+            count, longest = struct.unpack_from("qd", self._shared, place)
+            longest = max(longest, now - self._since)
+            struct.pack_into("qd", self._shared, place, count + 1, longest)
+        self._phase, self._since = phase, now
 
 
-def kill_at(phase: str, number: int, after: float = 0) -> Callable[[], None]:
-    """What a process does first that is to be killed at a moment, or some seconds after it,
+class Killer:
+    """Kills a process some time after it came into a phase for the n-th time, from outside and
     wherever it is by then."""
 
-    def kill() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def __init__(self, phase: str, visit: int, seconds: float) -> None:
+        self.phase, self.visit, self.seconds = phase, visit, seconds
+        self._visits = 0
+        self._latest = mmap.mmap(-1, 1)
 
-    def begin() -> None:
-        watch = Watch()
-        timer = threading.Timer(after, kill)
-        timer.daemon = True
-        watch.at(phase, number, timer.start if after else kill)
-        watch.begin()
+    @property
+    def killed_in(self) -> str:
+        """The phase that the process was in at last."""
+        return PHASES[self._latest[0]]
 
-    return begin
+    def watch(self) -> None:
+        """Begin to watch this process."""
+        victim = os.getpid()
+        begin, armed = os.pipe()
+        if os.fork() == 0:
+            os.close(armed)
+            if os.read(begin, 1):
+                time.sleep(self.seconds)
+                os.kill(victim, signal.SIGKILL)
+            os._exit(0)
+        os.close(begin)
+        self._armed = armed
+        tell_phases(self._tell)
+
+    def _tell(self, phase: str) -> None:
+        self._latest[0] = PHASES.index(phase)
+        self._visits += phase == self.phase
+        if phase == self.phase and self._visits == self.visit:
+            os.write(self._armed, b"!")
