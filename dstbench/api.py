@@ -194,6 +194,7 @@ class Grid:
     def results(self, store: Store, selected: Iterable[Record], report: Report) -> Results:
         """The results of the benchmark: of all its cells, and of whatever else was run under the
         same conditions (of sparsifiers that a command line added, say)."""
+        store.clear_away(self.selected)
         chosen = {cell.id for cell in self.selected}
         rest = [cell for cell in self.cells if cell.id not in chosen]
         records = [*selected, *store.readable(rest, report), *store.of_conditions(self.cells)]

@@ -157,8 +157,7 @@ class Trainer:
         before it taken, or none.
 
         Raises:
-            StoreError, Exception: if a checkpoint is whole, but of another network, or cannot be
-                read now.
+            Exception: if a checkpoint is whole, but of another network, or cannot be read now.
         """
         for path in folder.checkpoints:
             try:

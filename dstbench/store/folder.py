@@ -112,8 +112,7 @@ class CellFolder:
             yield
 
     def _clear_away(self, died: Claim | None) -> None:
-        """Remove what was not finished here, and what no time limit of the process that died here
-        has left."""
+        """Remove what is unfinished, and what no time limit of the process that died has left."""
         for unfinished in self.path.glob("*.partial"):
             with suppress(OSError):  # what is in nobody's way may stay
                 if unfinished.is_dir() and not unfinished.is_symlink():
@@ -132,6 +131,10 @@ class CellFolder:
     def heartbeat(self, step: int, loss: float) -> None:
         """Say, every few seconds at most, how far the process is that holds the cell."""
         self._lock.heartbeat(step, loss)
+
+    def has_claim(self) -> bool:
+        """Whether :meth:`claim` may have something to say."""
+        return os.path.lexists(self.path / "running.json")
 
     def claim(self) -> Claim | None:
         """What the process that holds the cell, or held it when it was killed, last said."""

@@ -138,7 +138,7 @@ class World:
             before: what is done first in the new process.
             user: number of the user that runs it.
         """
-        streams = [tempfile.TemporaryFile() for _ in range(2)]
+        streams = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
         pid = os.fork()
         if pid:
             return Process(pid, *streams)

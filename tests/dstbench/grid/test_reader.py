@@ -827,7 +827,7 @@ def test_toml_that_does_not_parse(load: Load) -> None:
     with pytest.raises(ConfigError) as caught:
         load("name = \n")
     assert (
-        str(caught.value) == "x.toml: this is not valid TOML: Invalid value (at line 1, column 8)"
+        str(caught.value) == "x.toml: this is not valid TOML: Invalid value (at line 1, column 8): name ="
     )
 
 
