@@ -3,6 +3,7 @@
 ::
 
     results/<benchmark>/layout.json     the order of the leaderboard, and how rows are compared
+    results/<benchmark>/written.json    what the report there was made from
     results/<benchmark>/records.index   of many cells: their records in one file
     results/<benchmark>/cells/<cell id>/
         record.json            the result, with checksums; a cell without one is not finished
