@@ -7,7 +7,7 @@ and prints.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,10 +23,12 @@ from dstbench.grid.reader import load_benchmark
 from dstbench.grid.selection import select, sparsifiers_named
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.registry import Plugins, load_plugins
+from dstbench.records import Record
 from dstbench.report.merged import merge
 from dstbench.report.results import Results, load_results
 from dstbench.report.site import publish
 from dstbench.report.two_results import TwoResults, compare
+from dstbench.store.index import without_collector
 from dstbench.store.layout import Layout
 from dstbench.store.store import Store
 
@@ -108,11 +110,15 @@ def run(
         StoreError: if the leaderboard cannot be written.
     """
     grid = load_grid(benchmark, preset, only=only, skip=skip, plugins=plugins)
-    prepared = grid.prepare(
-        results, executor=executor, jobs=jobs, device=device, threads=threads, report=logger.info
-    )
-    found = prepared.run(download=download)
-    found.write_report()
+    found = grid.finished(results, logger.info)
+    if found is None:
+        prepared = grid.prepare(
+            results, executor=executor, jobs=jobs, device=device, threads=threads,
+            report=logger.info,
+        )  # fmt: skip
+        found = prepared.run(download=download)
+    if found.written_text() is None:
+        found.write_report()
     return found
 
 
@@ -156,12 +162,10 @@ class Grid:
     @property
     def layout(self) -> Layout:
         """The layout of the benchmark's leaderboard."""
-        benchmark = self.benchmark
-        return Layout(
-            tasks=tuple(f"{task.model} on {task.dataset}" for task in benchmark.tasks),
-            sparsifiers=tuple(s for s in benchmark.sparsifiers if s not in benchmark.added),
-            report=benchmark.report,
-        )
+        file = self.benchmark
+        tasks = tuple(f"{task.model} on {task.dataset}" for task in file.tasks)
+        sparsifiers = tuple(each for each in file.sparsifiers if each not in file.added)
+        return Layout(tasks=tasks, sparsifiers=sparsifiers, report=file.report)
 
     def plan(self, device: str | None) -> list[Plan]:
         """What each of the selected cells would cost; with times, if there is a device."""
@@ -169,6 +173,26 @@ class Grid:
         from dstbench.planning.planner import plan as plan_cells
 
         return plan_cells(self.selected, self.plugins, choose_device(device) if device else None)
+
+    def finished(self, results: str | Path, report: Report) -> Results | None:
+        """The results, if no selected cell is to be run: to know that takes few imports."""
+        store = Store(Path(results) / self.benchmark.name)
+        with without_collector():
+            if any(map(store.is_open, self.selected)):
+                return None
+            store.remove_pending_others(self.cells)
+            return self.results(store, store.readable(self.selected, report), report)
+
+    def results(self, store: Store, selected: Iterable[Record], report: Report) -> Results:
+        """The results of the benchmark: of all its cells, and of whatever else was run under the
+        same conditions (of sparsifiers that a command line added, say)."""
+        store.clear_away(self.selected)
+        chosen = {cell.id for cell in self.selected}
+        rest = [cell for cell in self.cells if cell.id not in chosen]
+        records = [*selected, *store.readable(rest, report), *store.of_conditions(self.cells)]
+        store.keep_index()
+        every = [*records, *store.rescored(records)]
+        return Results(store, every, self.benchmark.name, self.layout)
 
     def prepare(
         self,
@@ -202,8 +226,8 @@ class Grid:
         pipeline = Pipeline(self.plugins, Workspace(choose_device(device), Cache(), report))
         execution = self.benchmark.execution
         options = RunOptions(device, threads, execution.minutes_per_cell, execution.measure_seconds)
-        store = Store(Path(results) / self.benchmark.name)
-        return PreparedRun(self, Scheduler(store, pipeline, options), where, report)
+        scheduler = Scheduler(Store(Path(results) / self.benchmark.name), pipeline, options)
+        return PreparedRun(self, scheduler, where, report)
 
     def _executor(
         self, name: str | None, jobs: Jobs | None, otherwise: Jobs | None
@@ -272,18 +296,7 @@ class PreparedRun:
         return self.scheduler.availability(self.grid.selected)
 
     def run(self, *, download: bool = False) -> Results:
-        """The results of the benchmark, once each of the selected cells has a record.
-
-        They are those of all its cells, and of whatever else was run under the same conditions: of
-        sparsifiers that a command line added, or a dense reference that a preset leaves out.
-        """
-        cells = self.grid.cells
-        self.store.remove_pending_others(cells)
+        """The results of the benchmark, once each of the selected cells has a record."""
+        self.store.remove_pending_others(self.grid.cells)
         ran = self.scheduler.run(self.grid.selected, download=download, executor=self.executor)
-        chosen = {cell.id for cell in self.grid.selected}
-        rest = [cell for cell in cells if cell.id not in chosen]
-        others = self.store.of_conditions(cells)
-        records = [*ran, *self.store.readable(rest, self.report), *others]
-        self.store.keep_index()
-        found = [*records, *self.store.rescored(records)]
-        return Results(self.store, found, self.grid.benchmark.name, self.grid.layout)
+        return self.grid.results(self.store, ran, self.report)

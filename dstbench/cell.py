@@ -68,7 +68,9 @@ class Cell(BaseModel):
     def identity(self) -> dict[str, Any]:
         """All that determines the result: versions of plugins, and every setting but how often a
         run writes something down, and how many images it samples and scores at a time."""
-        identity = self.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
+        identity = {name: getattr(self, name) for name in type(self).model_fields}
+        for name, without in _WITHOUT_INFLUENCE.items():
+            identity[name] = {k: v for k, v in identity[name].items() if k not in without}
         if not self.versions:
             del identity["versions"]
         return identity

@@ -87,10 +87,12 @@ def run(
         notes.print("stopped; the same command goes on from the latest checkpoint")
         raise typer.Exit(stop.exit_code) from None
     if found.records:
+        text = found.written_text()
         try:
-            found.write_report()  # first: what is printed may meet a full disk, or a closed pipe
+            if text is None:  # first: what is printed may meet a full disk, or a closed pipe
+                found.write_report()
         finally:
-            show(found.text())
+            show(text or found.text())
         tell(f"written: {found.folder / 'leaderboard.md'}")
     statuses = {record.cell.id: record.status for record in found.records}
     selected = [statuses.get(cell.id) for cell in grid.selected]
@@ -113,10 +115,13 @@ def _run(
     threads: int | None,
     download: bool,
 ) -> Results:
+    number = parse_jobs(jobs)
+    if (found := grid.finished(results, note)) is not None:
+        return found
     prepared = grid.prepare(
         results,
         executor=executor,
-        jobs=parse_jobs(jobs),
+        jobs=number,
         device=device,
         threads=threads,
         report=note,

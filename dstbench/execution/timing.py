@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from scipy.stats import t as students_t
+from scipy.special import stdtrit
 
 from dstbench.records import Ratio
 
@@ -109,7 +109,7 @@ def _interval(ratios: Sequence[float]) -> tuple[float, float, float]:
     """Geometric mean, and both ends of its interval."""
     logarithms = [math.log(ratio) for ratio in ratios]
     mean = statistics.fmean(logarithms)
-    quantile = float(students_t.ppf(0.975, len(ratios) - 1))
+    quantile = float(stdtrit(len(ratios) - 1, 0.975))
     half = quantile * statistics.stdev(logarithms) / math.sqrt(len(ratios))
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 

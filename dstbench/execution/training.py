@@ -28,7 +28,7 @@ from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
 from dstbench.store.folder import CellFolder
-from dstbench.store.sealed import load_sealed
+from dstbench.store.sealed import DamagedError, load_sealed
 
 
 class Trainer:
@@ -161,12 +161,12 @@ class Trainer:
         before it taken, or none.
 
         Raises:
-            StoreError: if a checkpoint is whole, but of another network.
+            Exception: if a checkpoint is whole, but of another network, or cannot be read now.
         """
         for path in folder.checkpoints:
             try:
                 state = self._read(path)
-            except Exception as error:
+            except DamagedError as error:
                 aside = folder.set_aside(path)
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 self.model.workspace.report(f"{path}: damaged ({reason}); it is {aside.name} now")
@@ -187,10 +187,10 @@ class Trainer:
         self._take_over(state, path)
 
     def _read(self, path: Path) -> dict[str, Any]:
-        """What is in a checkpoint of this cell. Raises whatever a damaged one leads to."""
+        """What is in a checkpoint of this cell. Raises what :func:`load_sealed` does."""
         state = load_sealed(path, self.model.workspace.device)
-        if state["cell"] != path.parent.name:
-            raise ValueError(f"of {state['cell']}")
+        if state.get("cell") != path.parent.name:
+            raise DamagedError(f"of {state.get('cell')}")
         return state
 
     def _take_over(self, state: dict[str, Any], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from dstbench.files import read_regular
 
 MOST = 2**22
 """Bytes of a benchmark file at most; what is larger is something else."""
+
+_LINE = re.compile(r"at line (\d+)")
+"""How an error of TOML tells where it is."""
 
 
 def read_text(path: Path) -> str:
@@ -40,4 +44,8 @@ def parse(text: str, source: object) -> dict[str, Any]:
         problem = "tables or arrays are nested too deeply"
     except ValueError as error:  # of TOML, and of integers of thousands of digits
         problem = str(error).partition("; use sys.")[0]
+        problem = problem.replace("Cannot overwrite a value", "a key is there twice")
+        if at := _LINE.search(problem):
+            line = text.split("\n")[int(at[1]) - 1].strip()
+            problem += f": {line:.80}"
     raise ConfigError(f"{source}: this is not valid TOML: {problem}")

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from dstbench.errors import StoreError, did_you_mean
 from dstbench.records import Protocol, Record
 from dstbench.report import costs
 from dstbench.report.comparisons import Reference
+from dstbench.report.written import note_written, state_of, written_text
 from dstbench.store.folder import CellFolder
 from dstbench.store.layout import Layout
 from dstbench.store.store import Store
@@ -166,11 +168,24 @@ class Results:
         folder = self.folder if to is None else Path(to)
         try:
             write_tables(self.tables, self.cells, folder, samples, reals, self.name, neighbours)
+            write_page([self], folder / "report.html", self.name)
             if to is None:
                 self._store.write_layout(self._layout)
-            write_page([self], folder / "report.html", self.name)
+                note_written(folder, self._state, self.text())
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written to: {error.strerror}") from None
+
+    def written_text(self) -> str | None:
+        """:meth:`text`, if :meth:`write_report` has written just this report and all its files are
+        still there."""
+        return written_text(self.folder, self._state)
+
+    @cached_property
+    def _state(self) -> str:
+        """A hash (hex) of all that a report tells of."""
+        layout = self._layout.model_dump_json()
+        records = (record.model_dump_json() for record in self.records)
+        return state_of([version("dstbench"), self.name, repr(self.reference), layout, *records])
 
     def _shown(self) -> list[Record]:
         """The records whose samples are shown: in each table, those of one seed."""

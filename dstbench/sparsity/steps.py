@@ -41,8 +41,9 @@ def listen(listener: Listener) -> None:
     global _hooked
     _listeners.add(listener)
     if not _hooked:
-        register_optimizer_step_pre_hook(_before)
-        register_optimizer_step_post_hook(_after)
+        # A compiled step runs these as they are. To say so takes a second of imports.
+        register_optimizer_step_pre_hook(torch.compiler.disable(_before))  # type: ignore[no-untyped-call]
+        register_optimizer_step_post_hook(torch.compiler.disable(_after))  # type: ignore[no-untyped-call]
         _hooked = True
 
 
@@ -56,15 +57,12 @@ def listeners() -> list[Listener]:
     return list(_listeners)
 
 
-# A compiled step runs these as they are.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     whole = under_way() <= 1
     for listener in listeners():
         listener.before_step(optimizer, whole)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     whole = under_way() <= 1
     for listener in listeners():

@@ -3,6 +3,7 @@
 ::
 
     results/<benchmark>/layout.json     the order of the leaderboard, and how rows are compared
+    results/<benchmark>/written.json    what the report there was made from
     results/<benchmark>/records.index   of many cells: their records in one file
     results/<benchmark>/cells/<cell id>/
         record.json            the result, with checksums; a cell without one is not finished
@@ -27,12 +28,13 @@ A lock is the operating system's: it goes with its process, however that ends.
 
 from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder, RecordVersion
-from dstbench.store.sealed import load_sealed, save_sealed
+from dstbench.store.sealed import DamagedError, load_sealed, save_sealed
 from dstbench.store.store import Store
 
 # All that executors need of it, and models that train what cells share.
 __all__ = [
     "CellFolder",
+    "DamagedError",
     "RecordVersion",
     "Store",
     "load_sealed",

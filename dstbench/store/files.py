@@ -9,11 +9,29 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Protocol
 
 from dstbench.errors import StoreError
 
 MOST = 256 << 20
 """Bytes at most of a file of JSON or words; what is larger is something else."""
+
+
+class InFolder(Protocol):
+    """Something with a folder of its own."""
+
+    path: Path
+
+
+class FileName:
+    """The path of a file in its owner's folder: made when it is asked for, since of thousands of
+    folders few are looked into."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: InFolder, _: object) -> Path:
+        return owner.path / self.name
 
 
 def now() -> str:

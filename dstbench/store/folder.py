@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from dstbench.files import read_regular
 from dstbench.records import Record
 from dstbench.store.arrays import read_images, write_images
 from dstbench.store.claim import CellLock, Claim
-from dstbench.store.files import MOST, write_atomically
+from dstbench.store.files import MOST, FileName, write_atomically
 from dstbench.store.record_file import read_record, record_text
 
 if TYPE_CHECKING:
@@ -36,21 +37,25 @@ RecordVersion = tuple[int, int]
 class CellFolder:
     """The folder of one cell."""
 
+    history = FileName("history.csv")
+    topology = FileName("topology.csv")
+    denoiser = FileName("denoiser.safetensors")
+    samples = FileName("samples.npy")
+    reals = FileName("reals.npy")
+    neighbours = FileName("neighbours.npy")
+    sheet = FileName("samples.png")
+    checkpoint = FileName("checkpoint.pt")
+    previous_checkpoint = FileName("checkpoint.previous.pt")
+    timeout = FileName("timeout.txt")
+    _request = FileName("cell.json")
+    _record = FileName("record.json")
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.history = path / "history.csv"
-        self.topology = path / "topology.csv"
-        self.denoiser = path / "denoiser.safetensors"
-        self.samples = path / "samples.npy"
-        self.reals = path / "reals.npy"
-        self.neighbours = path / "neighbours.npy"
-        self.sheet = path / "samples.png"
-        self.checkpoint = path / "checkpoint.pt"
-        self.previous_checkpoint = path / "checkpoint.previous.pt"
-        self.timeout = path / "timeout.txt"
-        self._request = path / "cell.json"
-        self._record = path / "record.json"
-        self._lock = CellLock(path)
+
+    @cached_property
+    def _lock(self) -> CellLock:
+        return CellLock(self.path)
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -107,8 +112,7 @@ class CellFolder:
             yield
 
     def _clear_away(self, died: Claim | None) -> None:
-        """Remove what was not finished here, and what no time limit of the process that died here
-        has left."""
+        """Remove what is unfinished, and what no time limit of the process that died has left."""
         for unfinished in self.path.glob("*.partial"):
             with suppress(OSError):  # what is in nobody's way may stay
                 if unfinished.is_dir() and not unfinished.is_symlink():
@@ -127,6 +131,10 @@ class CellFolder:
     def heartbeat(self, step: int, loss: float, steps: int | None = None) -> None:
         """Say, every few seconds at most, how far the process is that holds the cell."""
         self._lock.heartbeat(step, loss, steps)
+
+    def has_claim(self) -> bool:
+        """Whether :meth:`claim` may have something to say."""
+        return os.path.lexists(self.path / "running.json")
 
     def claim(self) -> Claim | None:
         """What the process that holds the cell, or held it when it was killed, last said."""

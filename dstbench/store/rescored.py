@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from dstbench.records import Record
 from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder
 from dstbench.store.record_file import read_record, record_text
+
+_NAME = re.compile(r"scores-.*\.json", re.DOTALL)
 
 
 def write_rescored(folder: CellFolder, record: Record) -> None:
@@ -36,9 +40,11 @@ def is_rescored(folder: CellFolder, cell: Cell) -> bool:
 def rescored(folder: CellFolder) -> list[Record]:
     """All such records, less those that cannot be read."""
     found = []
-    for path in sorted(folder.path.glob("scores-*.json")):
-        with suppress(OSError, StoreError):
-            found.append(read_record(path)[0])
+    # Thousands of folders are looked through each time: a glob takes several times as long.
+    with suppress(OSError):
+        for name in sorted(filter(_NAME.fullmatch, os.listdir(folder.path))):
+            with suppress(OSError, StoreError):
+                found.append(read_record(folder.path / name)[0])
     return found
 
 

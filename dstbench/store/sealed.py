@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dstbench.files import open_regular
@@ -17,6 +19,10 @@ MARK = b"\nsha256:"
 
 _LENGTH = len(MARK) + 64
 _CHUNK = 2**22
+
+
+class DamagedError(Exception):
+    """A file is not what was written, as its checksum or its form tells."""
 
 
 class _Summed:
@@ -53,19 +59,42 @@ def load_sealed(path: Path, device: torch.device) -> dict[str, Any]:
     of dstbench.
 
     Raises:
-        Exception: of any kind, for a file that is damaged.
+        DamagedError: for a file that is damaged.
+        Exception: of any kind, where a file that is whole cannot be read now, for want of memory
+            perhaps.
     """
     import torch
 
-    with open_regular(path) as file:
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.EINVAL):
+            raise DamagedError(str(error)) from error
+        raise
+    with file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - _LENGTH))
         end = file.read()
-        if end.startswith(MARK) and _sum(file, size - _LENGTH) != end[len(MARK) :].decode():
-            raise ValueError("its content is not what was written")
+        sealed = end.startswith(MARK)
+        if sealed and _sum(file, size - _LENGTH) != end[len(MARK) :].decode(errors="replace"):
+            raise DamagedError("its content is not what was written")
         file.seek(0)
-        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        except Exception as error:
+            whole = sealed and not isinstance(error, UnpicklingError)
+            if whole or _is_want_of_memory(error):
+                raise
+            raise DamagedError(str(error)) from error
+        if not isinstance(state, dict):
+            raise DamagedError(f"a {type(state).__name__}")
         return state
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error)
 
 
 def _sum(file: BinaryIO, size: int) -> str:

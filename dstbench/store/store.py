@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -73,8 +74,11 @@ class Store:
         reason = None
         if not there.is_dir():
             reason = f"{there} is not a folder"
-        elif not os.access(there, os.W_OK | os.X_OK):
-            reason = f"{there} may not be written to"
+        else:
+            try:  # rights are not all there is to it
+                os.rmdir(tempfile.mkdtemp(prefix=".dstbench-", dir=there))
+            except OSError as error:
+                reason = f"{there} may not be written to ({error.strerror})"
         if reason:
             raise StoreError(
                 f"{self.folder}: no results can be kept here: {reason}; name another folder with "
@@ -132,6 +136,16 @@ class Store:
         for name in self.names():
             if name not in ids:
                 CellFolder(self.folder / "cells" / name).remove_if_pending()
+
+    def clear_away(self, cells: Sequence[Cell]) -> None:
+        """Remove what processes have left of these cells that were killed when those were done, as
+        their claims tell."""
+        for cell in cells:
+            folder = self.cell(cell)
+            if folder.has_claim() and not self.is_open(cell):
+                with suppress(StoreError), folder.locked():
+                    if not self.is_open(cell):
+                        folder.remove_checkpoints()
 
     def records(self) -> list[Record]:
         """The records of all ended cells, in the order in which they were run; those that cannot

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dstbench.contracts import Workspace
-from dstbench.store import load_sealed, save_sealed, write_atomically
+from dstbench.store import DamagedError, load_sealed, save_sealed, write_atomically
 
 SECONDS_BETWEEN_SAVES = 60
 
@@ -57,7 +57,7 @@ class Progress:
             return 0
         try:
             state = load_sealed(self.path, torch.device("cpu"))
-        except Exception as error:  # of any kind, where bytes are not what they were
+        except DamagedError as error:
             workspace.report(f"{self.path}: damaged, and left out: {error}")
             return 0
         self.network.load_state_dict(state["network"])

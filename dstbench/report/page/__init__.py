@@ -164,11 +164,15 @@ def _topologies(table: Table, results: Shown) -> Iterator[str]:
 def _pages(table: Table, results: Shown) -> Iterator[dict[str, Any]]:
     """Samples of each seed, a strip for each row, the same noise in each column; and those of the
     first seed beside their nearest training images."""
-    seeds = sorted({record.cell.seed for row in table.rows for record in row.done})
+    by_seed: dict[int, list[tuple[Row, Record]]] = {}
+    for row in table.rows:
+        for record in row.done:
+            by_seed.setdefault(record.cell.seed, []).append((row, record))
+    seeds = sorted(by_seed)
     size = 0
     for seed in seeds:
         strips = []
-        of_seed = [(row, r) for row in table.rows for r in row.done if r.cell.seed == seed]
+        of_seed = by_seed[seed]
         for _, record in of_seed:
             with suppress(StoreError, OSError, ValueError):
                 strips.append(_picture("real images", results.reals(record.cell), record))

@@ -344,6 +344,32 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(
     assert without_times(parts) == without_times(whole)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("CUDA error: busy")],
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_no_damaged_one(
+    make: MakeTrainer,
+    folder: CellFolder,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train_until(5, make(**EVERYTHING), folder)
+    before = [path.read_bytes() for path in folder.checkpoints]
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "load", fail)
+        with pytest.raises(type(error)):
+            make(**EVERYTHING).resume(folder)
+    assert [path.read_bytes() for path in folder.checkpoints] == before
+    again = make(**EVERYTHING)
+    again.resume(folder)
+    assert again.step == 4
+
+
 def test_every_part_of_a_checkpoint_is_summed(make: MakeTrainer, folder: CellFolder) -> None:
     train(make(RigL, steps=2), folder)
     whole = folder.checkpoint.read_bytes()

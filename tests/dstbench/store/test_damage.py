@@ -220,6 +220,24 @@ def test_a_dead_process_holds_nothing_where_one_may_only_read(folder: CellFolder
     assert not folder.is_held()
 
 
+def test_what_a_process_left_that_was_killed_when_its_cell_was_done_is_removed(
+    tmp_path: Path, make_record: MakeRecord
+) -> None:
+    store = Store(tmp_path)
+    records = [make_record(seed=0), make_record(seed=1, status="failed", error="why")]
+    for record in records:
+        folder = store.cell(record.cell)
+        folder.request(record.cell)
+        folder.write_record(record)
+        folder.write_checkpoint({"step": 1})
+        (folder.path / "running.json").write_text("{}")
+    store.clear_away([record.cell for record in records])
+    done, failed = (store.cell(record.cell) for record in records)
+    assert not done.checkpoints
+    assert not done.has_claim()
+    assert failed.checkpoints
+
+
 def test_what_no_process_that_died_has_left_is_no_time_limit(folder: CellFolder) -> None:
     folder.timeout.write_text("left over")
     with folder.locked():
