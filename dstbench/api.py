@@ -81,8 +81,8 @@ def run(
             GPU, without GPUs one, in this process.
         executor: where cells are run, by its plugin's name; by default as the benchmark says.
         download: whether to get datasets and weights that are not there.
-        plugins: classes of models, datasets, sparsifiers, feature extractors, metrics or executors
-            that take part beside those that are installed.
+        plugins: classes of models, datasets, sparsifiers, feature extractors, metrics, executors
+            or trackers that take part beside those that are installed.
         results: folder that holds the results of all benchmarks.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads of each process; by default divided up.
@@ -203,15 +203,27 @@ class Grid:
         from dstbench.execution.machine import choose_device
         from dstbench.execution.pipeline import Pipeline
         from dstbench.execution.scheduler import Scheduler
+        from dstbench.execution.tracking import Tracking
         from dstbench.execution.worker import RunOptions
 
         if threads is not None:
             torch.set_num_threads(threads)
         pipeline = Pipeline(self.plugins, Workspace(choose_device(device), Cache(), report))
         execution = self.benchmark.execution
-        options = RunOptions(device, threads, execution.minutes_per_cell, execution.measure_seconds)
+        options = RunOptions(
+            device,
+            threads,
+            execution.minutes_per_cell,
+            execution.measure_seconds,
+            Tracking(self.benchmark.name, self._trackers),
+        )
         store = Store(Path(results) / self.benchmark.name)
         return PreparedRun(self, Scheduler(store, pipeline, options), where, report)
+
+    @property
+    def _trackers(self) -> dict[str, dict[str, Any]]:
+        trackers = self.benchmark.trackers.items()
+        return {name: settings.model_dump(mode="json") for name, settings in trackers}
 
     def _executor(
         self, name: str | None, jobs: Jobs | None, otherwise: Jobs | None

@@ -136,7 +136,7 @@ def print_plugins(listing: list[Plugin]) -> None:
 def print_plugin(plugin: Plugin) -> None:
     from dstbench.plugins.describe import describe, describe_settings
 
-    text = describe(plugin.cls) if plugin.cls else clean(plugin.traceback or "")
+    text = describe(plugin.cls) if plugin.cls else clean(plugin.traceback or plugin.summary)
     out.print(
         f"{plugin.name}: {plugin.kind or 'plugin'} of {plugin.origin}, {plugin.state}\n{text}\n",
         markup=False,

@@ -27,6 +27,7 @@ from dstbench.execution.room import check_room
 from dstbench.execution.sampling import Trained, draw_samples
 from dstbench.execution.scoring import Scorer
 from dstbench.execution.training import Trainer
+from dstbench.execution.versions import other_versions
 from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.plugin import Kind
@@ -70,10 +71,13 @@ class Pipeline:
         check_room(folder, denoiser, sparsifier)
         trainer.resume(folder)
 
+        hook = self.plugins.manager.hook
         if sparsifier:
-            log = TopologyLog(folder.topology, sparsifier, training.steps, trainer.step)
-            log.follow(partial(self.plugins.manager.hook.dstbench_topology_updated, cell=cell))
-        trainer.train(folder, lambda step, loss: self._on_step(cell, folder, step, loss))
+            tell = partial(hook.dstbench_layers_changed, cell=cell)
+            log = TopologyLog(folder.topology, sparsifier, training.steps, trainer.step, tell)
+            log.follow(partial(hook.dstbench_topology_updated, cell=cell))
+        on_row = partial(hook.dstbench_progressed, cell=cell)
+        trainer.train(folder, partial(self._on_step, cell, folder), on_row)
         masks = {each.name: each.mask for each in sparsifier.sparse_layers} if sparsifier else {}
         model_bytes = folder.write_denoiser(trainer.averaged.module, masks)
         if sparsifier:
@@ -164,7 +168,7 @@ class Pipeline:
             raise StoreError(
                 f"{folder.path}: to sample as its record says, {'; '.join(places)}; --yes allows it"
             )
-        for difference in self._other_versions(cell, "model", "dataset"):
+        for difference in other_versions(cell, self.plugins, "model", "dataset"):
             self.workspace.report(f"the cell was trained with {difference}")
         try:
             data = self.load(cell)
@@ -240,28 +244,6 @@ class Pipeline:
             seed=derive(cell.seed, "masks"),
             **cell.sparsifier_settings,
         )
-
-    def require_versions(self, cell: Cell) -> None:
-        """Raise :class:`PluginError` where the installed plugins are of other versions than those
-        that the cell names."""
-        kinds: tuple[Kind, ...] = ("model", "dataset", "sparsifier", "feature extractor")
-        if differences := self._other_versions(cell, *kinds):
-            raise PluginError(f"the cell is to be run with {'; '.join(differences)}")
-
-    def _other_versions(self, cell: Cell, *kinds: Kind) -> list[str]:
-        """The cell's plugins of these kinds that are installed in another version, in words."""
-        names: dict[Kind, str] = {
-            "model": cell.model,
-            "dataset": cell.dataset,
-            "sparsifier": cell.sparsifier,
-            "feature extractor": cell.evaluation_settings.extractor,
-        }
-        return [
-            f"{kind} '{names[kind]}' of {version}, but {installed} is installed"
-            for kind in kinds
-            if (version := cell.versions.get(kind))
-            and (installed := self.plugins.get(kind, names[kind]).origin) != version
-        ]
 
     def _plugin(self, kind: Kind, name: str, settings: dict[str, Any], *rest: Any) -> Any:
         """An instance of a plugin, given its validated settings and whatever else it takes."""

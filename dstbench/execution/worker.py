@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import RLock
@@ -25,6 +25,8 @@ from dstbench.execution.machine import choose_device, environment
 from dstbench.execution.outline import parameters
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.preflight import Unable
+from dstbench.execution.tracking import Trackers, Tracking
+from dstbench.execution.versions import require_versions
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.registry import load_plugins
 from dstbench.records import Environment, Record
@@ -46,6 +48,8 @@ class RunOptions:
     """Time limit of a cell, which ends its process; ``None``: no limit."""
     measure_seconds: float = 0
     """How long at most each sparse cell is timed against its dense twin; 0: not at all."""
+    tracking: Tracking = field(default_factory=Tracking)
+    """The trackers to be told of what happens."""
 
 
 turn = RLock()
@@ -80,6 +84,9 @@ class Worker:
         self.options = replace(options, device=options.device or self.device)
         self.versions = versions or {}
         self._parameters: dict[str, int | None] = {}
+        self._trackers = Trackers(
+            self.options.tracking, pipeline.plugins, self.results, self.report
+        )
 
     @property
     def results(self) -> Path:
@@ -133,9 +140,20 @@ class Worker:
             StoreError: if nothing can be written there.
         """
         folder = self.store.cell(cell)
+        with self._trackers.told_of(cell, folder):
+            record = self._run(cell, folder)
+            if record is None:
+                return
+            try:
+                self.pipeline.plugins.manager.hook.dstbench_cell_finished(cell=cell, record=record)
+            except FAILURES:  # of a listener's; the cell is well
+                self.report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
+
+    def _run(self, cell: Cell, folder: CellFolder) -> Record | None:
+        """The record of a cell, once it is kept; ``None``: another process was quicker."""
         with turn, folder.locked(), _of_the_store(folder):
             if not self._is_as_it_was(cell, folder):
-                return
+                return None
             if folder.timeout_traceback():
                 record = self._timed_out(cell, folder)
             else:
@@ -144,11 +162,7 @@ class Worker:
             record = self._keep(record, folder)
             if record.is_final:
                 folder.remove_checkpoints()
-        hook = self.pipeline.plugins.manager.hook
-        try:
-            hook.dstbench_cell_finished(cell=cell, record=record)
-        except FAILURES:  # of a listener's; the cell is well
-            self.report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
+            return record
 
     def _keep(self, record: Record, folder: CellFolder) -> Record:
         """Keep a record; one that could not be read back is that of a failure."""
@@ -189,7 +203,7 @@ class Worker:
         started = now()
         outcome: dict[str, Any]
         try:
-            self.pipeline.require_versions(cell)
+            require_versions(cell, self.pipeline.plugins)
             self.pipeline.plugins.manager.hook.dstbench_cell_started(cell=cell)
             parts = self.pipeline.run(cell, folder, self.options.measure_seconds)
             return self._record(cell, started, status="done", **parts)

@@ -75,3 +75,5 @@ class Benchmark:
     """Those of the sparsifiers that only a command line names."""
     executors: Mapping[str, PluginSettings] = field(default_factory=dict)
     """Settings of executors, by name: of the one to be used, and of those with a table."""
+    trackers: Mapping[str, PluginSettings] = field(default_factory=dict)
+    """Settings of the trackers to be told, by name."""
