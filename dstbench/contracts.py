@@ -512,8 +512,8 @@ class Tracker(Plugin[S]):
 
     An instance is told of one run, in the process that deals out its cells, or of one cell, from
     its start to its end, in the process that runs it. All its calls come from one thread, which is
-    not the main one; the cell waits for each. What it raises costs the run nothing: it is reported,
-    and this instance told no more.
+    not the main one; the cell waits for each, for a minute at most. What it raises costs the run
+    nothing: it is reported, and this instance told of the end alone.
 
     A cell that goes on from its checkpoint is told of the steps since that checkpoint once more,
     with the same numbers. Every method may be left out.

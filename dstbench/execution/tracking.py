@@ -82,8 +82,7 @@ class Trackers:
             with isolate(self._report):
                 hook.dstbench_run_finished(benchmark=self._benchmark, records=records)
             for each in told:
-                each.tell("run_ended", records)
-                each.close()
+                each.end("run_ended", records)
 
     @contextmanager
     def told_of(self, cell: Cell, folder: CellFolder) -> Iterator[None]:
@@ -120,7 +119,7 @@ class Trackers:
 
 
 class _Told:
-    """An instance of a tracker, told what happens until it fails."""
+    """An instance of a tracker, told what happens until it fails, and then of the end alone."""
 
     def __init__(
         self,
@@ -130,6 +129,7 @@ class _Told:
     ) -> None:
         self.name = name
         self.is_well = True
+        self._hangs = False
         self._failed = failed
         self._aside = Aside()
         self._tracker: Any = self._call(make, name)
@@ -139,7 +139,10 @@ class _Told:
         if self.is_well:
             self._call(getattr(self._tracker, event), *what)
 
-    def close(self) -> None:
+    def end(self, event: str, *what: Any) -> None:
+        """Call this method, which comes last, also of a tracker that failed: it may close files."""
+        if self._tracker is not None and not self._hangs:
+            self._call(getattr(self._tracker, event), *what)
         self._aside.close()
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -147,6 +150,7 @@ class _Told:
             return self._aside.call(SECONDS, function, *arguments)
         except FAILURES as error:
             self.is_well = False
+            self._hangs = isinstance(error, TimeoutError)
             self._failed(self.name, error)
             return None
 
@@ -196,10 +200,9 @@ class _Following:
             return
         self._tell_changes()
         done = record is not None and record.status == "done" and self._folder.sheet.exists()
-        self._tell("cell_ended", record, self._folder.sheet if done else None)
-        for each in self._told:
-            each.close()
-        self._told = None
+        told, self._told = self._told, None
+        for each in told:
+            each.end("cell_ended", record, self._folder.sheet if done else None)
 
     def _tell_changes(self) -> None:
         changes, self._changes = self._changes, []

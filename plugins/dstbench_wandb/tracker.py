@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from uuid import uuid4
@@ -16,7 +18,8 @@ from dstbench.plugins import require
 from dstbench.records import Record
 
 FILE = "wandb-run.txt"
-"""The file, in the results of a benchmark or of a cell, that names its run."""
+"""The file, in the results of a benchmark or of a cell, with its run's id and the latest step that
+the run was told of."""
 
 SECONDS_TO_START = 30
 """Time that the server has to answer when a run starts."""
@@ -36,7 +39,7 @@ class WandB(Tracker["WandB.Settings"]):
         project: str | None = Field(
             None, description="project that runs belong to; none: of the benchmark's name"
         )
-        mode: Literal["online", "offline", "disabled"] | None = Field(
+        mode: Literal["online", "offline"] | None = Field(
             None,
             description="whether runs are sent while they go on (of wandb); none: as the "
             "environment variable WANDB_MODE says, or online",
@@ -51,43 +54,46 @@ class WandB(Tracker["WandB.Settings"]):
         self._library = require(settings.library, "tracker 'wandb'", extra)
 
     def run_started(self, cells: Sequence[Cell]) -> None:
-        settings = {"cells": [cell.id for cell in cells]}
-        self._start(self.benchmark, "benchmark", settings, self.results).finish()
+        self._start(self.benchmark, "benchmark", {"cells": len(cells)}, self.results)
+        self._finish(True)
 
     def run_ended(self, records: Sequence[Record]) -> None:
-        run = self._start(self.benchmark, "benchmark", {}, self.results)
+        self._start(self.benchmark, "benchmark", {}, self.results)
         done = [record.status == "done" for record in records]
-        run.log({"done": sum(done), "not done": len(done) - sum(done)})
-        run.finish()
+        self._run.log({"done": sum(done), "not done": len(done) - sum(done)})
+        self._finish(all(done))
 
     def cell_started(self, cell: Cell, folder: Path) -> None:
-        self._run = self._start(cell.id, "cell", cell.model_dump(mode="json"), folder)
+        self._start(cell.id, "cell", cell.model_dump(mode="json"), folder)
         self._steps = cell.training["steps"]
 
     def progressed(self, step: int, loss: float, seconds_per_step: float) -> None:
-        self._run.log({"loss": loss, "seconds_per_step": seconds_per_step}, step=step)
+        if step > self._told:
+            self._run.log({"loss": loss, "seconds_per_step": seconds_per_step}, step=step)
+            self._keep(step)
 
     def layers_changed(self, step: int, layers: Sequence[LayerChange]) -> None:
-        densities = {f"density/{layer.name}": layer.density for layer in layers}
-        changed = {f"changed/{layer.name}": layer.changed for layer in layers}
-        self._run.log(densities | changed, step=step)
+        if step > self._told:
+            densities = {f"density/{layer.name}": layer.density for layer in layers}
+            changed = {f"changed/{layer.name}": layer.changed for layer in layers}
+            self._run.log(densities | changed, step=step)
 
     def cell_ended(self, record: Record | None, sheet: Path | None) -> None:
         if record is not None:
             image = {"samples": self._library.Image(str(sheet))} if sheet else {}
             self._run.log({**record.numbers, "status": record.status, **image}, step=self._steps)
-        done = record is not None and record.status == "done"
-        if self.settings.library == "wandb":
-            self._run.finish(exit_code=0 if done else 1)
-        else:
-            self._run.finish()
+        self._finish(record is not None and record.status == "done")
 
-    def _start(self, name: str, job: str, settings: Mapping[str, Any], folder: Path) -> Any:
-        """The run that a folder names, or a new one."""
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / FILE
-        if not file.is_file():
-            file.write_text(f"{uuid4().hex}\n")
+    def _start(self, name: str, job: str, settings: Mapping[str, Any], folder: Path) -> None:
+        """Go on with the run that a folder names, or begin one of this name."""
+        self._file = folder / FILE
+        if self._file.is_file():
+            self._id, told = self._file.read_text().split()
+            self._told = int(told)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._id, self._told = uuid4().hex, -1
+            self._keep(-1)
         arguments: dict[str, Any] = {
             "project": self.settings.project or self.benchmark,
             "name": name,
@@ -97,7 +103,7 @@ class WandB(Tracker["WandB.Settings"]):
         }
         if self.settings.library == "wandb":
             arguments |= {
-                "id": file.read_text().strip(),
+                "id": self._id,
                 "job_type": job,
                 "dir": str(self.results.absolute()),
                 "mode": self.settings.mode,
@@ -106,4 +112,16 @@ class WandB(Tracker["WandB.Settings"]):
                     init_timeout=SECONDS_TO_START, console="off", silent=True
                 ),
             }
-        return self._library.init(**arguments)
+        with redirect_stdout(sys.stderr):  # results alone go to standard output
+            self._run = self._library.init(**arguments)
+
+    def _keep(self, step: int) -> None:
+        """Note up to which step the run is told: after a resumption, steps come once more."""
+        self._file.write_text(f"{self._id} {step}\n")
+
+    def _finish(self, well: bool) -> None:
+        if self.settings.library == "wandb":
+            self._run.finish(exit_code=0 if well else 1)
+        else:
+            with redirect_stdout(sys.stderr):
+                self._run.finish()
