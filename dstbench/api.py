@@ -188,11 +188,13 @@ class Grid:
         threads: int | None = None,
         report: Report,
         otherwise: Jobs | None = None,
+        log_file: Path | None = None,
     ) -> PreparedRun:
         """The run of the selected cells, with all that it takes but their data.
 
         ``otherwise`` are the jobs of executor ``local`` where neither ``jobs`` nor the benchmark
-        says. The other arguments are those of :func:`run`.
+        says; other processes than this one add what they report to ``log_file``. The other
+        arguments are those of :func:`run`.
         """
         where = self._executor(executor, jobs, otherwise)
         if threads is not None and not 1 <= threads <= MOST_THREADS:
@@ -215,15 +217,11 @@ class Grid:
             threads,
             execution.minutes_per_cell,
             execution.measure_seconds,
-            Tracking(self.benchmark.name, self._trackers),
+            Tracking(self.benchmark.name, self.benchmark.trackers),
+            log_file,
         )
         store = Store(Path(results) / self.benchmark.name)
         return PreparedRun(self, Scheduler(store, pipeline, options), where, report)
-
-    @property
-    def _trackers(self) -> dict[str, dict[str, Any]]:
-        trackers = self.benchmark.trackers.items()
-        return {name: settings.model_dump(mode="json") for name, settings in trackers}
 
     def _executor(
         self, name: str | None, jobs: Jobs | None, otherwise: Jobs | None

@@ -21,6 +21,7 @@ from dstbench.cell import Cell
 from dstbench.contracts import Workspace
 from dstbench.disk import unwritable
 from dstbench.errors import DataError, DivergedError, HeldError, StoreError
+from dstbench.execution.log_file import report_into
 from dstbench.execution.machine import choose_device, environment
 from dstbench.execution.outline import parameters
 from dstbench.execution.pipeline import Pipeline
@@ -50,6 +51,8 @@ class RunOptions:
     """How long at most each sparse cell is timed against its dense twin; 0: not at all."""
     tracking: Tracking = field(default_factory=Tracking)
     """The trackers to be told of what happens."""
+    log_file: Path | None = None
+    """File to which each process that an executor starts adds what it reports."""
 
 
 turn = RLock()
@@ -264,17 +267,20 @@ def _in_this_process(
     given: bytes,
     versions: Mapping[str, RecordVersion | None],
 ) -> Worker:
-    pipeline = _pipeline(options.device, options.threads, given)
+    pipeline = _pipeline(options.device, options.threads, given, options.log_file)
     return Worker(Store(results), pipeline, options, versions)
 
 
 @lru_cache
-def _pipeline(device: str | None, threads: int | None, given: bytes) -> Pipeline:
+def _pipeline(
+    device: str | None, threads: int | None, given: bytes, log_file: Path | None
+) -> Pipeline:
     """The pipeline of this process."""
     if threads is not None:
         torch.set_num_threads(threads)
     plugins = load_plugins(cloudpickle.loads(given))
-    return Pipeline(plugins, Workspace(choose_device(device or "auto"), Cache(), _print))
+    report = _print if log_file is None else report_into(log_file, _print)
+    return Pipeline(plugins, Workspace(choose_device(device or "auto"), Cache(), report))
 
 
 def _print(message: str) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from dstbench.grid.finding import Finder
 from dstbench.grid.problems import Problems
 from dstbench.grid.tables import Table
-from dstbench.settings import PluginSettings, TrackingSettings
+from dstbench.settings import TrackingSettings
 
 
 def trackers(
     table: Callable[..., Table], finder: Finder, problems: Problems
-) -> dict[str, PluginSettings]:
-    """The settings of the trackers that a benchmark names, by name.
+) -> dict[str, dict[str, Any]]:
+    """The settings of the trackers that a benchmark names, as JSON has them, by name.
 
     Args:
         table: gives the table at some keys.
@@ -28,7 +29,8 @@ def trackers(
         for index, name in enumerate(names)
     }
     problems.stop_if_any()
-    return {
+    settings = {
         name: problems.validate_plugin(each.cls.Settings, table("tracking", name))
         for name, each in found.items()
     }
+    return {name: each.model_dump(mode="json") for name, each in settings.items()}
