@@ -1,6 +1,5 @@
 """my-executor, an executor for dstbench."""
 
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -9,6 +8,7 @@ from typing import Any, ClassVar
 
 from dstbench import hookimpl
 from dstbench.contracts import Ended, Executor, PluginSettings, RunCell
+from dstbench.errors import DstbenchError
 from dstbench.grid import Cell
 from pydantic import Field
 
@@ -40,7 +40,7 @@ class MyExecutor(Executor["MyExecutor.Settings"]):
                     connection, process = _start(run_cell, cell)
                     running[connection] = cell, process
                 for connection in [each for each in wait(list(running)) if each in running]:
-                    cell, process = running.pop(connection)  # type: ignore[call-overload]
+                    cell, process = running.pop(connection)
                     process.join()
                     yield Ended(cell, _error(connection, process))
         finally:  # also where nobody wants to know of further cells
@@ -63,8 +63,8 @@ def _start(run_cell: RunCell, cell: Cell) -> tuple[Connection, SpawnProcess]:
 def _call(run_cell: RunCell, cell: Cell, connection: Connection) -> None:
     try:
         run_cell(cell)
-    except Exception:
-        connection.send(traceback.format_exc())
+    except DstbenchError as error:  # no record could be left: the disk is full, perhaps
+        connection.send(str(error))
     else:
         connection.send(None)
 
