@@ -56,18 +56,21 @@ class TensorBoard(Tracker["TensorBoard.Settings"]):
             writer.add_scalar(f"changed/{layer.name}", layer.changed, step)
 
     def cell_ended(self, record: Record | None, sheet: Path | None) -> None:
-        writer = self._open(None)
         if record is not None:
-            step = self._cell.training["steps"]
-            writer.add_text("settings", _code(json.dumps(self._cell.settings, indent=2)), step)
-            writer.add_text("status", _code(f"{record.status}\n{record.error or ''}"), step)
-            for name, value in record.numbers.items():
-                writer.add_scalar(name, value, step)
-            self._add_hyperparameters(record)
-            if sheet is not None:
-                pixels = np.asarray(Image.open(sheet).convert("RGB"))
-                writer.add_image("samples", pixels, step, dataformats="HWC")
-        writer.close()
+            self._add_result(record, sheet)
+        if self._writer is not None:
+            self._writer.close()
+
+    def _add_result(self, record: Record, sheet: Path | None) -> None:
+        writer, step = self._open(None), self._cell.training["steps"]
+        writer.add_text("settings", _code(json.dumps(self._cell.settings, indent=2)), step)
+        writer.add_text("status", _code(f"{record.status}\n{record.error or ''}"), step)
+        for name, value in record.numbers.items():
+            writer.add_scalar(name, value, step)
+        self._add_hyperparameters(record)
+        if sheet is not None:
+            pixels = np.asarray(Image.open(sheet).convert("RGB"))
+            writer.add_image("samples", pixels, step, dataformats="HWC")
 
     def _open(self, step: int | None) -> Any:
         """The writer, which makes what an earlier process told of this step and later ones

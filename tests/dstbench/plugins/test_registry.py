@@ -181,8 +181,9 @@ def test_a_plugin_that_fails_to_import_is_listed_with_its_traceback(install: Ins
         (sparsifier("moon").replace("@hookimpl", ""), "no hook found: mark the plugin's functions "
          "with @dstbench.hookimpl and name them after a hook (dstbench_models, dstbench_datasets, "
          "dstbench_sparsifiers, dstbench_feature_extractors, dstbench_metrics, "
-         "dstbench_executors, dstbench_cell_started, dstbench_step, dstbench_topology_updated, "
-         "dstbench_cell_finished)"),
+         "dstbench_executors, dstbench_trackers, dstbench_run_started, dstbench_run_finished, "
+         "dstbench_cell_started, dstbench_step, dstbench_progressed, dstbench_topology_updated, "
+         "dstbench_layers_changed, dstbench_cell_finished)"),
     ],
 )  # fmt: skip
 def test_a_plugin_without_what_the_harness_needs_is_broken(
