@@ -96,8 +96,8 @@ def run(
             GPU, without GPUs one, in this process.
         executor: where cells are run, by its plugin's name; by default as the benchmark says.
         download: whether to get datasets and weights that are not there.
-        plugins: classes of models, datasets, sparsifiers, feature extractors, metrics or executors
-            that take part beside those that are installed.
+        plugins: classes of models, datasets, sparsifiers, feature extractors, metrics, executors
+            or trackers that take part beside those that are installed.
         results: folder that holds the results of all benchmarks.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads of each process; by default divided up.
@@ -204,11 +204,13 @@ class Grid:
         threads: int | None = None,
         report: Report,
         otherwise: Jobs | None = None,
+        log_file: Path | None = None,
     ) -> PreparedRun:
         """The run of the selected cells, with all that it takes but their data.
 
         ``otherwise`` are the jobs of executor ``local`` where neither ``jobs`` nor the benchmark
-        says. The other arguments are those of :func:`run`.
+        says; other processes than this one add what they report to ``log_file``. The other
+        arguments are those of :func:`run`.
         """
         where = self._executor(executor, jobs, otherwise)
         if threads is not None and not 1 <= threads <= MOST_THREADS:
@@ -219,15 +221,23 @@ class Grid:
         from dstbench.execution.machine import choose_device
         from dstbench.execution.pipeline import Pipeline
         from dstbench.execution.scheduler import Scheduler
+        from dstbench.execution.tracking import Tracking
         from dstbench.execution.worker import RunOptions
 
         if threads is not None:
             torch.set_num_threads(threads)
         pipeline = Pipeline(self.plugins, Workspace(choose_device(device), Cache(), report))
         execution = self.benchmark.execution
-        options = RunOptions(device, threads, execution.minutes_per_cell, execution.measure_seconds)
-        scheduler = Scheduler(Store(Path(results) / self.benchmark.name), pipeline, options)
-        return PreparedRun(self, scheduler, where, report)
+        options = RunOptions(
+            device,
+            threads,
+            execution.minutes_per_cell,
+            execution.measure_seconds,
+            Tracking(self.benchmark.name, self.benchmark.trackers),
+            log_file,
+        )
+        store = Store(Path(results) / self.benchmark.name)
+        return PreparedRun(self, Scheduler(store, pipeline, options), where, report)
 
     def _executor(
         self, name: str | None, jobs: Jobs | None, otherwise: Jobs | None

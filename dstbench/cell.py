@@ -30,6 +30,18 @@ _WITHOUT_INFLUENCE = {
 }
 
 
+def flatten(tables: Mapping[str, Any], separator: str) -> dict[str, Any]:
+    """Values of nested tables, by their keys in one."""
+    flat: dict[str, Any] = {}
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            below = flatten(value, separator)
+            flat |= {f"{key}{separator}{name}": each for name, each in below.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
 class Cell(BaseModel):
     """One training run with every setting resolved."""
 
@@ -88,6 +100,12 @@ class Cell(BaseModel):
     def settings(self) -> dict[str, Any]:
         """What is in :attr:`identity` beside model, dataset, sparsifier, sparsity and seed."""
         return {key: value for key, value in self.identity.items() if isinstance(value, dict)}
+
+    @property
+    def flattened(self) -> dict[str, Any]:
+        """All that the cell is, one value per key: ``{"model": "ldm", "training.steps": 100, …}``;
+        lists are values."""
+        return flatten(self.model_dump(mode="json"), ".")
 
     @cached_property
     def kin(self) -> str:

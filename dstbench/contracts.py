@@ -1,5 +1,5 @@
-"""What a plugin provides: the base classes of models, datasets, feature extractors, metrics and
-executors.
+"""What a plugin provides: the base classes of models, datasets, feature extractors, metrics,
+executors and trackers.
 
 Sparsifiers have theirs in :mod:`dstbench.sparsity`, because they serve outside the harness too.
 A plugin's class carries its ``name`` and a pydantic ``Settings`` class; the harness checks a
@@ -13,7 +13,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeAlias
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+)
 
 from typing_extensions import TypeVar
 
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
 
     from dstbench.cache import Cache
     from dstbench.cell import Cell
+    from dstbench.records import Record
 
 __all__ = [
     "READY",
@@ -39,6 +50,7 @@ __all__ = [
     "FeatureExtractor",
     "Features",
     "Items",
+    "LayerChange",
     "Metric",
     "Model",
     "Outline",
@@ -48,6 +60,7 @@ __all__ = [
     "RunCell",
     "SamplingState",
     "Split",
+    "Tracker",
     "Workspace",
     "unless",
 ]
@@ -86,8 +99,8 @@ READY = Availability("ready")
 
 
 class Plugin(ABC, Generic[S]):
-    """The base of models, datasets, feature extractors, metrics and executors: a name, and
-    settings."""
+    """The base of models, datasets, feature extractors, metrics, executors and trackers: a name,
+    and settings."""
 
     name: ClassVar[str]
     """The name that benchmarks call it by."""
@@ -515,3 +528,62 @@ class Executor(Plugin[S]):
         error, where it is likely to have ended the process itself. An iterator that is closed
         early leaves no process behind.
         """
+
+
+class LayerChange(NamedTuple):
+    """A masked layer after a topology update."""
+
+    name: str
+    """The parameter name of its weight."""
+    density: float
+    """Fraction of its weights that are active, 0 to 1."""
+    changed: int
+    """How many connections the update replaced or added."""
+
+
+class Tracker(Plugin[S]):
+    """A tracker plugin: what tells another program of a run while it goes on.
+
+    An instance is told of one run, in the process that deals out its cells, or of one cell, from
+    its start to its end, in the process that runs it. All its calls come from one thread, which is
+    not the main one; the cell waits for each, for a minute at most. What it raises costs the run
+    nothing: it is reported, and this instance told of the end alone.
+
+    A cell that goes on from its checkpoint is told of the steps since that checkpoint once more,
+    with the same numbers. Every method may be left out.
+    """
+
+    def __init__(self, settings: S, benchmark: str, results: Path) -> None:
+        """
+        Args:
+            benchmark: the benchmark's name.
+            results: its results folder, which a machine that runs cells may not share.
+
+        Raises :class:`~dstbench.errors.PluginError` where a package is missing.
+        """
+        super().__init__(settings)
+        self.benchmark = benchmark
+        self.results = results
+
+    def run_started(self, cells: Sequence[Cell]) -> None:
+        """These cells are to be run. What is raised here, or in ``__init__``, leaves the tracker
+        out of the whole run."""
+
+    def run_ended(self, records: Sequence[Record]) -> None:
+        """The run is over, or was stopped; these are the records that it has made."""
+
+    def cell_started(self, cell: Cell, folder: Path) -> None:
+        """The cell is about to be trained, or to go on. What is written into ``folder``, the
+        cell's own, stays with its results."""
+
+    def progressed(self, step: int, loss: float, seconds_per_step: float) -> None:
+        """Every ``log_every`` steps, as in ``history.csv``: means over the steps since the last
+        call; ``step`` counts from 1."""
+
+    def layers_changed(self, step: int, layers: Sequence[LayerChange]) -> None:
+        """The masked layers at the start, and after topology updates, as in ``topology.csv``: of
+        updates that are close together some are left out."""
+
+    def cell_ended(self, record: Record | None, sheet: Path | None) -> None:
+        """The cell ended, well or not, as its record says; ``None``: it was stopped, and is to go
+        on another time. ``sheet`` is a picture (PNG) of its samples, if there are any."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from dstbench.cell import Cell
+from dstbench.cell import Cell, flatten
 from dstbench.quality import Floor, Interval, Nearest, Part, Protocol, Quantity, Scores
 from dstbench.settings import unless
 
@@ -255,6 +255,14 @@ class Record(Part):
         tell."""
         steps = self.budget.steps if self.budget else self.cell.training.get("steps")
         return steps if isinstance(steps, int) else None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What the cell came to, as far as it is known: scores, counts, times and the validation
+        loss, by keys such as ``"scores/fid"``."""
+        parts = {"scores", "counts", "times", "validation_loss"}
+        values = flatten(self.model_dump(mode="json", include=parts), "/")
+        return {key: value for key, value in values.items() if isinstance(value, int | float)}
 
     @property
     def is_final(self) -> bool:

@@ -1,4 +1,5 @@
-"""The base of all settings, and those of a benchmark: training, evaluation, execution, report."""
+"""The base of all settings, and those of a benchmark: training, evaluation, execution, report,
+tracking."""
 
 from __future__ import annotations
 
@@ -248,3 +249,21 @@ class ReportSettings(PluginSettings):
         description="difference from dense that would not matter, as a fraction of dense's mean "
         "score: what 'as good as dense' and 'not worse than dense' are tested by",
     )
+
+
+class TrackingSettings(PluginSettings):
+    """Programs that are told of a run while it goes on; no score depends on them.
+
+    The settings of each stand in a table of its name, such as [tracking.tensorboard].
+    """
+
+    trackers: tuple[str, ...] = Field(
+        (), description='trackers, by their plugins\' names, such as ["tensorboard"]'
+    )
+
+    @field_validator("trackers")
+    @classmethod
+    def _are_listed_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("should name each once")
+        return value

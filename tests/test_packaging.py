@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ["hub", "kanjivg", "lsun", "onnx", "prdc", "ray", "slurm"]
+EXTRAS = [
+    "hub", "kanjivg", "lsun", "mlflow", "onnx", "prdc", "ray", "slurm", "tensorboard", "wandb",
+]  # fmt: skip
 APART = ["photographs"]
 """Extras with weights whose licence is not stated: asked for by name, or not at all."""
 INSTALLED_AS = {

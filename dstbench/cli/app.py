@@ -12,7 +12,7 @@ from dstbench.cli.commands import leaderboard, plan, report, run, status
 from dstbench.cli.export_commands import export, push
 from dstbench.cli.help import help
 from dstbench.cli.plugin_commands import check, machine, new, plugins
-from dstbench.cli.printing import note_warnings, out, tell_error
+from dstbench.cli.printing import log_into, note_warnings, out, tell_error
 from dstbench.cli.results_commands import compare, dashboard, merge, publish
 from dstbench.cli.streams import (
     is_about_output,
@@ -46,6 +46,7 @@ def main() -> None:
     """
     replace_what_cannot_be_encoded()
     note_warnings()
+    log_into(None)
     failure: OSError | None = None
     code: object = 0
     try:

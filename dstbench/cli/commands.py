@@ -27,6 +27,8 @@ from dstbench.cli.options import (
     parse_jobs,
 )
 from dstbench.cli.printing import (
+    log,
+    log_into,
     note,
     notes,
     print_availability,
@@ -59,6 +61,13 @@ def run(
     jobs: Jobs = None,
     device: Device = "auto",
     threads: ThreadsEach = None,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Add all that is told on the way, with the time, to a file: progress, warnings.",
+        ),
+    ] = None,
 ) -> None:
     """Train, sample and score every cell of a benchmark that has no result yet.
 
@@ -73,6 +82,7 @@ def run(
     """
     from dstbench.api import load_grid
 
+    log_into(log_file)
     grid = load_grid(file, preset, only=only or (), skip=skip or ())
     if dry_run:
         print_cells(grid.selected)
@@ -82,9 +92,9 @@ def run(
 
     try:
         with stoppable():
-            found = _run(grid, results, executor, jobs, device, threads, yes)
+            found = _run(grid, results, executor, jobs, device, threads, yes, log_file)
     except Stopped as stop:
-        notes.print("stopped; the same command goes on from the latest checkpoint")
+        tell("stopped; the same command goes on from the latest checkpoint")
         raise typer.Exit(stop.exit_code) from None
     if found.records:
         text = found.written_text()
@@ -99,9 +109,9 @@ def run(
     skipped = selected.count("skipped")
     unfinished = len(selected) - skipped - selected.count("done")
     if unfinished:
-        notes.print(f"{unfinished} of {len(selected)} cells have no result")
+        tell(f"{unfinished} of {len(selected)} cells have no result")
     if skipped:
-        notes.print(f"{skipped} of {len(selected)} cells were skipped: their data is not there")
+        tell(f"{skipped} of {len(selected)} cells were skipped: their data is not there")
     if unfinished or skipped:
         raise typer.Exit(1 if unfinished else 3)
 
@@ -114,6 +124,7 @@ def _run(
     device: str,
     threads: int | None,
     download: bool,
+    log_file: Path | None,
 ) -> Results:
     number = parse_jobs(jobs)
     if (found := grid.finished(results, note)) is not None:
@@ -126,12 +137,13 @@ def _run(
         threads=threads,
         report=note,
         otherwise="auto",
+        log_file=log_file and log_file.absolute(),
     )
 
     from dstbench.cli.progress import watching
 
     print_availability(prepared.availability(), download)
-    with watching(notes, prepared.store, grid.selected):
+    with watching(notes, prepared.store, grid.selected, log if log_file else None):
         return prepared.run(download=download)
 
 

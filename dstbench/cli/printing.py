@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -39,6 +41,8 @@ class _Notes(Console):
 
 out = Console(soft_wrap=True)
 notes = _Notes(stderr=True)
+_logs: list[Callable[[str], None]] = []
+"""What is called with all that is told: nothing, or what adds it to a file."""
 
 
 class _NotedWarnings(logging.Handler):
@@ -61,6 +65,7 @@ def show(text: str) -> None:
 def tell(text: str) -> None:
     """Print what was done."""
     notes.print(clean(text), markup=False, highlight=False, soft_wrap=True)
+    log(text)
 
 
 def tell_error(text: str) -> None:
@@ -68,6 +73,7 @@ def tell_error(text: str) -> None:
     notes.print(
         f"[bold red]error:[/] {escape(clean(_bounded(text)))}", soft_wrap=True, highlight=False
     )
+    log(f"error: {text}")
 
 
 def print_availability(found: list[tuple[Requirement, Availability]], download: bool) -> None:
@@ -79,9 +85,11 @@ def print_availability(found: list[tuple[Requirement, Availability]], download: 
         (each.name, each.kind, len(each.cells), availability.state, availability.detail)
         for each, availability in found
     ]
-    print_rows(["name", "kind", "cells", "state", "detail"], rows, sys.stderr)
+    table = _rows(["name", "kind", "cells", "state", "detail"], rows)
+    print(table, file=sys.stderr)
+    log(table)
     if "download" in states and not download:
-        notes.print("--yes downloads what can be; without it, the cells that need it are skipped")
+        tell("--yes downloads what can be; without it, the cells that need it are skipped")
 
 
 def whereabouts(claim: Claim | None, cell: Cell) -> tuple[str, str, str]:
@@ -92,6 +100,26 @@ def whereabouts(claim: Claim | None, cell: Cell) -> tuple[str, str, str]:
 
 def note(message: str) -> None:
     notes.print(f"    {clean(_bounded(message))}", markup=False, soft_wrap=True)
+    log(message)
+
+
+def log_into(path: Path | None) -> None:
+    """Add all that is told from now on to that file as well, or to none.
+
+    Raises :class:`~dstbench.errors.ConfigError` for a file that cannot be written to.
+    """
+    _logs.clear()
+    if path is not None:
+        from dstbench.execution import log_file
+
+        log_file.begin(path)
+        _logs.append(partial(log_file.add, path))
+
+
+def log(text: str) -> None:
+    """Add what was told to the file that it goes into, if there is one."""
+    for add in _logs:
+        add(clean(_bounded(text)))
 
 
 def _bounded(text: str) -> str:
@@ -113,14 +141,16 @@ def print_cells(cells: Sequence[Cell]) -> None:
     print(f"{len(cells)} cells")
 
 
-def print_rows(
-    columns: list[str], rows: Sequence[tuple[object, ...]], file: TextIO | None = None
-) -> None:
+def print_rows(columns: list[str], rows: Sequence[tuple[object, ...]]) -> None:
+    print(_rows(columns, rows))
+
+
+def _rows(columns: list[str], rows: Sequence[tuple[object, ...]]) -> str:
     """A plain table, as wide as it takes: nothing is cut off, on a pipe or a narrow terminal."""
     from tabulate import tabulate
 
     cells = [[clean(str(value)) for value in row] for row in rows]
-    print(tabulate(cells, columns, tablefmt="plain", disable_numparse=True), file=file)
+    return tabulate(cells, columns, tablefmt="plain", disable_numparse=True)
 
 
 def print_plugins(listing: list[Plugin]) -> None:
@@ -136,7 +166,7 @@ def print_plugins(listing: list[Plugin]) -> None:
 def print_plugin(plugin: Plugin) -> None:
     from dstbench.plugins.describe import describe, describe_settings
 
-    text = describe(plugin.cls) if plugin.cls else clean(plugin.traceback or "")
+    text = describe(plugin.cls) if plugin.cls else clean(plugin.traceback or plugin.summary)
     out.print(
         f"{plugin.name}: {plugin.kind or 'plugin'} of {plugin.origin}, {plugin.state}\n{text}\n",
         markup=False,

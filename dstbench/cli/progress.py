@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from threading import Event, Thread
 
 from rich.console import Console
@@ -97,9 +98,9 @@ class Listener(ABC):
 class Lines(Listener):
     """A line when a cell starts and ends, and one every few seconds in between."""
 
-    def __init__(self, console: Console, cells: Sequence[Cell]) -> None:
+    def __init__(self, tell: Callable[[str], object], cells: Sequence[Cell]) -> None:
         super().__init__(cells)
-        self.console = console
+        self.tell = tell
         self.numbers = {
             cell.id: f"[{number}/{len(cells)}]" for number, cell in enumerate(cells, start=1)
         }
@@ -126,7 +127,7 @@ class Lines(Listener):
         self._print(cell, outcome(record))
 
     def _print(self, cell: Cell, text: str) -> None:
-        self.console.print(f"{self.numbers[cell.id]} {clean(text)}", markup=False, soft_wrap=True)
+        self.tell(f"{self.numbers[cell.id]} {clean(text)}")
 
 
 class Bars(Listener):
@@ -211,14 +212,25 @@ class Follower:
 
 
 @contextmanager
-def watching(console: Console, store: Store, cells: Sequence[Cell]) -> Iterator[None]:
-    """Tell of the cells in a way that suits the console, for as long as the grid runs."""
+def watching(
+    console: Console,
+    store: Store,
+    cells: Sequence[Cell],
+    log: Callable[[str], object] | None = None,
+) -> Iterator[None]:
+    """Tell of the cells in a way that suits the console, and in lines to ``log``, for as long as
+    the grid runs."""
     with _listener(console, store, cells) as listener:
-        follower, stop = Follower(store, cells, listener), Event()
+        listeners = [listener, *([Lines(log, cells)] if log else [])]
+        followers, stop = [Follower(store, cells, each) for each in listeners], Event()
+
+        def look() -> None:
+            for follower in followers:
+                follower.look()
 
         def follow() -> None:
             while not stop.wait(SECONDS_BETWEEN_LOOKS):
-                follower.look()
+                look()
 
         thread = Thread(target=follow, daemon=True)
         thread.start()
@@ -227,13 +239,13 @@ def watching(console: Console, store: Store, cells: Sequence[Cell]) -> Iterator[
         finally:
             stop.set()
             thread.join()
-            follower.look()
+            look()
 
 
 @contextmanager
 def _listener(console: Console, store: Store, cells: Sequence[Cell]) -> Iterator[Listener]:
     if not console.is_terminal:
-        yield Lines(console, cells)
+        yield Lines(partial(console.print, markup=False, soft_wrap=True), cells)
         return
     columns = (
         TextColumn("{task.description}", markup=False),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
+from dstbench.contracts import LayerChange
 from dstbench.sparsity import Sparsifier
 from dstbench.store.files import write_atomically
 
@@ -36,6 +38,31 @@ def rewind(history: Path, header: Sequence[str], step: int) -> None:
     write_atomically(history, write)
 
 
+def ignore(**row: object) -> None:
+    """What is called with the rows of a table that nobody follows."""
+
+
+class History:
+    """The course of a training, ``history.csv``: rows of means over the steps since the row before.
+
+    Args:
+        step: that the training goes on from.
+        tell: called with the ``step``, ``loss`` and ``seconds_per_step`` of each row.
+    """
+
+    def __init__(self, path: Path, step: int, tell: Callable[..., object] = ignore) -> None:
+        self._path = path
+        self._tell = tell
+        rewind(path, HISTORY, step)
+
+    def write(self, step: int, steps: Sequence[tuple[float, float]], topology_updates: int) -> None:
+        """Write a row, of the loss and the seconds of the steps up to that one."""
+        loss, seconds = map(fmean, zip(*steps, strict=True))
+        with self._path.open("a", newline="") as file:
+            csv.writer(file).writerow([step, f"{loss:.6g}", f"{seconds:.6g}", topology_updates])
+        self._tell(step=step, loss=loss, seconds_per_step=seconds)
+
+
 class TopologyLog:
     """The densities of layers over time, ``topology.csv``: of each masked layer a row at the start,
     and at topology updates that are not too close together.
@@ -43,10 +70,19 @@ class TopologyLog:
     Args:
         steps: of the whole training, over which at most :data:`UPDATES` updates are spread.
         step: that the training goes on from.
+        tell: called with each ``step`` and its ``layers`` that are written.
     """
 
-    def __init__(self, path: Path, sparsifier: Sparsifier, steps: int, step: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        sparsifier: Sparsifier,
+        steps: int,
+        step: int,
+        tell: Callable[..., object] = ignore,
+    ) -> None:
         self._path = path
+        self._tell = tell
         self._sparsifier = sparsifier
         self._apart = steps / UPDATES
         rewind(path, TOPOLOGY, step)
@@ -73,8 +109,12 @@ class TopologyLog:
 
     def _write(self, step: int, changes: Mapping[str, int]) -> None:
         self._latest = step
+        layers = [
+            LayerChange(layer.name, layer.density, changes.get(layer.name, 0))
+            for layer in self._sparsifier.sparse_layers
+        ]
         with self._path.open("a", newline="") as file:
             csv.writer(file).writerows(
-                (step, layer.name, f"{layer.density:.6g}", changes.get(layer.name, 0))
-                for layer in self._sparsifier.sparse_layers
+                (step, layer.name, f"{layer.density:.6g}", layer.changed) for layer in layers
             )
+        self._tell(step=step, layers=layers)

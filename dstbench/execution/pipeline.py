@@ -65,11 +65,16 @@ class Pipeline(Parts):
         check_room(folder, denoiser, sparsifier)
         trainer.resume(folder)
 
+        hook = self.plugins.manager.hook
         if sparsifier:
-            log = TopologyLog(folder.topology, sparsifier, training.steps, trainer.step)
-            log.follow(partial(self.plugins.manager.hook.dstbench_topology_updated, cell=cell))
+            tell = partial(hook.dstbench_layers_changed, cell=cell)
+            log = TopologyLog(folder.topology, sparsifier, training.steps, trainer.step, tell)
+            log.follow(partial(hook.dstbench_topology_updated, cell=cell))
         steps = budget.steps if budget else None
-        trainer.train(folder, lambda step, loss: self._on_step(cell, folder, step, loss, steps))
+        on_row = partial(hook.dstbench_progressed, cell=cell)
+        trainer.train(
+            folder, lambda step, loss: self._on_step(cell, folder, step, loss, steps), on_row
+        )
         masks = {each.name: each.mask for each in sparsifier.sparse_layers} if sparsifier else {}
         model_bytes = folder.write_denoiser(trainer.averaged.module, masks)
         if sparsifier:

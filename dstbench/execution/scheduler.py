@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from dstbench.cell import Cell
 from dstbench.contracts import Availability, Ended, Executor, RunCell
@@ -14,9 +15,11 @@ from dstbench.execution import in_this_process
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.preflight import Preflight
 from dstbench.execution.requirements import Requirement
+from dstbench.execution.tracking import Trackers
 from dstbench.execution.worker import RunOptions, Worker
 from dstbench.plugins.isolation import isolate
 from dstbench.records import Record
+from dstbench.store.folder import RecordVersion
 from dstbench.store.store import Store
 
 TRIES = 3
@@ -70,8 +73,27 @@ class Scheduler:
         for cell in open_cells:
             if cell.id in unable:
                 self._attempt(worker.leave_out, cell, *unable[cell.id])
-        self._run_all(to_run, worker, in_this_process if executor is None else _by(executor))
+        run = in_this_process if executor is None else _by(executor)
+        if to_run:
+            with self._tracked(to_run, versions) as options:
+                worker = Worker(self.store, self.pipeline, options, versions)
+                self._run_all(to_run, worker, run)
         return list(self.store.readable(cells, self._report))
+
+    @contextmanager
+    def _tracked(
+        self, cells: Sequence[Cell], versions: Mapping[str, RecordVersion | None]
+    ) -> Iterator[RunOptions]:
+        """Tell of the run of these cells, whose records had such versions; the options for it."""
+
+        def made() -> list[Record]:
+            new = [c for c in cells if self.store.cell(c).version() != versions[c.id]]
+            return list(self.store.readable(new, self._report))
+
+        tracking, plugins = self.options.tracking, self.pipeline.plugins
+        trackers = Trackers(tracking, plugins, self.store.folder, self._report)
+        with trackers.told_of_run(cells, made) as worth_telling:
+            yield replace(self.options, tracking=worth_telling)
 
     @property
     def _preflight(self) -> Preflight:

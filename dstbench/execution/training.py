@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 import time
@@ -17,7 +16,7 @@ from dstbench.contracts import Model
 from dstbench.errors import DivergedError
 from dstbench.execution.batches import check_size
 from dstbench.execution.checkpoint import no_checkpoint, pack_checkpoint, unpack_checkpoint
-from dstbench.execution.history import HISTORY, rewind
+from dstbench.execution.history import History, ignore
 from dstbench.execution.optimization import build_average, build_optimizer, set_learning_rate
 from dstbench.execution.stopping import Held
 from dstbench.execution.timing import Elapsed, read_clocks
@@ -83,10 +82,16 @@ class Trainer:
                 kernels=choice_of_machine(settings.kernels),
             )
 
-    def train(self, folder: CellFolder, on_step: Callable[[int, float], None]) -> None:
+    def train(
+        self,
+        folder: CellFolder,
+        on_step: Callable[[int, float], None],
+        on_row: Callable[..., object] = ignore,
+    ) -> None:
         """Take the steps that are left, writing history and checkpoints into the cell's folder.
 
-        ``on_step(step, loss)`` is called after every step.
+        ``on_step(step, loss)`` is called after every step, and ``on_row`` with the ``step``, mean
+        ``loss`` and ``seconds_per_step`` of every row of the history.
 
         Ctrl-C, and signals like it, end the training when its step is whole and a checkpoint
         saved.
@@ -94,16 +99,15 @@ class Trainer:
         Raises:
             DivergedError: at a loss that is not finite.
         """
-        rewind(folder.history, HISTORY, self.step)
-        with folder.history.open("a", newline="") as file, Held() as held:
-            history = csv.writer(file)
+        history = History(folder.history, self.step, on_row)
+        with Held() as held:
             while self.step < self.settings.steps:
                 loss = self.take_step()
                 on_step(self.step, loss)
                 last = self.step == self.settings.steps
                 if self.step % self.settings.log_every == 0 or last:
-                    history.writerow(self._history_row())
-                    file.flush()
+                    history.write(self.step, self._unwritten, self._topology_updates)
+                    self._unwritten = []
                 if last or held.received is not None or self._checkpoint_is_due():
                     self.save(folder)
                 if held.received is not None:
@@ -296,11 +300,6 @@ class Trainer:
             rng = _generator(derive(self.seed, "order", epoch))
             self._epoch, self._batches = epoch, self.model.batches(size, rng)
         return self._batches[position]
-
-    def _history_row(self) -> list[Any]:
-        means = [f"{statistics.fmean(values):.6g}" for values in zip(*self._unwritten, strict=True)]
-        self._unwritten = []
-        return [self.step, *means, self._topology_updates]
 
 
 def _generator(seed: int) -> torch.Generator:

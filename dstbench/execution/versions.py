@@ -1,4 +1,4 @@
-"""Plugins that are installed in other versions than a cell names."""
+"""The versions of plugins that a cell names, and those that are installed."""
 
 from __future__ import annotations
 

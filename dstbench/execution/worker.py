@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import RLock
@@ -21,10 +21,12 @@ from dstbench.cell import SMALL_DENSE, Cell
 from dstbench.contracts import Workspace
 from dstbench.disk import unwritable
 from dstbench.errors import DataError, DivergedError, HeldError, StoreError
+from dstbench.execution.log_file import report_into
 from dstbench.execution.machine import choose_device, environment
 from dstbench.execution.outline import parameters
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.preflight import Unable
+from dstbench.execution.tracking import Trackers, Tracking
 from dstbench.execution.versions import require_versions
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.registry import load_plugins
@@ -47,6 +49,10 @@ class RunOptions:
     """Time limit of a cell, which ends its process; ``None``: no limit."""
     measure_seconds: float = 0
     """How long at most each sparse cell is timed against its dense twin; 0: not at all."""
+    tracking: Tracking = field(default_factory=Tracking)
+    """The trackers to be told of what happens."""
+    log_file: Path | None = None
+    """File to which each process that an executor starts adds what it reports."""
 
 
 turn = RLock()
@@ -81,6 +87,9 @@ class Worker:
         self.options = replace(options, device=options.device or self.device)
         self.versions = versions or {}
         self._parameters: dict[str, int | None] = {}
+        self._trackers = Trackers(
+            self.options.tracking, pipeline.plugins, self.results, self.report
+        )
 
     @property
     def results(self) -> Path:
@@ -135,9 +144,20 @@ class Worker:
             StoreError: if nothing can be written there.
         """
         folder = self.store.cell(cell)
+        with self._trackers.told_of(cell, folder):
+            record = self._run(cell, folder)
+            if record is None:
+                return
+            try:
+                self.pipeline.plugins.manager.hook.dstbench_cell_finished(cell=cell, record=record)
+            except FAILURES:  # of a listener's; the cell is well
+                self.report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
+
+    def _run(self, cell: Cell, folder: CellFolder) -> Record | None:
+        """The record of a cell, once it is kept; ``None``: another process was quicker."""
         with turn, folder.locked(), _of_the_store(folder):
             if not self._is_as_it_was(cell, folder):
-                return
+                return None
             if folder.timeout_traceback():
                 record = self._timed_out(cell, folder)
             else:
@@ -146,11 +166,7 @@ class Worker:
             record = self._keep(record, folder)
             if record.is_final:
                 folder.remove_checkpoints()
-        hook = self.pipeline.plugins.manager.hook
-        try:
-            hook.dstbench_cell_finished(cell=cell, record=record)
-        except FAILURES:  # of a listener's; the cell is well
-            self.report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
+            return record
 
     def _keep(self, record: Record, folder: CellFolder) -> Record:
         """Keep a record; one that could not be read back is that of a failure."""
@@ -252,17 +268,20 @@ def _in_this_process(
     given: bytes,
     versions: Mapping[str, RecordVersion | None],
 ) -> Worker:
-    pipeline = _pipeline(options.device, options.threads, given)
+    pipeline = _pipeline(options.device, options.threads, given, options.log_file)
     return Worker(Store(results), pipeline, options, versions)
 
 
 @lru_cache
-def _pipeline(device: str | None, threads: int | None, given: bytes) -> Pipeline:
+def _pipeline(
+    device: str | None, threads: int | None, given: bytes, log_file: Path | None
+) -> Pipeline:
     """The pipeline of this process."""
     if threads is not None:
         torch.set_num_threads(threads)
     plugins = load_plugins(cloudpickle.loads(given))
-    return Pipeline(plugins, Workspace(choose_device(device or "auto"), Cache(), _print))
+    report = _print if log_file is None else report_into(log_file, _print)
+    return Pipeline(plugins, Workspace(choose_device(device or "auto"), Cache(), report))
 
 
 def _print(message: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dstbench.cell import SMALL_DENSE
 from dstbench.settings import (
@@ -78,3 +78,5 @@ class Benchmark:
     """Those of the sparsifiers that only a command line names."""
     executors: Mapping[str, PluginSettings] = field(default_factory=dict)
     """Settings of executors, by name: of the one to be used, and of those with a table."""
+    trackers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings of the trackers to be told, as JSON has them, by name."""

@@ -68,15 +68,17 @@ def refuse_unused(
         "datasets": set(),
         "sparsifiers": set(also) - RESERVED.keys(),
         "extractors": set(),
+        "tracking": set(),
     }
     for benchmark in benchmarks:
+        used["tracking"].update(benchmark.trackers)
         used["sparsifiers"].update(set(benchmark.sparsifiers) - RESERVED.keys())
         for task in benchmark.tasks:
             used["models"].add(task.model)
             used["datasets"].add(task.dataset)
             used["extractors"].add(task.evaluation.extractor)
     for kind, names in used.items():
-        for name in getattr(tables, kind):
-            if name not in names:
+        for name, value in getattr(tables, kind, {}).items():
+            if isinstance(value, dict) and name not in names:
                 hint = did_you_mean(name, names)
                 problems.note((*at, kind, name), f"nothing uses this table; {hint}")

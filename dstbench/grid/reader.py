@@ -25,7 +25,9 @@ Every error names the file, the line, the key, what is wrong and what would be r
 
 Where cells are run is said by ``[execution]`` (see
 :class:`~dstbench.settings.ExecutionSettings`) and, by an executor's name, ``[executors.NAME]``; how
-results are compared by ``[report]`` (:class:`~dstbench.settings.ReportSettings`).
+results are compared by ``[report]`` (:class:`~dstbench.settings.ReportSettings`); which programs
+are told of a run by ``[tracking]`` (:class:`~dstbench.settings.TrackingSettings`) and, by a
+tracker's name, ``[tracking.NAME]``.
 
 A task may repeat any of the tables ``models``, ``datasets``, ``sparsifiers``, ``extractors``
 (each by a plugin's name), ``training`` and ``evaluation``; its keys win over the file's.
@@ -41,20 +43,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dstbench.cell import DENSE, RESERVED
-from dstbench.errors import ConfigError, PluginError, did_you_mean
+from dstbench.errors import ConfigError, did_you_mean
 from dstbench.grid.axes import FROM, axes, axes_from
 from dstbench.grid.benchmark import Benchmark, Task
 from dstbench.grid.consistency import refuse_sparsities, refuse_unused
-from dstbench.grid.problems import AsWritten, Problems
+from dstbench.grid.finding import Finder, Found
+from dstbench.grid.problems import Problems
 from dstbench.grid.schema import FileTables, GridTable, TaskTables
 from dstbench.grid.source import parse, read_text
 from dstbench.grid.tables import KeyPath, Table, over, table_at
+from dstbench.grid.trackers import trackers
 from dstbench.plugins.isolation import FAILURES
-from dstbench.plugins.plugin import Kind, check_name
+from dstbench.plugins.plugin import check_name
 from dstbench.plugins.registry import Plugins
 from dstbench.settings import (
     METRICS,
@@ -95,20 +100,6 @@ def load_benchmark(
     return _Reader(str(source), text, parse(text, source), plugins, also).read(preset)
 
 
-class _Broken:
-    """What stands for the class of a plugin that could not be loaded."""
-
-    Settings = AsWritten
-    kind = accepts = None
-
-
-class _Found(NamedTuple):
-    """A plugin that a file names."""
-
-    cls: type[Any]
-    origin: str
-
-
 class _Reader:
     """Validates one benchmark; what is wrong with it is collected in ``problems``."""
 
@@ -120,6 +111,7 @@ class _Reader:
         self.plugins = plugins
         self.also = also
         self.problems = Problems(name, text)
+        self.finder = Finder(plugins, self.problems)
 
     def read(self, preset: str | None) -> Benchmark:
         file = self.problems.validate(FileTables, Table((), dict(self.data)))
@@ -172,7 +164,7 @@ class _Reader:
         for name in also:
             mentioned.setdefault(name, f"--only sparsifier={name}")
         sparsifiers = {
-            name: self._find("sparsifier", name, where)
+            name: self.finder.find("sparsifier", name, where)
             for name, where in mentioned.items()
             if name not in RESERVED
         }
@@ -195,6 +187,7 @@ class _Reader:
             report=self.problems.validate(ReportSettings, self._table(((), *presets), "report")),
             added=tuple(name for name in mentioned if name not in grid.sparsifiers),
             executors=executors,
+            trackers=trackers(partial(self._table, ((), *presets)), self.finder, self.problems),
         )
 
     def _validate_own(self, file: FileTables, presets: tuple[KeyPath, ...]) -> None:
@@ -216,7 +209,7 @@ class _Reader:
         named = {execution.executor: table.locate(("executor",))} if execution.executor else {}
         named |= {name: ("executors", name) for name in self._table(starts, "executors").values}
         found = {
-            name: self._find("executor", name, self.problems.place(path))
+            name: self.finder.find("executor", name, self.problems.place(path))
             for name, path in named.items()
         }
         self.problems.stop_if_any()
@@ -240,7 +233,7 @@ class _Reader:
         index: int,
         task: TaskTables,
         presets: tuple[KeyPath, ...],
-        sparsifiers: Mapping[str, _Found],
+        sparsifiers: Mapping[str, Found],
     ) -> Task:
         at: KeyPath = ("tasks", index)
         problems, settings = self.problems, self.problems.validate_plugin
@@ -250,16 +243,16 @@ class _Reader:
 
         evaluation_table = table("evaluation")
         evaluation = problems.validate(EvaluationSettings, evaluation_table)
-        model = self._find("model", task.model, problems.place((*at, "model")))
-        dataset = self._find("dataset", task.dataset, problems.place((*at, "dataset")))
-        extractor = self._find(
+        model = self.finder.find("model", task.model, problems.place((*at, "model")))
+        dataset = self.finder.find("dataset", task.dataset, problems.place((*at, "dataset")))
+        extractor = self.finder.find(
             "feature extractor",
             evaluation.extractor,
             problems.place(evaluation_table.locate(("extractor",))),
         )
         named = problems.place(evaluation_table.locate(("metrics",)))
         further = {
-            f"metric {name}": self._find("metric", name, named).origin
+            f"metric {name}": self.finder.find("metric", name, named).origin
             for name in evaluation.metrics
             if name not in METRICS  # dstbench's own, which cells do not name
         }
@@ -297,14 +290,6 @@ class _Reader:
                 if (levels := axes_from(each.cls.Settings, table("sparsifiers", name), problems))
             },
         )
-
-    def _find(self, kind: Kind, name: str, mentioned_at: str) -> _Found:
-        try:
-            plugin = self.plugins.get(kind, name)
-        except PluginError as error:
-            self.problems.add(mentioned_at, str(error))
-            return _Found(_Broken, "")
-        return _Found(plugin.cls or _Broken, plugin.origin)
 
     def _table(self, starts: Iterable[KeyPath], *keys: str) -> Table:
         return table_at(self.data, starts, *keys)

@@ -87,6 +87,9 @@ class RunTables(Tables):
         default_factory=dict, description="settings of executors, such as [executors.slurm]"
     )
     report: dict[str, Any] = Field(default_factory=dict, description="how results are compared")
+    tracking: dict[str, Any] = Field(
+        default_factory=dict, description="which programs are told of a run while it goes on"
+    )
 
 
 class PresetTables(RunTables):

@@ -26,9 +26,9 @@ class Setting(NamedTuple):
     meaning: str
 
 
-def describe(cls: type[Any]) -> str:
-    """The docstring of a class as plain text, without Sphinx's markup."""
-    text = inspect.cleandoc(cls.__doc__ or "")
+def describe(thing: object) -> str:
+    """The docstring of a class, or of a module, as plain text, without Sphinx's markup."""
+    text = inspect.cleandoc(thing.__doc__ or "")
     text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", text)
     return re.sub(r"\*(\S[^*]*)\*|``", r"\1", text)
 
@@ -92,6 +92,6 @@ def _default(field: FieldInfo) -> str:
     return "none" if value is None else json.dumps(value, default=str, ensure_ascii=False)
 
 
-def summary(cls: type[Any]) -> str:
-    """The first line of the docstring of a class, as plain text."""
-    return describe(cls).partition("\n")[0]
+def summary(thing: object) -> str:
+    """The first line of the docstring of a class, or of a module, as plain text."""
+    return describe(thing).partition("\n")[0]

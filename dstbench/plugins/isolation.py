@@ -6,7 +6,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from queue import SimpleQueue
 from threading import Thread
+from typing import Any
 
 FAILURES = (Exception, SystemExit)
 """Whatever a plugin may raise; Ctrl-C is not its doing, and ends a run."""
@@ -52,3 +54,34 @@ def call_with_timeout(minutes: float | None, function: Callable[[], object]) -> 
         raise TimeoutError(
             f"not done within {minutes:g} minutes, the benchmark's limit for a cell"
         ) from None
+
+
+class Aside:
+    """A thread that calls one function after another, and may be left alone where one hangs: it
+    ends with the process."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        Thread(target=self._serve, daemon=True).start()
+
+    def call(self, seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the function returns; what it raises is raised here.
+
+        Raises:
+            TimeoutError: if it takes longer.
+        """
+        done: Future[Any] = Future()
+        self._calls.put((done, lambda: function(*arguments)))
+        return done.result(seconds)
+
+    def close(self) -> None:
+        """End the thread, once it has come back from its calls."""
+        self._calls.put(None)
+
+    def _serve(self) -> None:
+        while call := self._calls.get():
+            done, function = call
+            try:
+                done.set_result(function())
+            except BaseException as error:
+                done.set_exception(error)

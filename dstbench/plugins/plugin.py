@@ -9,30 +9,40 @@ from typing import Any, Literal
 
 from dstbench.cache import digest
 from dstbench.cell import RESERVED
-from dstbench.contracts import Dataset, Executor, FeatureExtractor, Metric, Model
+from dstbench.contracts import Dataset, Executor, FeatureExtractor, Metric, Model, Tracker
 from dstbench.errors import PluginError
 from dstbench.plugins.describe import summary
 from dstbench.settings import PluginSettings
 
-Kind = Literal["model", "dataset", "sparsifier", "feature extractor", "metric", "executor"]
-
+Kind = Literal[
+    "model",
+    "dataset",
+    "sparsifier",
+    "feature extractor",
+    "metric",
+    "executor",
+    "tracker",
+    "listener",
+]
+"""The kinds of plugins; a listener is a module, all others are classes."""
 
 State = Literal["ok", "broken", "switched off"]
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One line of ``dstbench plugins``: a class that was plugged in, or a module that was not."""
+    """One line of ``dstbench plugins``: a class that was plugged in, a module that listens, or one
+    that was not plugged in."""
 
     name: str
-    """The name in the class; the entry point's, where nothing was loaded from it."""
+    """The name in the class; of a module, that of its entry point."""
     kind: Kind | None
-    """Kind of the class; ``None`` where nothing was loaded."""
+    """``None`` where nothing was loaded."""
     distribution: str
     version: str
     state: State
     summary: str = ""
-    """First line of the class's docstring; last line of a broken plugin's traceback."""
+    """First line of the docstring; last line of a broken plugin's traceback."""
     traceback: str | None = None
     cls: type[Any] | None = None
     error: BaseException | None = None
@@ -118,6 +128,7 @@ def plugin_of(cls: type[Any]) -> Plugin:
         FeatureExtractor: "feature extractor",
         Metric: "metric",
         Executor: "executor",
+        Tracker: "tracker",
     }
     kinds = [
         kind for base, kind in bases.items() if isinstance(cls, type) and issubclass(cls, base)

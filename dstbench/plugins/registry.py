@@ -30,7 +30,9 @@ _HOOKS: dict[str, Kind] = {
     "dstbench_feature_extractors": "feature extractor",
     "dstbench_metrics": "metric",
     "dstbench_executors": "executor",
+    "dstbench_trackers": "tracker",
 }
+"""The kinds of classes, by the hook that returns them; all other hooks are events."""
 
 
 class Plugins:
@@ -148,6 +150,9 @@ class Plugins:
         for plugin in found:
             self._refuse_second(plugin)
             self.listing.append(plugin)
+        if self._listens(module):
+            text, name = summary(module), entry_point.name
+            self.listing.append(Plugin(name, "listener", distribution, version, "ok", text))
 
     def _classes(self, module: object) -> Iterator[tuple[Kind, type[Any]]]:
         callers = self.manager.get_hookcallers(module)
@@ -164,6 +169,10 @@ class Plugins:
                         for cls in classes:
                             check_class(kind, cls)
                             yield kind, cls
+
+    def _listens(self, module: object) -> bool:
+        callers = self.manager.get_hookcallers(module) or []
+        return any(caller.name not in _HOOKS for caller in callers)
 
     def _refuse_unknown_hooks(self, module_name: str) -> None:
         try:

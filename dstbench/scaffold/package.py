@@ -19,13 +19,15 @@ from dstbench.errors import PluginError, StoreError
 from dstbench.plugins.plugin import Kind, check_name
 from dstbench.plugins.registry import Plugins
 
-Template = Literal["sparsifier", "model", "dataset", "feature-extractor"]
+Template = Literal["sparsifier", "model", "dataset", "feature-extractor", "executor", "tracker"]
 
 _KINDS: dict[Template, Kind] = {
     "sparsifier": "sparsifier",
     "model": "model",
     "dataset": "dataset",
     "feature-extractor": "feature extractor",
+    "executor": "executor",
+    "tracker": "tracker",
 }
 _TEMPLATES = Path(__file__).with_name("templates")
 _SUFFIXES = {".py", ".toml", ".md"}

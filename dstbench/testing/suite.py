@@ -7,12 +7,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Metric, Model
+from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Metric, Model, Tracker
 from dstbench.errors import ConfigError
 from dstbench.grid.problems import explain
 from dstbench.sparsity import Sparsifier
 from dstbench.testing.checking import Check, Subject, make_check
-from dstbench.testing.checks import datasets, executors, extractors, metrics, models, sparsifiers
+from dstbench.testing.checks import (
+    datasets,
+    executors,
+    extractors,
+    metrics,
+    models,
+    sparsifiers,
+    trackers,
+)
 
 _KINDS: dict[type[Any], tuple[type[Any], tuple[Callable[[Any], None], ...]]] = {
     Sparsifier: (sparsifiers.SparsifierSubject, sparsifiers.CHECKS),
@@ -21,6 +29,7 @@ _KINDS: dict[type[Any], tuple[type[Any], tuple[Callable[[Any], None], ...]]] = {
     FeatureExtractor: (extractors.FeatureExtractorSubject, extractors.CHECKS),
     Metric: (metrics.MetricSubject, metrics.CHECKS),
     Executor: (executors.ExecutorSubject, executors.CHECKS),
+    Tracker: (trackers.TrackerSubject, trackers.CHECKS),
 }
 """The subject and the check functions of each kind of plugin, by its base class."""
 

@@ -4,9 +4,11 @@ The environment variable ``TOYS_STOP`` stops a run at a step of every cell that 
 ``SIGKILL:17``, or ``SIGINT:17`` (Ctrl-C).
 """
 
+import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -29,6 +31,7 @@ from dstbench.contracts import (
     PluginSettings,
     RunCell,
     Split,
+    Tracker,
     Workspace,
 )
 from dstbench.errors import DataError, DivergedError
@@ -193,6 +196,24 @@ class Leftmost(DynamicSparsifier):
     def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
         count = layer.weight.numel()
         return -torch.arange(count, device=layer.weight.device).view_as(layer.weight)
+
+
+class ToyLines(Tracker):
+    """A line of JSON, in the cell's folder, wherever it progresses."""
+
+    name = "toy-lines"
+
+    def cell_started(self, cell: Cell, folder: Path) -> None:
+        self.path = folder / "told.jsonl"
+
+    def progressed(self, step: int, loss: float, seconds_per_step: float) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "loss": loss}) + "\n")
+
+
+@hookimpl
+def dstbench_trackers() -> list[type[Tracker]]:
+    return [ToyLines]
 
 
 @hookimpl

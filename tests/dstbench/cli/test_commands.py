@@ -290,6 +290,28 @@ def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:
     assert {path: path.read_bytes() for path in results.glob("cells/*/*")} == files
 
 
+def test_what_is_told_goes_into_a_file_as_well(dstbench: Dstbench, folder: Path) -> None:
+    tracking = '[tracking]\ntrackers = ["toy-lines"]\n'
+    (folder / "toys.toml").write_text(BENCHMARK + tracking)
+    done = dstbench("run", "toys.toml", "--jobs", "1", "--log-file", "run.log")
+    assert done.code == 0
+    told = [line.partition(" ")[2] for line in (folder / "run.log").read_text().splitlines()]
+    assert [line for line in told if line.startswith("[2/2]")] == [
+        line for line in done.err.splitlines() if line.startswith("[2/2]")
+    ]
+    assert told[-1] == "written: results/toys/leaderboard.md"
+    assert "toy-features features of 26 images: toy-images" in told
+    assert len(list(folder.glob("results/toys/cells/*/told.jsonl"))) == 2
+    dstbench("run", "to.toml", "--log-file", "run.log")
+    assert " error: to.toml: no such file" in (folder / "run.log").read_text().splitlines()[-1]
+    (folder / "toys.toml").write_text(BENCHMARK + tracking.replace("toy", "tin"))
+    refused = dstbench("run", "toys.toml", "--log-file", "run.log")
+    assert refused.err.startswith(
+        "error: toys.toml:19: tracking.trackers[0]: unknown tracker 'tin-lines'; did you mean "
+        "'toy-lines'?"
+    )
+
+
 def test_some_cells_at_a_time_and_the_leaderboard_of_all(dstbench: Dstbench, folder: Path) -> None:
     dense = dstbench("run", "toys.toml", "--only", "sparsifier=dense")
     assert dense.code == 0

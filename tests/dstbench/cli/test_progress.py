@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -41,6 +42,10 @@ def console(terminal: bool) -> Console:
     return Console(file=StringIO(), force_terminal=terminal, width=100, color_system=None)
 
 
+def plainly(console: Console) -> Callable[[str], None]:
+    return partial(console.print, markup=False, soft_wrap=True)
+
+
 def text(console: Console) -> str:
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
@@ -74,7 +79,7 @@ HERE = socket.gethostname()
 def test_lines(clock: Clock, make_cell: MakeCell, make_record: MakeRecord) -> None:
     cells = [make_cell(), make_cell("static", 0.5, training={"steps": 1000})]
     pipe = console(terminal=False)
-    lines = Lines(pipe, cells)
+    lines = Lines(plainly(pipe), cells)
     lines.started(cells[1], HERE)
     lines.started(cells[0], "node-7")
     clock.now += 60  # a first stage was trained
@@ -97,7 +102,7 @@ def test_the_speed_of_a_resumed_cell_is_of_the_steps_that_were_seen(
 ) -> None:
     cell = make_cell(training={"steps": 1000})
     pipe = console(terminal=False)
-    lines = Lines(pipe, [cell])
+    lines = Lines(plainly(pipe), [cell])
     for step in range(901, 940):
         lines.progressed(cell, step, loss=1.0)
         clock.now += 0.5
@@ -139,6 +144,17 @@ def test_bars(clock: Clock, make_cell: MakeCell, make_record: MakeRecord) -> Non
         bars.started(cells[2], "node-8")
         assert [row[0] for row in shown()] == ["grid", other.replace("7", "8")]
     assert f"{name}: FID 3.5, trained in 5 s" in text(terminal)
+
+
+def test_lines_go_into_a_log_as_well(
+    tmp_path: Path, make_cell: MakeCell, make_record: MakeRecord
+) -> None:
+    cell, place = make_cell(), Store(tmp_path)
+    log: list[str] = []
+    with watching(console(True), place, [cell], log.append):
+        place.cell(cell).request(cell)
+        place.cell(cell).write_record(make_record(fid=3.5))
+    assert [line[:15] for line in log] == ["[1/1] toy-net o", "[1/1] FID 3.5, "]
 
 
 @dataclass
@@ -216,6 +232,6 @@ def test_watching_sees_the_end_of_the_last_cell(
 def test_steps_in_no_time_at_all(clock: Clock, make_cell: MakeCell) -> None:
     """As a coarse clock sees them."""
     cell = make_cell()
-    lines = Lines(console(terminal=False), [cell])
+    lines = Lines(plainly(console(terminal=False)), [cell])
     for step in (1, 2, 3):
         lines.progressed(cell, step, loss=0.5)

@@ -103,12 +103,25 @@ class Barn:
             return self
 
 
+class Diary:
+    name = "diary"
+
+    class Settings(PluginSettings):
+        lines: int = Field(10, ge=1)
+
+
+class Radio:
+    name = "radio"
+    Settings = PluginSettings
+
+
 CLASSES: dict[Kind, tuple[type[Any], ...]] = {
     "model": (Ldm,),
     "dataset": (Digits, Sketches),
     "sparsifier": (Static, Rigl),
     "feature extractor": (Lenet, Inception),
     "executor": (Farm, Barn),
+    "tracker": (Diary, Radio),
 }
 PLUGINS = Plugins()
 PLUGINS.listing = [
@@ -402,7 +415,7 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
         ('name = "small"', 'nam = "small"', "x.toml: name: is missing; results are kept in a "
          "folder of this name\nx.toml:1: nam: unknown key; did you mean 'name'? "
          "(known: datasets, evaluation, execution, executors, extractors, grid, models, name, "
-         "presets, report, sparsifiers, tasks, training)"),
+         "presets, report, sparsifiers, tasks, tracking, training)"),
         ("seeds = [0, 1]", "seedz = [0, 1]", "x.toml:3: grid.seeds: is missing; at least one "
          "integer, such as [0, 1, 2]\n"
          "x.toml:4: grid.seedz: unknown key; did you mean "
@@ -634,6 +647,46 @@ def test_an_execution_that_is_wrong(load: Load, old: str, new: str, problem: str
     assert str(caught.value) == problem
 
 
+TRACKING = """
+[tracking]
+trackers = ["radio", "diary"]
+[tracking.diary]
+lines = 3
+"""
+
+
+def test_what_is_told_of_a_run(load: Load) -> None:
+    benchmark = load(GOOD + TRACKING)
+    assert benchmark.trackers == {"radio": {}, "diary": {"lines": 3}}
+    assert cells(benchmark) == cells(load(GOOD))
+    quiet = load(GOOD + TRACKING + "[presets.quiet.tracking]\ntrackers = []\n", preset="quiet")
+    assert quiet.trackers == {}
+    more = "[presets.more.tracking.diary]\nlines = 4\n"
+    assert load(GOOD + TRACKING + more, preset="more").trackers["diary"] == {"lines": 4}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"radio"', '"raido"', "x.toml:16: tracking.trackers[0]: unknown tracker 'raido'; did you "
+         "mean 'radio'? (known: diary, radio)"),
+        ('"radio"', '"diary"', "x.toml:16: tracking.trackers: should name each once"),
+        ('trackers = ["radio", "diary"]', "", "x.toml:17: tracking.diary: nothing uses this table; "
+         "there are none"),
+        ("lines", "lies", "x.toml:18: tracking.diary.lies: unknown key; did you mean 'lines'? "
+         "(known: lines)"),
+        ("lines = 3", "lines = 0", "x.toml:18: tracking.diary.lines: should be greater than or "
+         "equal to 1, is 0"),
+        ("trackers =", "tracker =", "x.toml:16: tracking.tracker: unknown key; did you mean "
+         "'trackers'? (known: trackers)"),
+    ],
+)  # fmt: skip
+def test_a_tracking_that_is_wrong(load: Load, old: str, new: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD + TRACKING, (old, new))
+    assert str(caught.value) == problem
+
+
 def test_an_unknown_preset(load: Load) -> None:
     with pytest.raises(ConfigError) as caught:
         load(PRESETS, preset="cpuu")
@@ -656,7 +709,7 @@ def test_an_unknown_preset(load: Load) -> None:
          "micro_batches, momentum, optimizer, precision, steps, warmup_steps, weight_decay)"),
         ("[presets.cpu.trainin]\nsteps = 1", "x.toml:14: presets.cpu.trainin: unknown key; did you "
          "mean 'training'? (known: datasets, evaluation, execution, executors, extractors, grid, "
-         "models, report, sparsifiers, training)"),
+         "models, report, sparsifiers, tracking, training)"),
         ("[presets.cpu.grid]\nseedz = [1]", "x.toml:15: presets.cpu.grid.seedz: unknown key; did "
          "you mean 'seeds'? (known: seeds, sparsifiers, sparsities)"),
         ("[presets.cpu.grid]\nsparsities = []", "x.toml:15: presets.cpu.grid.sparsities: is empty, "

@@ -6,7 +6,7 @@ from threading import current_thread
 import pytest
 
 from dstbench.errors import DataError, DstbenchError
-from dstbench.plugins.isolation import call_with_timeout, isolate
+from dstbench.plugins.isolation import Aside, call_with_timeout, isolate
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("no"), SystemExit("no"), DataError("no")])
@@ -53,3 +53,25 @@ def test_what_is_raised_in_time_is_raised(error: BaseException) -> None:
 def test_what_hangs_is_left_behind() -> None:
     with pytest.raises(TimeoutError, match=r"^not done within 0\.001 minutes, the benchmark's"):
         call_with_timeout(0.001, lambda: time.sleep(5))
+
+
+def test_calls_aside_come_from_one_thread() -> None:
+    aside = Aside()
+    threads = {aside.call(1, current_thread) for _ in range(3)}
+    assert len(threads) == 1
+    (thread,) = threads
+    assert thread is not current_thread()
+    aside.close()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_what_a_call_aside_gives_or_raises() -> None:
+    aside = Aside()
+    assert aside.call(1, divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        aside.call(1, divmod, 7, 0)
+    with pytest.raises(TimeoutError):
+        aside.call(0.01, time.sleep, 0.5)
+    assert aside.call(5, len, "it goes on") == 10
+    aside.close()

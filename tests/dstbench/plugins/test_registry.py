@@ -181,8 +181,9 @@ def test_a_plugin_that_fails_to_import_is_listed_with_its_traceback(install: Ins
         (sparsifier("moon").replace("@hookimpl", ""), "no hook found: mark the plugin's functions "
          "with @dstbench.hookimpl and name them after a hook (dstbench_models, dstbench_datasets, "
          "dstbench_sparsifiers, dstbench_feature_extractors, dstbench_metrics, "
-         "dstbench_executors, dstbench_cell_started, dstbench_step, dstbench_topology_updated, "
-         "dstbench_cell_finished)"),
+         "dstbench_executors, dstbench_trackers, dstbench_run_started, dstbench_run_finished, "
+         "dstbench_cell_started, dstbench_step, dstbench_progressed, dstbench_topology_updated, "
+         "dstbench_layers_changed, dstbench_cell_finished)"),
     ],
 )  # fmt: skip
 def test_a_plugin_without_what_the_harness_needs_is_broken(
@@ -444,6 +445,26 @@ def test_dstbench_executors(install: Install) -> None:
     check_class_hook(install, "executor", "dstbench_executors")
 
 
+def test_dstbench_trackers(install: Install) -> None:
+    check_class_hook(install, "tracker", "dstbench_trackers")
+
+
+def test_a_module_that_listens_is_listed(install: Install) -> None:
+    event = "@hookimpl\ndef dstbench_step(step):\n    pass\n"
+    install("ear", '"""Hears steps."""\n' + HEADER + event, version="1.2")
+    install("moon", sparsifier("moon") + event)
+    install("shade", sparsifier("shade"))
+    listed = [(plugin.name, plugin.kind, plugin.origin) for plugin in load_plugins().listing]
+    assert listed == [
+        ("ear", "listener", "ear 1.2"),
+        ("moon", "sparsifier", "moon 1.0"),
+        ("moon", "listener", "moon 1.0"),
+        ("shade", "sparsifier", "shade 1.0"),
+    ]
+    (ear,) = load_plugins().named("ear")
+    assert (ear.state, ear.summary, ear.cls) == ("ok", "Hears steps.", None)
+
+
 class Listener:
     def __init__(self) -> None:
         self.heard: list[tuple[object, ...]] = []
@@ -455,6 +476,22 @@ class Listener:
     @hookimpl
     def dstbench_step(self, step: int, loss: float) -> None:
         self.heard.append(("step", step, loss))
+
+    @hookimpl
+    def dstbench_run_started(self, benchmark: str, cells: object) -> None:
+        self.heard.append(("run started", benchmark, cells))
+
+    @hookimpl
+    def dstbench_run_finished(self, benchmark: str, records: object) -> None:
+        self.heard.append(("run finished", benchmark, records))
+
+    @hookimpl
+    def dstbench_progressed(self, step: int, loss: float, seconds_per_step: float) -> None:
+        self.heard.append(("progressed", step, loss, seconds_per_step))
+
+    @hookimpl
+    def dstbench_layers_changed(self, step: int, layers: object) -> None:
+        self.heard.append(("layers", step, layers))
 
     @hookimpl
     def dstbench_topology_updated(self, step: int, changed: int) -> None:
@@ -479,6 +516,26 @@ def test_dstbench_cell_started() -> None:
 
 def test_dstbench_step() -> None:
     assert heard("dstbench_step", cell="c", step=1, loss=0.5) == [("step", 1, 0.5)]
+
+
+def test_dstbench_run_started() -> None:
+    event = heard("dstbench_run_started", benchmark="b", cells=["c"])
+    assert event == [("run started", "b", ["c"])]
+
+
+def test_dstbench_run_finished() -> None:
+    event = heard("dstbench_run_finished", benchmark="b", records=["r"])
+    assert event == [("run finished", "b", ["r"])]
+
+
+def test_dstbench_progressed() -> None:
+    event = heard("dstbench_progressed", cell="c", step=5, loss=0.5, seconds_per_step=0.1)
+    assert event == [("progressed", 5, 0.5, 0.1)]
+
+
+def test_dstbench_layers_changed() -> None:
+    event = heard("dstbench_layers_changed", cell="c", step=5, layers=["l"])
+    assert event == [("layers", 5, ["l"])]
 
 
 def test_dstbench_topology_updated() -> None:

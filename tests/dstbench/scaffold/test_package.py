@@ -185,6 +185,8 @@ def test_packages_are_listed(theirs: Plugins) -> None:
         "new-model_2": ("model", "dstbench-new-model_2", "ok"),
         "new-dataset_2": ("dataset", "dstbench-new-dataset_2", "ok"),
         "new-feature-extractor_2": ("feature extractor", "dstbench-new-feature-extractor_2", "ok"),
+        "new-executor_2": ("executor", "dstbench-new-executor_2", "ok"),
+        "new-tracker_2": ("tracker", "dstbench-new-tracker_2", "ok"),
     }
 
 
@@ -201,12 +203,14 @@ def test_a_package_s_benchmark_is_planned(
     template: Template, packages: Path, theirs: Plugins
 ) -> None:
     name = f"new-{template}_2"
-    planned = plan(cells(load_benchmark(packages / name / "benchmark.toml", theirs)), theirs)
+    benchmark = load_benchmark(packages / name / "benchmark.toml", theirs)
+    planned = plan(cells(benchmark), theirs)
     assert all(each.counts for each in planned)
-    assert any(name in each.cell.model_dump_json() for each in planned)
+    named = [*benchmark.executors, *benchmark.trackers]
+    assert name in named or any(name in each.cell.model_dump_json() for each in planned)
 
 
-def test_the_four_of_them_make_a_benchmark(installed: Path, tmp_path: Path) -> None:
+def test_all_of_them_make_a_benchmark(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "toys.toml").write_text("""
 name = "toys"
 [grid]
@@ -230,6 +234,10 @@ batch_size = 8
 extractor = "new-feature-extractor_2"
 samples = 9
 kid_subsets = 2
+[execution]
+executor = "new-executor_2"
+[tracking]
+trackers = ["new-tracker_2"]
 """)
     only = "sparsifier=dense,static,new-sparsifier_2"
     python(*DSTBENCH, "run", "toys.toml", "--only", only, path=installed, cwd=tmp_path)
@@ -239,3 +247,7 @@ kid_subsets = 2
     assert methods == ["dense", "new-sparsifier_2", "static"]  # added ones by name
     (record,) = results.glob("cells/*new-sparsifier*/record.json")
     assert json.loads(record.read_text())["topology_updates"] == 2
+    told = (record.parent / "new-tracker_2.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in told] == [
+        "started", "layers changed", "layers changed", "layers changed", "progressed", "done",
+    ]  # fmt: skip

@@ -13,12 +13,13 @@ from wrong_metrics import RightMetric
 from wrong_models import RightModel, RightSketchModel, RightTransformer
 from wrong_plugins import all_wrong
 from wrong_sparsifiers import ByFirstGradient, Growing, Thinning, Uneven
+from wrong_trackers import RightTracker
 
-from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Metric, Model
+from dstbench.contracts import Data, Dataset, Executor, FeatureExtractor, Metric, Model, Tracker
 from dstbench.sparsity import Sparsifier
 from dstbench.testing import Check, CheckFailed, availability, checks
 from dstbench.testing.checking import empty_workspace
-from dstbench.testing.checks import executors
+from dstbench.testing.checks import executors, trackers
 
 RIGHT: dict[type[Any], list[type[Any]]] = {
     Sparsifier: [Growing, ByFirstGradient, Thinning, Uneven],
@@ -27,6 +28,7 @@ RIGHT: dict[type[Any], list[type[Any]]] = {
     FeatureExtractor: [RightFeatures],
     Metric: [RightMetric],
     Executor: [RightExecutor, InThreads],
+    Tracker: [RightTracker],
 }
 """By kind: plugins that keep all promises."""
 
@@ -62,7 +64,7 @@ def toy_images() -> Data:
 def test_a_wrong_plugin_is_caught(
     cls: type[Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (availability, executors):
+    for module in (availability, executors, trackers):
         monkeypatch.setattr(module, "SECONDS", getattr(cls, "patience", module.SECONDS))
     check = the_check(cls, name)
     with pytest.raises(CheckFailed) as caught:

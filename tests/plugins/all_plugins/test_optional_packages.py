@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 QUICKSTART = Path(__file__).parents[3] / "benchmarks" / "quickstart.toml"
-OPTIONAL = ["efficientnet_lite_pytorch", "lmdb", "prdc", "ray", "submitit", "svgpathtools"]
+OPTIONAL = [
+    "efficientnet_lite_pytorch", "lmdb", "mlflow", "prdc", "ray", "submitit", "svgpathtools",
+    "tensorboard", "wandb",
+]  # fmt: skip
 
 WITHOUT = f"""
 import sys

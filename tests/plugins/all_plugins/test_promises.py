@@ -89,6 +89,15 @@ SKIPPED: dict[str, dict[str, str]] = {
 reason; all others are kept."""
 
 
+NEEDED = {
+    "density-coverage": "prdc",
+    "mlflow": "mlflow",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+}
+"""Packages without which a plugin cannot be checked."""
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder of a few images."""
@@ -115,8 +124,8 @@ def test_a_shipped_plugin_keeps_its_promises(
     monkeypatch.delenv("DSTBENCH_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     assert plugin.cls is not None
-    if plugin.name == "density-coverage":
-        pytest.importorskip("prdc")
+    if package := NEEDED.get(plugin.name):
+        pytest.importorskip(package)
     settings = {"path": str(pictures)} if plugin.name == "image-folder" else None
     outcomes = list(run(checks(plugin.cls, settings)))
     assert [str(each.failure) for each in outcomes if each.state == "broken"] == []
