@@ -129,7 +129,8 @@ def check_refused(outcome: Outcome, message: str) -> None:
         ),
         (
             ("[0.5]", "[0.5"),
-            "toys.toml: this is not valid TOML: Unclosed array (at line 6, column 1)",
+            "toys.toml: this is not valid TOML: Unclosed array (at line 6, column 1): "
+            'sparsifiers = ["dense", "leftmost"]',
         ),
         (
             ("seeds = [0]", "seeds = []"),
