@@ -43,5 +43,8 @@ def test_every_argument_is_told() -> None:
 
 def test_every_attribute_is_told() -> None:
     public = {name for name in dir(Results) if not name.startswith("_")} | {"records", "name"}
-    untold = {name for name in public if f"results.{name}" not in PAGE} - {"write_report", "written_text"}
+    untold = {name for name in public if f"results.{name}" not in PAGE} - {
+        "write_report",
+        "written_text",
+    }
     assert not untold
