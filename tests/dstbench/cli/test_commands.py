@@ -134,7 +134,8 @@ def check_refused(outcome: Outcome, message: str) -> None:
         ),
         (
             ("[0.5]", "[0.5"),
-            "toys.toml: this is not valid TOML: Unclosed array (at line 6, column 1)",
+            "toys.toml: this is not valid TOML: Unclosed array (at line 6, column 1): "
+            'sparsifiers = ["dense", "leftmost"]',
         ),
         (
             ("seeds = [0]", "seeds = []"),
@@ -277,8 +278,8 @@ def test_a_run_and_another_one(dstbench: Dstbench, folder: Path) -> None:
     results = folder / "results" / "toys"
     assert {path.name for path in results.iterdir()} == {
         "cells", "leaderboard.csv", "leaderboard.md", "report.html", "cells.csv", "comparisons.csv",
-        "layout.json", "samples.png", "neighbours.png", "fid_vs_sparsity.png", "fid_vs_flops.png",
-        "fid_vs_step_time.png", "fid_vs_sample_time.png",
+        "layout.json", "written.json", "samples.png", "neighbours.png", "fid_vs_sparsity.png",
+        "fid_vs_flops.png", "fid_vs_step_time.png", "fid_vs_sample_time.png",
     }  # fmt: skip
     record = json.loads(next(results.glob("cells/*dense*/record.json")).read_text())
     assert (record["status"], record["environment"]["threads"]) == ("done", 1)
