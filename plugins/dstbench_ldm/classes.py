@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dstbench.contracts import Data, Items, Split
 from dstbench.errors import ConfigError
-from dstbench.seeds import derive
 from dstbench_ldm.settings import LabelSettings
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -84,7 +83,7 @@ class Classes:
         noise that is drawn from it is that of a model without labels.
         """
         seed = int(torch.randint(2**62, (), generator=rng.clone_state()))
-        own = torch.Generator().manual_seed(derive(seed, "labels"))
+        own = torch.Generator().manual_seed(seed + 1)  # the seed itself is that of fresh noise
         shares = torch.tensor(self.counts, dtype=torch.float64).cumsum(0)
         at = torch.rand(count, generator=own, dtype=torch.float64) * shares[-1]
         return torch.searchsorted(shares, at, right=True).clamp(max=self.hidden - 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar, Protocol, Self, TypeVar
 
 import torch
@@ -99,8 +98,8 @@ class ImageDiffusion(Model[S]):
 
     @property
     def items(self) -> Items:
-        items = Items(tuple(self.data.train[0].shape))
-        return replace(items, classes=len(self.classes.names)) if self.classes else items
+        classes = len(self.classes.names) if self.classes else None
+        return Items(tuple(self.data.train[0].shape), classes=classes)
 
     @property
     def labels(self) -> Sequence[str | int]:

@@ -558,7 +558,7 @@ class OtherClasses(Wrong, RightImages):
     """Tells a number of classes that its images do not have."""
 
     caught_by = "outline-fits-the-items"
-    happens = "it says 3 classes, but training items have 0 labels"
+    happens = "it says 3 classes, but training items have 26 labels"
 
     def outline(self) -> Items | None:
         return Items((1, SIZE, SIZE), classes=3)
