@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from dstbench.api import Results, export_model, load_model, load_results, plan, run
 
     __version__: str
+    """The version of dstbench that is installed."""
     hookimpl: HookimplMarker
+    """Marks the functions of a plugin that are hooks of dstbench."""
 
 __all__ = [
     "Results",
