@@ -11,7 +11,14 @@ import pytest
 from dstbench import cli
 
 DOCS = Path(__file__).parents[2] / "docs"
-SMALLER = {"steps = 200": "steps = 20", "samples = 256": "samples = 64"}
+SMALLER = {
+    "sparsities = [0.5, 0.9]": "sparsities = [0.9]",
+    "sampling_steps = 20": "sampling_steps = 5",
+    "steps = 200": "steps = 10",
+    "samples = 256": "samples = 64",
+    "measure_seconds = 1": "measure_seconds = 0.2",
+    "steps = 400": "steps = 12",
+}
 """What the numbers of a page are here, that the tests stay short."""
 NOT_HERE = (["pip", "install"], ["dstbench", "machine"], ["dstbench", "score"])
 """Beginnings of commands that other tests run."""
@@ -28,11 +35,11 @@ def follow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (DOCS / name).read_text(encoding="utf-8")
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     for language, text in blocks:
-        if language == "toml" and (file := re.match(r"# (\w+\.toml)\n", text)):
-            for number, fewer in SMALLER.items():
-                assert number in text
-                text = text.replace(number, fewer)
-            Path(file[1]).write_text(text, encoding="utf-8")
+        if language == "toml" and (file := re.match(r"# (\w+\.toml)(, at its end)?\n", text)):
+            for number, smaller in SMALLER.items():
+                text = text.replace(number, smaller)
+            with Path(file[1]).open("a" if file[2] else "w", encoding="utf-8") as written:
+                written.write(text)
         elif language == "sh":
             for line in text.splitlines():
                 type_in(shlex.split(line, comments=True), monkeypatch)
@@ -60,6 +67,8 @@ def test_from_nothing_to_a_model_and_a_choice(monkeypatch: pytest.MonkeyPatch) -
     assert Path("results/first/report.html").is_file()
     follow("how-to/choose-a-sparsity.md", monkeypatch)
     follow("how-to/load-a-model.md", monkeypatch)
+    follow("how-to/compare-two-runs.md", monkeypatch)
+    assert Path("results/first-longer").is_dir()
 
 
 @pytest.mark.usefixtures("_here")
