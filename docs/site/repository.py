@@ -120,7 +120,8 @@ def page_of(source: Path) -> str:
         return source.read_text(encoding="utf-8") if source.is_file() else ""
     text = source.read_text(encoding="utf-8")
     name = source.relative_to(ROOT).as_posix()
-    return f"# {source.name}\n\n`{name}`\n\n````{LANGUAGES[source.suffix]}\n{text}````\n"
+    shown = f"# {source.name}\n\n`{name}`\n\n````{LANGUAGES[source.suffix]}\n{text}````\n"
+    return f"---\nsearch:\n  exclude: true\n---\n\n{shown}"
 
 
 def gallery() -> str:
