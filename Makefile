@@ -3,9 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-SOURCES = dstbench plugins examples tests benchmarks
+SOURCES = dstbench plugins examples tests benchmarks docs
 
-.PHONY: quickstart test lint gpu install wheel clean
+.PHONY: quickstart test lint docs gpu install wheel clean
 
 quickstart: install  ## train, sample and score the 14 cells of benchmarks/quickstart.toml
 	$(BIN)/dstbench run benchmarks/quickstart.toml --results runs
@@ -22,6 +22,9 @@ lint: install  ## style, types and the direction of imports
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install  ## the pages as a site, in build/site/: open index.html
+	$(BIN)/mkdocs build --strict
 
 wheel: install  ## a wheel with compiled kernels, for machines like this one that have no compiler
 	$(BIN)/python -m dstbench.kernels.prebuild

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     )
 
     __version__: str
+    """The version of dstbench that is installed."""
     hookimpl: HookimplMarker
+    """Marks the functions of a plugin that are hooks of dstbench."""
 
 __all__ = [
     "Results",

@@ -66,6 +66,7 @@ __all__ = [
 ]
 
 Split = Literal["train", "validation"]
+"""The part of a dataset that is trained on, and the part that is held out."""
 
 SamplingState: TypeAlias = "Mapping[str, Tensor | float | int | str]"
 """What a model's samples need beside its settings and its denoiser, by name."""
@@ -96,6 +97,7 @@ class Availability:
 
 
 READY = Availability("ready")
+"""The availability of what is there already."""
 
 
 class Plugin(ABC, Generic[S]):

@@ -78,7 +78,7 @@ def imported_packages():
 def test_one_extra_is_all_of_them():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    assert sorted(extras) == sorted([*EXTRAS, *APART, "all", "dev"])
+    assert sorted(extras) == sorted([*EXTRAS, *APART, "all", "dev", "docs"])
     assert extras["all"] == [f"dstbench[{','.join(EXTRAS)}]"]
     assert "dstbench[all]" in extras["dev"]
 

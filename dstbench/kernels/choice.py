@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 from dstbench.errors import SparsityError
 
 Mode = Literal["auto", "masked", "sparse"]
+"""The kernels of masked layers: those that are faster on this machine, masked dense ones, or sparse
+ones wherever they take the layer."""
 
 SIZES = (1024, 4096)
 """Positions (pixels, tokens, points of sequences) of a batch at which a layer counts as medium,

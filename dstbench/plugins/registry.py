@@ -21,6 +21,7 @@ __all__ = ["PINS"]  # all that plugins need of it
 
 GROUP = "dstbench"
 PINS = "DSTBENCH_PLUGINS"
+"""The environment variable that lists the entry points to load besides dstbench's own."""
 
 
 _HOOKS: dict[str, Kind] = {

@@ -9,6 +9,7 @@ from typing import Literal
 from dstbench.errors import SparsityError
 
 Distribution = Literal["uniform", "er", "erk"]
+"""How active weights are dealt out to layers: see :func:`densities`."""
 
 Shape = Sequence[int]
 

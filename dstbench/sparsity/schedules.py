@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 Schedule = Literal["constant", "cosine", "linear"]
+"""How the prune rate falls in the course of the training."""
 
 
 def prune_rate_at(schedule: Schedule, initial: float, progress: float) -> float:

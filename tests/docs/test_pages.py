@@ -19,13 +19,15 @@ from dstbench.grid.reference import TOPICS
 from dstbench.plugins.registry import load_plugins
 
 ROOT = Path(__file__).parents[2]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*DOCS, *sorted(ROOT.glob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 PAGES += sorted((ROOT / "results").glob("*.md"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 OWN_TESTS = {"executors.md", "plugins.md", "python.md"}
 """Pages whose code other tests run."""
+HOW_TOS = {"get-started.md", *(path.name for path in DOCS if path.parent.name == "how-to")}
+"""Pages that test_how_tos.py follows."""
 WITH_CODE = [ROOT / "README.md", *(path for path in DOCS if path.name not in OWN_TESTS)]
 
 
@@ -72,7 +74,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_the_index_has_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    missing = [path.name for path in DOCS if f"]({path.name})" not in index]
+    paths = [path.relative_to(ROOT / "docs").as_posix() for path in DOCS]
+    missing = [path for path in paths if f"]({path})" not in index]
     assert missing == ["README.md"]
 
 
@@ -115,7 +118,8 @@ def toml_blocks() -> Iterator[tuple[str, str]]:
 def test_benchmarks_are_valid(page: str, block: str, tmp_path: Path) -> None:
     """Alone, or as a part of a small one."""
     file = tmp_path / "mine.toml"
-    file.write_text(block if re.search("^name = ", block, re.MULTILINE) else BASE + block)
+    base = BASE.partition("[grid]")[0] if "[grid]" in block else BASE
+    file.write_text(block if re.search("^name = ", block, re.MULTILINE) else base + block)
     plugins = load_plugins()
     for preset in (None, *tomllib.loads(block).get("presets", {})):
         assert cells(load_benchmark(file, plugins, preset))
@@ -170,8 +174,8 @@ def test_every_block_is_run() -> None:
         languages = re.findall(r"^```(\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
         assert set(languages) <= {"toml", "sh", "python"}, name(path)
         if "python" in languages:  # run by name, above and in test_readme.py
-            assert path.name in {"README.md", "engine.md"}
-            assert languages.count("python") == 1
+            assert path.name in {"README.md", "engine.md", *HOW_TOS}
+            assert languages.count("python") == 1 or path.name in HOW_TOS
 
 
 def test_plugins_that_come_with_it_are_all_named() -> None:
