@@ -169,6 +169,7 @@ class Grid:
             tasks=tuple(f"{task.model} on {task.dataset}" for task in benchmark.tasks),
             sparsifiers=tuple(s for s in benchmark.sparsifiers if s not in benchmark.added),
             report=benchmark.report,
+            targets=benchmark.targets,
         )
 
     def plan(self, device: str | None) -> list[Plan]:

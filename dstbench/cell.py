@@ -17,7 +17,7 @@ DENSE = "dense"
 
 _WITHOUT_INFLUENCE = {
     "training": {"log_every", "checkpoint_every", "checkpoint_minutes"},
-    "evaluation": {"batch_size", "resamples"},
+    "evaluation": {"also", "batch_size", "resamples"},
 }
 
 
@@ -58,7 +58,8 @@ class Cell(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """All that determines the result: versions of plugins, and every setting but how often a
-        run writes something down, and how many images it samples and scores at a time."""
+        run writes something down, how many images it samples and scores at a time, and in which
+        other ways."""
         identity = self.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
         if not self.versions:
             del identity["versions"]

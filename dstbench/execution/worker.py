@@ -25,6 +25,7 @@ from dstbench.execution.machine import choose_device, environment
 from dstbench.execution.outline import parameters
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.preflight import Unable
+from dstbench.execution.rescoring import rescore, unsampled
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.registry import load_plugins
 from dstbench.records import Environment, Record
@@ -144,11 +145,29 @@ class Worker:
             record = self._keep(record, folder)
             if record.is_final:
                 folder.remove_checkpoints()
+        self.sample_otherwise(cell)
         hook = self.pipeline.plugins.manager.hook
         try:
             hook.dstbench_cell_finished(cell=cell, record=record)
         except FAILURES:  # of a listener's; the cell is well
             self.report(f"a plugin failed after {cell.id}:\n{traceback.format_exc()}")
+
+    def has_more_to_sample(self, cell: Cell) -> bool:
+        """Whether :meth:`sample_otherwise` has something to do, or to tell."""
+        with suppress(*FAILURES):
+            return any(unsampled(self.pipeline, self.store.cell(cell), cell))
+        return True
+
+    def sample_otherwise(self, cell: Cell) -> None:
+        """Score a trained cell as ``[[evaluation.also]]`` says, where it was not scored so before.
+        What fails is told, and costs the cell nothing."""
+        folder = self.store.cell(cell)
+        try:
+            with turn:
+                for asked in unsampled(self.pipeline, folder, cell):
+                    rescore(self.pipeline, folder, asked, trusted=True)
+        except FAILURES as error:
+            self.report(f"{cell.id}: not sampled in other ways: {type(error).__name__}: {error}")
 
     def _keep(self, record: Record, folder: CellFolder) -> Record:
         """Keep a record; one that could not be read back is that of a failure."""

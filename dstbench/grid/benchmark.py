@@ -11,6 +11,7 @@ from dstbench.settings import (
     ExecutionSettings,
     PluginSettings,
     ReportSettings,
+    TargetSettings,
     TrainingSettings,
 )
 
@@ -73,5 +74,7 @@ class Benchmark:
     report: ReportSettings = field(default_factory=ReportSettings)
     added: tuple[str, ...] = ()
     """Those of the sparsifiers that only a command line names."""
+    targets: tuple[TargetSettings, ...] = ()
+    """Published scores, to be shown under the leaderboard; none of a preset."""
     executors: Mapping[str, PluginSettings] = field(default_factory=dict)
     """Settings of executors, by name: of the one to be used, and of those with a table."""

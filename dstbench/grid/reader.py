@@ -23,15 +23,12 @@ Every error names the file, the line, the key, what is wrong and what would be r
     [training]
     steps = 2000
 
-Where cells are run is said by ``[execution]`` (see
-:class:`~dstbench.settings.ExecutionSettings`) and, by an executor's name, ``[executors.NAME]``; how
-results are compared by ``[report]`` (:class:`~dstbench.settings.ReportSettings`).
+Where cells are run is said by ``[execution]`` and, by an executor's name, ``[executors.NAME]``; how
+results are compared by ``[report]``, and what others have published by ``[[targets]]``.
 
 A task may repeat any of the tables ``models``, ``datasets``, ``sparsifiers``, ``extractors``
-(each by a plugin's name), ``training`` and ``evaluation``; its keys win over the file's.
-
-So may a preset, which may repeat all the others too; where it is chosen, its keys win over the
-file's and over those of every task, and results go to a folder of their own, ``NAME-PRESET``::
+(each by a plugin's name), ``training`` and ``evaluation``; its keys win over the file's. So may a
+preset, and others; where it is chosen, its keys win over all, and results go to ``NAME-PRESET``::
 
     [presets.cpu.training]
     steps = 200
@@ -48,7 +45,7 @@ from dstbench.cell import DENSE
 from dstbench.errors import ConfigError, PluginError, did_you_mean
 from dstbench.grid.axes import FROM, axes, axes_from
 from dstbench.grid.benchmark import Benchmark, Task
-from dstbench.grid.consistency import refuse_sparsities, refuse_unused
+from dstbench.grid.consistency import refuse_also, refuse_sparsities, refuse_targets, refuse_unused
 from dstbench.grid.problems import AsWritten, Problems
 from dstbench.grid.schema import FileTables, GridTable, TaskTables
 from dstbench.grid.source import parse, read_text
@@ -141,6 +138,7 @@ class _Reader:
         for chosen, benchmark in benchmarks.items():
             grid = self._table(((), *over(chosen)), "grid")
             refuse_sparsities(benchmark, grid, self.plugins, self.problems)
+        refuse_targets(benchmarks[None], self.plugins, self.problems)
         self.problems.stop_if_any()
         if preset not in benchmarks:
             hint = did_you_mean(preset or "", file.presets)
@@ -195,6 +193,7 @@ class _Reader:
             report=self.problems.validate(ReportSettings, self._table(((), *presets), "report")),
             added=tuple(name for name in mentioned if name not in grid.sparsifiers),
             executors=executors,
+            targets=() if preset else file.targets,
         )
 
     def _validate_own(self, file: FileTables, presets: tuple[KeyPath, ...]) -> None:
@@ -270,6 +269,7 @@ class _Reader:
                 (*at, "dataset"),
                 f"'{task.dataset}' is a dataset of {kind}, but '{task.model}' takes {accepts}",
             )
+        refuse_also(model.cls, table("models", task.model), evaluation_table, problems)
         return Task(
             model=task.model,
             dataset=task.dataset,

@@ -12,6 +12,7 @@ from dstbench.settings import (
     EvaluationSettings,
     ExecutionSettings,
     ReportSettings,
+    TargetSettings,
     TrainingSettings,
 )
 
@@ -55,6 +56,7 @@ TOPICS = {
     "evaluation": _topic("[evaluation]", EvaluationSettings),
     "execution": _topic("[execution]", ExecutionSettings),
     "report": _topic("[report]", ReportSettings),
+    "targets": _topic("[[targets]]", TargetSettings),
     "presets": _topic("[presets.NAME]", PresetTables),
     "models": _of_plugins("models", "models", "ldm"),
     "datasets": _of_plugins("datasets", "datasets", "kanjivg"),

@@ -27,6 +27,7 @@ class LatentDiffusion(Model[LatentDiffusionSettings]):
     name = "ldm"
     accepts = "images"
     Settings = LatentDiffusionSettings
+    sampling_settings = ("sampling_steps", "timestep_spacing", "eta")
     trial_settings: ClassVar[Mapping[str, Any]] = {
         "autoencoder": {
             "codes": 16,
