@@ -2,10 +2,10 @@
 
     python benchmarks/recompute.py results/kanjivg/cells.csv
 
-prints, as CSV, what stands in ``comparisons.csv`` beside it of the scores that every benchmark has:
-differences paired over seeds, their 95 % intervals, p-values, the same after Holm's correction, and
-the marks of the leaderboard. It shares no code with dstbench: whoever doubts a mark can read how it
-comes about here.
+prints, as CSV, what stands in ``comparisons.csv`` beside it: of every score differences paired over
+seeds, their 95 % intervals, p-values, the same after Holm's correction, and the marks of the
+leaderboard. It shares no code with dstbench: whoever doubts a mark can read how it comes about
+here.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from scipy.stats import ttest_1samp, ttest_rel
 LOWER_IS_BETTER = {
     "fid": True, "kid": True, "inception_score": False, "precision": False, "recall": False
 }  # fmt: skip
+"""The scores that every benchmark has; cells name further ones, and which way they are better."""
 LEVEL, FEWEST_SEEDS = 0.05, 3
 
 Key = tuple[str, float]
@@ -40,15 +41,22 @@ def main() -> None:
             tables[cell["table"]].append(cell)
     writer = None
     for table, cells in tables.items():
-        for score in LOWER_IS_BETTER:
-            for line in compare(cells, score, given.against, given.margin):
+        for score, lower in (LOWER_IS_BETTER | further_scores(cells)).items():
+            for line in compare(cells, score, lower, given.against, given.margin):
                 if writer is None:
                     writer = csv.DictWriter(sys.stdout, ["table", *line], lineterminator="\n")
                     writer.writeheader()
                 writer.writerow({"table": table} | {key: shown(line[key]) for key in line})
 
 
-def compare(cells: list[dict], score: str, against: str, margin: float) -> list[dict]:
+def further_scores(cells: list[dict]) -> dict[str, bool]:
+    """The scores that a table has beside those of every benchmark, and whether lower is better."""
+    named = next(filter(None, (cell.get("further_scores") for cell in cells)), "")
+    pairs = (score.rsplit(" ", 1) for score in named.split("; ") if score)
+    return {name: better == "lower" for name, better in pairs}
+
+
+def compare(cells: list[dict], score: str, lower: bool, against: str, margin: float) -> list[dict]:
     """The comparisons of one score in one table."""
     rows: dict[Key, dict[int, float]] = {}
     for cell in cells:
@@ -65,11 +73,11 @@ def compare(cells: list[dict], score: str, against: str, margin: float) -> list[
                 "score": score, "method": a[0], "sparsity": a[1], "against": b[0],
                 "against_sparsity": b[1], "with_reference": with_reference, "seeds": len(seeds),
             }  # fmt: skip
-            lines.append(names | tested(ours, theirs, bound, LOWER_IS_BETTER[score]))
+            lines.append(names | tested(ours, theirs, bound, lower))
     for test in ("p", "equivalence_p", "not_worse_p"):
         for line, corrected in zip(lines, holm([line[test] for line in lines]), strict=True):
             line[f"{test[:-1]}holm_p"] = corrected
-    return [ordered(line, LOWER_IS_BETTER[score]) for line in lines]
+    return [ordered(line, lower) for line in lines]
 
 
 def pairs(rows: list[Key], against: str) -> list[tuple[Key, Key, bool]]:

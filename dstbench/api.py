@@ -165,7 +165,9 @@ class Grid:
         file = self.benchmark
         tasks = tuple(f"{task.model} on {task.dataset}" for task in file.tasks)
         sparsifiers = tuple(each for each in file.sparsifiers if each not in file.added)
-        return Layout(tasks=tasks, sparsifiers=sparsifiers, report=file.report)
+        return Layout(
+            tasks=tasks, sparsifiers=sparsifiers, report=file.report, targets=file.targets
+        )
 
     def plan(self, device: str | None) -> list[Plan]:
         """What each of the selected cells would cost; with times, if there is a device."""

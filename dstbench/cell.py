@@ -26,7 +26,7 @@ RESERVED = {
 
 _WITHOUT_INFLUENCE = {
     "training": {"log_every", "checkpoint_every", "checkpoint_minutes"},
-    "evaluation": {"batch_size", "resamples"},
+    "evaluation": {"also", "batch_size", "resamples"},
 }
 
 
@@ -79,7 +79,8 @@ class Cell(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """All that determines the result: versions of plugins, and every setting but how often a
-        run writes something down, and how many images it samples and scores at a time."""
+        run writes something down, how many images it samples and scores at a time, and in which
+        other ways."""
         identity = {name: getattr(self, name) for name in type(self).model_fields}
         for name, without in _WITHOUT_INFLUENCE.items():
             identity[name] = {k: v for k, v in identity[name].items() if k not in without}

@@ -243,6 +243,9 @@ class Model(Plugin[S]):
 
     accepts: ClassVar[str]
     """The ``kind`` of dataset it trains on."""
+    sampling_settings: ClassVar[tuple[str, ...]] = ()
+    """Names of the settings that :meth:`sample` alone depends on: trained weights can be sampled
+    from with other values of these."""
 
     def __init__(self, settings: S, data: Data, workspace: Workspace) -> None:
         super().__init__(settings)

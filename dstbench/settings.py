@@ -195,6 +195,13 @@ class EvaluationSettings(PluginSettings):
         exclude_if=unless(METRICS),
         description="scores to compute, by their plugins' names",
     )
+    also: tuple[dict[str, Any], ...] = Field(
+        (),
+        exclude_if=unless(()),
+        description="other ways to sample from the same weights: each [[evaluation.also]] has "
+        "settings of the model's sampling, such as eta = 1; their scores stand in tables of their "
+        "own, and no cell is another for them",
+    )
     resamples: int = Field(
         100,
         ge=0,
@@ -267,3 +274,26 @@ class TrackingSettings(PluginSettings):
         if len(set(value)) < len(value):
             raise ValueError("should name each once")
         return value
+
+
+class TargetSettings(PluginSettings):
+    """A published score, which stands under the leaderboard's tables of its task; no cell and no
+    test depends on it.
+
+    A file may have as many as it likes, each begins with [[targets]]; presets, which are other
+    experiments, do not show them.
+    """
+
+    model: str = Field(description="a model of the file's tasks")
+    dataset: str = Field(description="a dataset of that model's tasks")
+    sparsifier: str = Field(description="a sparsifier of the grid, or dense")
+    sparsity: float | None = Field(None, ge=0, lt=1, description="its sparsity; none: not said")
+    score: str = Field("fid", description="a score that these tasks compute, such as fid or kid")
+    mean: float = Field(description="the score as it was published")
+    spread: float | None = Field(
+        None, ge=0, description="what was published after ±; none: nothing was"
+    )
+    source: str = Field(description="where it was published")
+    scored_by: str | None = Field(
+        None, description="what computed it, such as torch-fidelity; none: not said"
+    )

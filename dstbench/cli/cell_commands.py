@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dstbench.cli.options import Device, OneCell, Trust, download_only_if
-from dstbench.cli.printing import note, tell
+from dstbench.cli.options import Device, OneCell, Trust, download_only_if, named
+from dstbench.cli.printing import note, print_rows, tell
 from dstbench.errors import StoreError
 
 if TYPE_CHECKING:
@@ -57,6 +58,18 @@ def score(
         list[float] | None,
         typer.Option(help="Another η, of a model that has it; may be repeated."),
     ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE[,VALUE…]",
+            help="Other values of a setting of the model's sampling; may be repeated.",
+        ),
+    ] = None,
+    noises: Annotated[
+        int | None,
+        typer.Option(min=1, max=10**4, help="Noises that each cell is sampled from."),
+    ] = None,
     yes: Annotated[
         bool,
         typer.Option("--yes", "-y", help="Read files that records name, and download."),
@@ -64,15 +77,22 @@ def score(
     device: Device = "auto",
 ) -> None:
     """Score trained cells in other ways, without training: samples are drawn anew from their
-    weights, from the same noise. The leaderboard shows these scores in tables of their own.
+    weights, from the same noise. Prints the scores beside those that were there; the leaderboard
+    shows them in tables of their own.
     """
     download_only_if(yes)
     from dstbench.execution.rescoring import evaluations, rescore, trained_cells
+    from dstbench.report.side_by_side import side_by_side
 
+    sampling: list[tuple[str, Sequence[Any]]] = [*map(named, setting or ())]
+    sampling += [("sampling_steps", steps)] if steps else []
+    sampling += [("eta", eta)] if eta else []
+    asked = evaluations(extractor, metric or (), sampling, noises)
     pipeline = _pipeline(device)
-    for asked in evaluations(extractor, metric or (), steps or (), eta or ()):
-        for cell in trained_cells(folder):
-            rescore(pipeline, cell, asked, download=yes)
+    for cell in trained_cells(folder):
+        found = [rescore(pipeline, cell, each, download=yes) for each in asked]
+        if own := cell.record():
+            print_rows(*side_by_side([own, *(record for record in found if record)]))
 
 
 def _pipeline(device: str) -> Pipeline:

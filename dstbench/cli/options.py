@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -87,3 +88,21 @@ def download_only_if(yes: bool) -> None:
     looks when it is imported."""
     if not yes:
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def named(text: str) -> tuple[str, list[Any]]:
+    """The name and the values of ``NAME=VALUE[,VALUE…]``: numbers, true and false, or words.
+
+    Raises :class:`ConfigError` for what is not of that form.
+    """
+    name, _, values = text.partition("=")
+    if not (name and values):
+        raise ConfigError(f"--set {text:.40}: NAME=VALUE would be right, such as eta=0,0.5,1")
+    return name, [_value(value) for value in values.split(",")]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from dstbench.cell import Cell
-from dstbench.errors import ConfigError, ScoreError, StoreError
+from dstbench.contracts import Model
+from dstbench.errors import ConfigError, ScoreError, StoreError, did_you_mean
 from dstbench.execution.pipeline import Pipeline
 from dstbench.records import Counts, Record, Times
 from dstbench.settings import METRICS, EvaluationSettings
 from dstbench.store.folder import CellFolder
-from dstbench.store.rescored import is_rescored, write_rescored
+from dstbench.store.rescored import read_rescored, write_rescored
 from dstbench.store.store import Store
 
 
@@ -30,6 +31,8 @@ class Rescoring:
     """Scores beside the cells' own."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the model that change how it is sampled from, not how it is trained."""
+    noises: int | None = None
+    """Noises to sample from; ``None``: those of the cell."""
 
     def applied(self, cell: Cell, pipeline: Pipeline) -> Cell:
         """The cell that would have been evaluated so: what its scores are kept under.
@@ -40,6 +43,8 @@ class Rescoring:
         update = {
             "extractor": self.extractor or evaluation.extractor,
             "metrics": tuple(dict.fromkeys((*evaluation.metrics, *self.metrics))),
+            "sampling_seeds": self.noises or evaluation.sampling_seeds,
+            "also": (),
         }
         changed = EvaluationSettings(**evaluation.model_dump() | update)
         versions = dict(cell.versions)
@@ -73,34 +78,56 @@ class Rescoring:
         return defaults
 
     def _model_settings(self, cell: Cell, pipeline: Pipeline) -> dict[str, Any]:
-        schema = pipeline.plugins.find("model", cell.model).Settings
-        if unknown := self.sampling.keys() - schema.model_fields.keys():
-            raise ConfigError(f"model '{cell.model}' has no setting {', '.join(sorted(unknown))}")
+        cls: type[Model] = pipeline.plugins.find("model", cell.model)
+        for name in self.sampling:
+            if name not in cls.sampling_settings:
+                hint = did_you_mean(name, cls.sampling_settings)
+                raise ConfigError(
+                    f"model '{cell.model}' has no setting '{name}' of its sampling; {hint}"
+                )
         try:
-            settings: dict[str, Any] = schema(
-                **cell.model_settings | dict(self.sampling)
-            ).model_dump(mode="json")
+            settings = cls.Settings(**cell.model_settings | dict(self.sampling)).model_dump(
+                mode="json"
+            )
         except ValidationError as error:
             raise ConfigError(f"model '{cell.model}': {error}") from None
         return settings if self.sampling else cell.model_settings
 
 
 def evaluations(
-    extractor: str | None, metrics: Sequence[str], steps: Sequence[int], etas: Sequence[float]
+    extractor: str | None = None,
+    metrics: Sequence[str] = (),
+    sampling: Sequence[tuple[str, Sequence[Any]]] = (),
+    noises: int | None = None,
 ) -> list[Rescoring]:
-    """One for each combination of sampling steps and η.
+    """One for each combination of the values of settings of the sampling, given by name.
 
     Raises :class:`ConfigError` where nothing is asked for.
     """
-    if not (extractor or metrics or steps or etas):
+    if not (extractor or metrics or sampling or noises):
         raise ConfigError(
-            "nothing would be other than it was: ask for --extractor, --metric, --steps or --eta"
+            "nothing would be other than it was: ask for --extractor, --metric, --steps, --eta, "
+            "--set or --noises"
         )
-    axes = (("sampling_steps", steps), ("eta", etas))
-    named = [[(name, value) for value in values] for name, values in axes if values]
+    axes = [[(name, value) for value in values] for name, values in sampling]
     return [
-        Rescoring(extractor, tuple(metrics), dict(values)) for values in itertools.product(*named)
+        Rescoring(extractor, tuple(metrics), dict(values), noises)
+        for values in itertools.product(*axes)
     ]
+
+
+def unsampled(pipeline: Pipeline, folder: CellFolder, cell: Cell) -> Iterator[Rescoring]:
+    """What is left of the cell's ``[[evaluation.also]]``, once it is trained."""
+    if not (ways := cell.evaluation_settings.also):
+        return
+    record = folder.record()
+    if record is None or record.status != "done":
+        return
+    for sampling in ways:
+        asked = Rescoring(sampling=sampling)
+        scored = asked.applied(record.cell, pipeline)
+        if scored.id != record.cell.id and read_rescored(folder, scored) is None:
+            yield asked
 
 
 def trained_cells(folder: Path) -> list[CellFolder]:
@@ -118,8 +145,18 @@ def trained_cells(folder: Path) -> list[CellFolder]:
     return trained
 
 
-def rescore(pipeline: Pipeline, folder: CellFolder, asked: Rescoring, *, download: bool) -> None:
+def rescore(
+    pipeline: Pipeline,
+    folder: CellFolder,
+    asked: Rescoring,
+    *,
+    download: bool = False,
+    trusted: bool = False,
+) -> Record | None:
     """Score a trained cell so, and keep that beside its record, unless it is there already.
+
+    The record of it: the cell's own where nothing would be other; ``None`` of a cell without a
+    result. Of a cell that is not ``trusted``, nothing is read from where its record says.
 
     Raises:
         ConfigError: for an unknown plugin, and settings that a plugin refuses.
@@ -128,14 +165,18 @@ def rescore(pipeline: Pipeline, folder: CellFolder, asked: Rescoring, *, downloa
     """
     record = folder.record()
     if record is None or record.status != "done":
-        return
+        return None
     cell = asked.applied(record.cell, pipeline)
-    if cell.id == record.cell.id or is_rescored(folder, cell):
-        return
+    if cell.id == record.cell.id:
+        return record
+    if known := read_rescored(folder, cell):
+        return known
     _require_weights(pipeline, cell, download)
     pipeline.workspace.report(f"{record.cell.id}: scored again")
     with folder.locked():
-        write_rescored(folder, _rescored(pipeline, folder, cell, asked, download))
+        found = _rescored(pipeline, folder, cell, asked, trusted or download)
+        write_rescored(folder, found)
+    return found
 
 
 def _rescored(

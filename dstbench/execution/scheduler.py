@@ -52,7 +52,8 @@ class Scheduler:
         may, in any way) as failed, and the others go on; both are tried again on the next run.
         What can be downloaded is not there unless ``download`` is asked for, which is then done
         before anything is trained. A cell that another process is running is waited for, and taken
-        over if that process ends without a record.
+        over if that process ends without a record. A cell is sampled as ``[[evaluation.also]]``
+        says where it is trained, or here if it was trained before.
 
         Without an ``executor`` cells are run in this process, one after another. A time limit
         takes one that runs them in others, since it ends the process of a cell.
@@ -78,6 +79,7 @@ class Scheduler:
             with self._tracked(to_run, versions) as options:
                 worker = Worker(self.store, self.pipeline, options, versions)
                 self._run_all(to_run, worker, run)
+        self._sample_otherwise(cells, worker, download)
         return list(self.store.readable(cells, self._report))
 
     @contextmanager
@@ -94,6 +96,19 @@ class Scheduler:
         trackers = Trackers(tracking, plugins, self.store.folder, self._report)
         with trackers.told_of_run(cells, made) as worth_telling:
             yield replace(self.options, tracking=worth_telling)
+
+    def _sample_otherwise(self, cells: Sequence[Cell], worker: Worker, download: bool) -> None:
+        left = [cell for cell in cells if worker.has_more_to_sample(cell)]
+        try:
+            unable = self._preflight.unable(left, download) if left else {}
+        except DstbenchError as error:
+            self._report(f"{len(left)} cells are not sampled in other ways: {error}")
+            return
+        for cell in left:
+            if cell.id in unable:
+                self._report(f"{cell.id}: not sampled in other ways: {unable[cell.id][1]}")
+            else:
+                worker.sample_otherwise(cell)
 
     @property
     def _preflight(self) -> Preflight:

@@ -26,6 +26,7 @@ from dstbench.execution.machine import choose_device, environment
 from dstbench.execution.outline import parameters
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.preflight import Unable
+from dstbench.execution.rescoring import rescore, unsampled
 from dstbench.execution.tracking import Trackers, Tracking
 from dstbench.execution.versions import require_versions
 from dstbench.plugins.isolation import FAILURES
@@ -148,6 +149,7 @@ class Worker:
             record = self._run(cell, folder)
             if record is None:
                 return
+            self.sample_otherwise(cell)
             try:
                 self.pipeline.plugins.manager.hook.dstbench_cell_finished(cell=cell, record=record)
             except FAILURES:  # of a listener's; the cell is well
@@ -167,6 +169,23 @@ class Worker:
             if record.is_final:
                 folder.remove_checkpoints()
             return record
+
+    def has_more_to_sample(self, cell: Cell) -> bool:
+        """Whether :meth:`sample_otherwise` has something to do, or to tell."""
+        with suppress(*FAILURES):
+            return any(unsampled(self.pipeline, self.store.cell(cell), cell))
+        return True
+
+    def sample_otherwise(self, cell: Cell) -> None:
+        """Score a trained cell as ``[[evaluation.also]]`` says, where it was not scored so before.
+        What fails is told, and costs the cell nothing."""
+        folder = self.store.cell(cell)
+        try:
+            with turn:
+                for asked in unsampled(self.pipeline, folder, cell):
+                    rescore(self.pipeline, folder, asked, trusted=True)
+        except FAILURES as error:
+            self.report(f"{cell.id}: not sampled in other ways: {type(error).__name__}: {error}")
 
     def _keep(self, record: Record, folder: CellFolder) -> Record:
         """Keep a record; one that could not be read back is that of a failure."""

@@ -12,6 +12,7 @@ from dstbench.settings import (
     ExecutionSettings,
     PluginSettings,
     ReportSettings,
+    TargetSettings,
     TrainingSettings,
 )
 
@@ -76,6 +77,8 @@ class Benchmark:
     report: ReportSettings = field(default_factory=ReportSettings)
     added: tuple[str, ...] = ()
     """Those of the sparsifiers that only a command line names."""
+    targets: tuple[TargetSettings, ...] = ()
+    """Published scores, to be shown under the leaderboard; none of a preset."""
     executors: Mapping[str, PluginSettings] = field(default_factory=dict)
     """Settings of executors, by name: of the one to be used, and of those with a table."""
     trackers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from dstbench.cell import RESERVED, SMALL_DENSE
@@ -53,6 +54,45 @@ def _refuse_rigid(task: Task, at: KeyPath, plugins: Plugins, problems: Problems)
         from dstbench.counting.narrowing import rigid
 
         problems.note(at, f"{SMALL_DENSE}: {rigid(task.model)}")
+
+
+def refuse_also(model: Any, settings: Table, evaluation: Table, problems: Problems) -> None:
+    """Note what ``[[evaluation.also]]`` names that is no setting of the model's sampling, and
+    values that the model refuses."""
+    known = getattr(model, "sampling_settings", None)
+    if known is None:  # nobody knows them; its cells fail, and say so
+        return
+    for index, values in enumerate(evaluation.values.get("also", ())):
+        at = evaluation.locate(("also", index))
+        unknown = [name for name in values if name not in known]
+        for name in unknown:
+            hint = did_you_mean(name, known)
+            problems.note((*at, name), f"no setting of how '{model.name}' is sampled; {hint}")
+        if not unknown:
+            problems.validate_plugin(model.Settings, settings.overlaid(values, at))
+
+
+def refuse_targets(benchmark: Benchmark, plugins: Plugins, problems: Problems) -> None:
+    """Note published scores of what the benchmark does not train, or does not compute."""
+    for index, target in enumerate(benchmark.targets):
+        tasks = [task for task in benchmark.tasks if task.model == target.model]
+        metrics = {name for task in tasks for name in task.evaluation.metrics}
+        known = {
+            "model": {task.model for task in benchmark.tasks},
+            "dataset": {task.dataset for task in tasks},
+            "sparsifier": set(benchmark.sparsifiers),
+            "score": {name for metric in metrics for name in _scores(metric, plugins)},
+        }
+        for key, words in known.items():
+            if words and (word := getattr(target, key)) not in words:
+                hint = did_you_mean(word, words)
+                problems.note(("targets", index, key), f"'{word}' is not in this file; {hint}")
+
+
+def _scores(metric: str, plugins: Plugins) -> Iterator[str]:
+    """The names of what a metric gives; nothing where it cannot be loaded, which its cells say."""
+    with suppress(*FAILURES):
+        yield from (quantity.name for quantity in plugins.find("metric", metric).quantities)
 
 
 def refuse_unused(

@@ -23,17 +23,13 @@ Every error names the file, the line, the key, what is wrong and what would be r
     [training]
     steps = 2000
 
-Where cells are run is said by ``[execution]`` (see
-:class:`~dstbench.settings.ExecutionSettings`) and, by an executor's name, ``[executors.NAME]``; how
-results are compared by ``[report]`` (:class:`~dstbench.settings.ReportSettings`); which programs
-are told of a run by ``[tracking]`` (:class:`~dstbench.settings.TrackingSettings`) and, by a
-tracker's name, ``[tracking.NAME]``.
+Where cells are run is said by ``[execution]`` and, by an executor's name, ``[executors.NAME]``; how
+results are compared by ``[report]``, what others have published by ``[[targets]]``, and which
+programs are told of a run by ``[tracking]`` and, by a tracker's name, ``[tracking.NAME]``.
 
 A task may repeat any of the tables ``models``, ``datasets``, ``sparsifiers``, ``extractors``
-(each by a plugin's name), ``training`` and ``evaluation``; its keys win over the file's.
-
-So may a preset, which may repeat all the others too; where it is chosen, its keys win over the
-file's and over those of every task, and results go to a folder of their own, ``NAME-PRESET``::
+(each by a plugin's name), ``training`` and ``evaluation``; its keys win over the file's. So may a
+preset, and others; where it is chosen, its keys win over all, and results go to ``NAME-PRESET``::
 
     [presets.cpu.training]
     steps = 200
@@ -51,7 +47,7 @@ from dstbench.cell import DENSE, RESERVED
 from dstbench.errors import ConfigError, did_you_mean
 from dstbench.grid.axes import FROM, axes, axes_from
 from dstbench.grid.benchmark import Benchmark, Task
-from dstbench.grid.consistency import refuse_sparsities, refuse_unused
+from dstbench.grid.consistency import refuse_also, refuse_sparsities, refuse_targets, refuse_unused
 from dstbench.grid.finding import Finder, Found
 from dstbench.grid.problems import Problems
 from dstbench.grid.schema import FileTables, GridTable, TaskTables
@@ -133,6 +129,7 @@ class _Reader:
         for chosen, benchmark in benchmarks.items():
             grid = self._table(((), *over(chosen)), "grid")
             refuse_sparsities(benchmark, grid, self.plugins, self.problems)
+        refuse_targets(benchmarks[None], self.plugins, self.problems)
         self.problems.stop_if_any()
         if preset not in benchmarks:
             hint = did_you_mean(preset or "", file.presets)
@@ -188,6 +185,7 @@ class _Reader:
             added=tuple(name for name in mentioned if name not in grid.sparsifiers),
             executors=executors,
             trackers=trackers(partial(self._table, ((), *presets)), self.finder, self.problems),
+            targets=() if preset else file.targets,
         )
 
     def _validate_own(self, file: FileTables, presets: tuple[KeyPath, ...]) -> None:
@@ -263,6 +261,7 @@ class _Reader:
                 (*at, "dataset"),
                 f"'{task.dataset}' is a dataset of {kind}, but '{task.model}' takes {accepts}",
             )
+        refuse_also(model.cls, table("models", task.model), evaluation_table, problems)
         return Task(
             model=task.model,
             dataset=task.dataset,

@@ -12,6 +12,7 @@ from dstbench.settings import (
     EvaluationSettings,
     ExecutionSettings,
     ReportSettings,
+    TargetSettings,
     TrackingSettings,
     TrainingSettings,
 )
@@ -57,6 +58,7 @@ TOPICS = {
     "execution": _topic("[execution]", ExecutionSettings),
     "report": _topic("[report]", ReportSettings),
     "tracking": _topic("[tracking]", TrackingSettings),
+    "targets": _topic("[[targets]]", TargetSettings),
     "presets": _topic("[presets.NAME]", PresetTables),
     "models": _of_plugins("models", "models", "ldm"),
     "datasets": _of_plugins("datasets", "datasets", "kanjivg"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from dstbench.plugins.plugin import check_name
-from dstbench.settings import PluginSettings
+from dstbench.settings import PluginSettings, TargetSettings
 
 
 def unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -112,6 +112,9 @@ class FileTables(RunTables):
     grid: GridTable = Field(description="a table with seeds, sparsities and sparsifiers")
     tasks: Annotated[tuple[TaskTables, ...], NotEmpty] = Field(
         description="at least one [[tasks]] with a model and a dataset"
+    )
+    targets: tuple[TargetSettings, ...] = Field(
+        (), description="published scores to show under the leaderboard, each a [[targets]]"
     )
     presets: dict[str, PresetTables] = Field(
         default_factory=dict, description="other sizes of the experiment, such as [presets.cpu]"

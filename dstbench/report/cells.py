@@ -116,11 +116,14 @@ def _row(record: Record, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _surroundings(record: Record) -> dict[str, Any]:
-    """Scores by further metrics, the noise of the FID, and how near training images are."""
+    """Scores by further metrics, and which way they are better; the noise of the FID, and how near
+    training images are."""
     others = record.scores.others if record.scores else {}
     fids = [each.fid for each in record.scores_by_noise if each.fid is not None]
     interval, near = record.fid_interval, record.nearest
+    quantities = record.protocol.others if record.protocol else ()
     return others | {
+        "further_scores": "; ".join(f"{q.name} {q.better}" for q in quantities) or None,
         "fid_low": interval and interval.low,
         "fid_high": interval and interval.high,
         "fid_sampling_std": stdev(fids) if len(fids) > 1 else None,

@@ -20,6 +20,7 @@ from dstbench.records import Protocol, Record
 from dstbench.report.comparisons import AGAINST_DENSE, COLUMNS, Comparison, Reference, compare
 from dstbench.report.costs import counts, mean, sizes, sparsities, times
 from dstbench.report.rows import METRICS, Metric, Row
+from dstbench.settings import TargetSettings
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Table:
     rows: tuple[Row, ...]
     reference: Reference = AGAINST_DENSE
     """What the rows are compared with."""
+    targets: tuple[TargetSettings, ...] = ()
+    """Published scores of the task."""
 
     @property
     def heading(self) -> str:
@@ -117,8 +120,12 @@ class Table:
         yield f"{metric.field}_holm_p", compared.tests.holm_p if compared else math.nan
 
 
-def tables(records: Sequence[Record], reference: Reference = AGAINST_DENSE) -> list[Table]:
-    """The records as tables, one per task and protocol.
+def tables(
+    records: Sequence[Record],
+    reference: Reference = AGAINST_DENSE,
+    targets: Sequence[TargetSettings] = (),
+) -> list[Table]:
+    """The records as tables, one per task and protocol, each with the published scores of its task.
 
     Tasks, and the methods within each, stand in the order in which the records first name them,
     dense first; sparsities ascend. A failed cell has no protocol, and goes with the finished cells
@@ -137,8 +144,12 @@ def tables(records: Sequence[Record], reference: Reference = AGAINST_DENSE) -> l
     tasks: dict[str, list[list[Record]]] = {}
     for group in _comparable(records):
         tasks.setdefault(group[0].cell.task, []).append(group)
+    published = {
+        task: tuple(each for each in targets if f"{each.model} on {each.dataset}" == task)
+        for task in tasks
+    }
     found = [
-        Table(task, variant, tuple(_rows(group)), reference)
+        Table(task, variant, tuple(_rows(group)), reference, published.get(task, ()))
         for task, groups in tasks.items()
         for group, variant in zip(
             groups, distinctions([_circumstances(group) for group in groups]), strict=True

@@ -11,6 +11,7 @@ from dstbench.metrics import caveats, in_words
 from dstbench.records import Record
 from dstbench.report.floors import floor_notes, noise_notes
 from dstbench.report.leaderboard import Table, machines
+from dstbench.report.published import published
 from dstbench.report.rows import FID
 from dstbench.report.verdicts import marks, recommendation
 
@@ -41,6 +42,7 @@ def _notes(table: Table) -> Iterator[str]:
     protocol = table.protocol
     if recommended := recommendation(table):
         yield recommended
+    yield from published(table)
     if failures := [
         f"{row.method}, S = {row.sparsity:g}, seed {record.cell.seed}: {_reason(record)}"
         for row in table.rows

@@ -72,7 +72,7 @@ class Results:
         """The tables of the leaderboard, one per task and protocol."""
         from dstbench.report.leaderboard import tables
 
-        return tables(self.records, self.reference)
+        return tables(self.records, self.reference, self._layout.targets)
 
     @cached_property
     def table(self) -> pd.DataFrame:

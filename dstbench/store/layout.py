@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dstbench.cell import DENSE
 from dstbench.records import Record
-from dstbench.settings import ReportSettings
+from dstbench.settings import ReportSettings, TargetSettings
 
 
 class Layout(BaseModel):
@@ -19,6 +19,8 @@ class Layout(BaseModel):
     sparsifiers: tuple[str, ...] = ()
     """Sparsifiers in the order of the benchmark file."""
     report: ReportSettings = ReportSettings()
+    targets: tuple[TargetSettings, ...] = ()
+    """Published scores, in the order of the benchmark file."""
 
     def arranged(self, records: list[Record]) -> list[Record]:
         """The records in a fixed order: by task, dense first, then by sparsifier, its settings and

@@ -29,12 +29,11 @@ def write_rescored(folder: CellFolder, record: Record) -> None:
     )
 
 
-def is_rescored(folder: CellFolder, cell: Cell) -> bool:
-    """Whether there is such a record of ``cell``, and can be read."""
+def read_rescored(folder: CellFolder, cell: Cell) -> Record | None:
+    """Such a record of ``cell``, if there is one that can be read."""
     with suppress(OSError, StoreError):
-        read_record(_path(folder, cell))
-        return True
-    return False
+        return read_record(_path(folder, cell))[0]
+    return None
 
 
 def rescored(folder: CellFolder) -> list[Record]:

@@ -107,6 +107,7 @@ class TinyFlow(Model["TinyFlow.Settings"]):
         width: int = Field(128, ge=1, description="units of each hidden layer")
         sampling_steps: int = Field(20, ge=1, description="denoiser calls for one sample")
 
+    sampling_settings = ("sampling_steps",)
     trial_settings: ClassVar[Mapping[str, Any]] = {"width": 16, "sampling_steps": 2}
 
     @classmethod

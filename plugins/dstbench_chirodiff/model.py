@@ -50,6 +50,7 @@ class ChiroDiff(Model[ChiroDiffSettings]):
     name = "chirodiff"
     accepts = "sketches"
     Settings = ChiroDiffSettings
+    sampling_settings = ("sampling_steps", "timestep_spacing", "sampler", "variance_strength")
     trial_settings: ClassVar[Mapping[str, Any]] = {"layers": 2, "units": 8, "sampling_steps": 4}
 
     def __init__(self, settings: ChiroDiffSettings, data: Data, workspace: Workspace) -> None:

@@ -30,6 +30,7 @@ class LatentDiffusion(ImageDiffusion[LatentDiffusionSettings]):
 
     name = "ldm"
     Settings = LatentDiffusionSettings
+    sampling_settings = ("sampling_steps", "timestep_spacing", "eta")
     trial_settings: ClassVar[Mapping[str, Any]] = {
         "autoencoder": {
             "codes": 16,

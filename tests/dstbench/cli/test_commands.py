@@ -539,6 +539,8 @@ def test_trained_cells_are_scored_in_another_way(dstbench: Dstbench, folder: Pat
     outcome = dstbench("score", "results/toys", "--extractor", "lenet-digits")
     assert outcome.code == 0
     assert outcome.err.count("scored again") == len(list(folder.glob("results/toys/cells/*")))
+    assert outcome.out.count("as the benchmark says") == outcome.err.count("scored again")
+    assert dstbench("score", "results/toys", "--set", "eta").err.startswith("error: --set eta: ")
     assert dstbench("leaderboard", "results/toys").out.count("\n## ") == 2
     assert dstbench("score", "results/toys").err.startswith("error: nothing would be other")
     nowhere = dstbench("score", "results", "--eta", "1")

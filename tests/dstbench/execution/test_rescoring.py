@@ -1,6 +1,7 @@
 """Trained cells scored again: other extractors, metrics and sampling, no training."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from dstbench.execution.scheduler import Scheduler
 from dstbench.grid import Cell
 from dstbench.plugins.registry import Plugins
 from dstbench.records import Record
+from dstbench.report.side_by_side import side_by_side
 from dstbench.store import CellFolder, Store
 from dstbench.store.rescored import rescored
 
@@ -30,6 +32,8 @@ class Stepping(ToyModel):
 
     class Settings(ToyModel.Settings):
         sampling_steps: int = Field(3, ge=1, description="steps")
+
+    sampling_settings = ("sampling_steps",)
 
     def sample(self, denoiser, count, batch_size, rng):
         images = torch.randn(count, 1, SIZE, SIZE, generator=rng)
@@ -106,7 +110,7 @@ def test_a_way_of_scoring_is_a_table_of_its_own_and_done_once(
     pipeline: Pipeline, trained: tuple[Record, CellFolder]
 ) -> None:
     _, folder = trained
-    for asked in evaluations(None, (), (5, 7), ()):
+    for asked in evaluations(sampling=[("sampling_steps", (5, 7))]):
         rescore(pipeline, folder, asked, download=False)
     results = load_results(folder.path.parent.parent)
     assert len(results.records) == 3
@@ -156,15 +160,70 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     _, folder = trained
     for asked, error, message in (
-        ({"sampling": {"eta": 1.0}}, ConfigError, "model 'stepping' has no setting eta"),
+        (
+            {"sampling": {"eta": 1.0}},
+            ConfigError,
+            "model 'stepping' has no setting 'eta' of its sampling; known: sampling_steps",
+        ),
         ({"sampling": {"sampling_steps": 0}}, ConfigError, "greater than or equal to 1"),
         ({"extractor": "inception"}, ScoreError, "not downloaded yet .* --yes gets it"),
     ):
         with pytest.raises(error, match=message):
             again(pipeline, folder, **asked)
     with pytest.raises(ConfigError, match="ask for --extractor"):
-        evaluations(None, (), (), ())
+        evaluations()
     with pytest.raises(StoreError, match="no trained cells"):
         trained_cells(tmp_path / "nowhere")
     assert [each.path for each in trained_cells(folder.path)] == [folder.path]
     assert [each.path for each in trained_cells(folder.path.parent.parent)] == [folder.path]
+
+
+def test_a_benchmark_may_sample_a_trained_cell_in_several_ways(
+    pipeline: Pipeline, tmp_path: Path, make_cell: Callable[..., Cell]
+) -> None:
+    """Where it is trained; and later, without being trained again."""
+    cell = make_cell().model_copy(update={"model": "stepping"})
+
+    def sampled(*also: dict[str, int]) -> Cell:
+        return cell.model_copy(update={"evaluation": cell.evaluation | {"also": also}})
+
+    store = Store(tmp_path / "results" / "mine")
+    (record,) = Scheduler(store, pipeline).run([sampled({"sampling_steps": 7})])
+    assert record.cell.id == cell.id
+    (scored,) = rescored(store.cell(cell))
+    assert scored.cell.model_settings["sampling_steps"] == 7
+    weights = store.cell(cell).denoiser.stat().st_mtime_ns
+
+    more = sampled({"sampling_steps": 7}, {"sampling_steps": 3}, {"sampling_steps": 5}, {})
+    assert Scheduler(store, pipeline).run([more]) == [record]
+    steps = {each.cell.model_settings["sampling_steps"] for each in rescored(store.cell(cell))}
+    assert steps >= {5, 7}
+    assert store.cell(cell).denoiser.stat().st_mtime_ns == weights
+
+
+def test_a_way_of_sampling_that_fails_costs_the_cell_nothing(
+    pipeline: Pipeline,
+    tmp_path: Path,
+    make_cell: Callable[..., Cell],
+    workspace: Workspace,
+) -> None:
+    told: list[str] = []
+    pipeline.workspace = replace(workspace, report=told.append)
+    cell = make_cell().model_copy(update={"model": "stepping"})
+    also = cell.model_copy(update={"evaluation": cell.evaluation | {"also": ({"eta": 1},)}})
+    (record,) = Scheduler(Store(tmp_path), pipeline).run([also])
+    assert record.status == "done"
+    assert any("has no setting 'eta' of its sampling; known: sampling_steps" in t for t in told)
+
+
+def test_several_noises(pipeline: Pipeline, trained: tuple[Record, CellFolder]) -> None:
+    record, folder = trained
+    scored = again(pipeline, folder, noises=3)
+    assert scored.scores_by_noise[0] == record.scores
+    assert len(scored.scores_by_noise) == 3
+    header, body = side_by_side([record, scored])
+    assert header[:2] == [record.cell.id, "FID"]
+    assert [line[0] for line in body] == ["as the benchmark says", "sampling_seeds=3"]
+    assert record.scores is not None
+    assert body[0][1] == f"{record.scores.fid:.2f}"
+    assert " ± " in body[1][1]

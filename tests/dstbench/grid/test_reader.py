@@ -16,6 +16,7 @@ from dstbench.grid.expansion import cells
 from dstbench.grid.reader import load_benchmark
 from dstbench.plugins.plugin import Kind, Plugin
 from dstbench.plugins.registry import Plugins
+from dstbench.records import Quantity
 from dstbench.settings import EvaluationSettings, ExecutionSettings, TrainingSettings
 from dstbench.sparsity import DynamicSparsifier
 
@@ -23,6 +24,7 @@ from dstbench.sparsity import DynamicSparsifier
 class Ldm:
     name = "ldm"
     accepts = "images"
+    sampling_settings = ("steps",)
 
     class Settings(PluginSettings):
         channels: tuple[int, ...] = (32, 64)
@@ -83,6 +85,11 @@ class Inception:
     Settings: ClassVar[type[PluginSettings]] = PluginSettings
 
 
+class Fid:
+    name = "fid"
+    quantities = (Quantity(name="fid", title="FID", better="lower"),)
+
+
 class Farm:
     name = "farm"
 
@@ -120,6 +127,7 @@ CLASSES: dict[Kind, tuple[type[Any], ...]] = {
     "dataset": (Digits, Sketches),
     "sparsifier": (Static, Rigl),
     "feature extractor": (Lenet, Inception),
+    "metric": (Fid,),
     "executor": (Farm, Barn),
     "tracker": (Diary, Radio),
 }
@@ -405,6 +413,74 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
     )
 
 
+ALSO = """
+[[evaluation.also]]
+steps = 20
+[[evaluation.also]]
+steps = 100
+"""
+
+
+def test_other_ways_of_sampling_make_no_other_cells(load: Load) -> None:
+    benchmark = load(GOOD + ALSO)
+    assert benchmark.tasks[0].evaluation.also == ({"steps": 20}, {"steps": 100})
+    assert [cell.id for cell in cells(benchmark)] == [cell.id for cell in cells(load(GOOD))]
+
+
+def test_other_ways_of_sampling_that_cannot_be(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD + ALSO, ("steps = 20", "step = 20"), ("steps = 100", "steps = 0"))
+    assert str(caught.value) == (
+        "x.toml:16: evaluation.also[0].step: no setting of how 'ldm' is sampled; did you mean "
+        "'steps'? (known: steps)\n"
+        "x.toml:18: evaluation.also[1].steps: should be greater than or equal to 1, is 0"
+    )
+    with pytest.raises(ConfigError, match="no setting of how 'ldm' is sampled"):
+        load(GOOD + ALSO, ("steps = 20", "channels = [8]"))  # another network
+
+
+TARGET = """
+[[targets]]
+model = "ldm"
+dataset = "digits"
+sparsifier = "static"
+mean = 28.79
+spread = 12.65
+source = "arXiv 2504.21380"
+[presets.small]
+"""
+
+
+def test_published_scores(load: Load) -> None:
+    (target,) = load(GOOD + TARGET).targets
+    assert (target.score, target.mean, target.spread) == ("fid", 28.79, 12.65)
+    assert load(GOOD + TARGET, preset="small").targets == ()  # another experiment
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"ldm"\ndataset = "digits"\nsp', '"lmd"\ndataset = "digits"\nsp',
+         "x.toml:16: targets[0].model: 'lmd' is not in this file; did you mean 'ldm'? (known: "
+         "ldm)"),
+        ('"digits"\nsp', '"digit"\nsp', "x.toml:17: targets[0].dataset: 'digit' is not in this "
+         "file; did you mean 'digits'? (known: digits)"),
+        ('er = "static"', 'er = "statik"', "x.toml:18: targets[0].sparsifier: 'statik' is not in "
+         "this file; did you mean 'static'? (known: dense, rigl, static)"),
+        ("mean", 'score = "fids"\nmean', "x.toml:19: targets[0].score: 'fids' is not in this file; "
+         "did you mean 'fid'? (known: fid)"),
+        ("spread", "spraed", "x.toml:20: targets[0].spraed: unknown key; did you mean 'spread'? "
+         "(known: dataset, mean, model, score, scored_by, source, sparsifier, sparsity, spread)"),
+    ],
+)  # fmt: skip
+def test_published_scores_of_what_is_not_there(
+    load: Load, old: str, new: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD + TARGET, (old, new))
+    assert str(caught.value) == problem
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
@@ -415,7 +491,7 @@ def test_a_sparsifier_from_outside_the_file_that_is_unknown(load: Load) -> None:
         ('name = "small"', 'nam = "small"', "x.toml: name: is missing; results are kept in a "
          "folder of this name\nx.toml:1: nam: unknown key; did you mean 'name'? "
          "(known: datasets, evaluation, execution, executors, extractors, grid, models, name, "
-         "presets, report, sparsifiers, tasks, tracking, training)"),
+         "presets, report, sparsifiers, targets, tasks, tracking, training)"),
         ("seeds = [0, 1]", "seedz = [0, 1]", "x.toml:3: grid.seeds: is missing; at least one "
          "integer, such as [0, 1, 2]\n"
          "x.toml:4: grid.seedz: unknown key; did you mean "

@@ -11,11 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dstbench.records import Record, Scores
+from dstbench.records import Quantity, Record, Scores
 from dstbench.report import write_report
 from dstbench.report.comparisons import Reference
 
 SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "recompute.py"
+
+FURTHER = (
+    Quantity(name="density", title="density", better="higher"),
+    Quantity(name="loss", title="loss", better="lower"),
+)
 
 
 @pytest.fixture
@@ -32,10 +37,14 @@ def records(make_record: Callable[..., Record]) -> list[Record]:
         fid = 20 + 30 * sparsity + seed + rng.normal(0, 0.3)
         recall = 0.6 + 0.1 * sparsity + rng.normal(0, 0.01)
         unknown = (method, seed) == ("c", 3)
-        scores = Scores(fid=None if unknown else fid, kid=0.5, recall=recall)
+        others = {"density": 1 - 0.5 * sparsity + rng.normal(0, 0.01), "loss": fid**0.5}
+        scores = Scores(fid=None if unknown else fid, kid=0.5, recall=recall, others=others)
         settings = {"prune_rate": rate} if rate else {}
         cell = {"model": model, "sparsifier_settings": settings}
-        found.append(make_record(method, sparsity, seed, scores=scores, cell=cell))
+        protocol = {"others": FURTHER}
+        found.append(
+            make_record(method, sparsity, seed, scores=scores, cell=cell, protocol=protocol)
+        )
     failed = make_record("c", 0.5, 0, status="failed", error="no room")
     return [*found, failed]
 
@@ -58,6 +67,7 @@ def test_it_agrees(
     told = pd.read_csv(tmp_path / "comparisons.csv")
     pd.testing.assert_frame_equal(recomputed, told, rtol=1e-9)
     assert len(told) > 30
+    assert {"fid", "recall", "density", "loss"} <= set(told["score"])
     assert {"▲", "▼", "≈"} & set(told["mark"].dropna())
 
 

@@ -7,8 +7,10 @@ import pytest
 
 from dstbench.errors import StoreError
 from dstbench.records import Scores
-from dstbench.report import render
-from dstbench.report.leaderboard import leaderboard
+from dstbench.report import render, render_tables
+from dstbench.report.leaderboard import leaderboard, tables
+from dstbench.report.published import published
+from dstbench.settings import TargetSettings
 
 
 @pytest.fixture
@@ -313,3 +315,21 @@ def test_json_is_strict_and_at_full_precision(records):
 def test_nothing_to_render(format):
     with pytest.raises(StoreError, match="no record"):
         render([], format)
+
+
+def test_published_scores_stand_under_the_tables_of_their_task(make_record):
+    given = {"model": "ldm", "dataset": "digits", "source": "arXiv 2504.21380"}
+    targets = [
+        TargetSettings(**given, sparsifier="dense", mean=31.09, scored_by="torch-fidelity"),
+        TargetSettings(**given, sparsifier="static", sparsity=0.5, mean=28.79, spread=12.65,
+                       scored_by="torch-fidelity"),
+        TargetSettings(**given, sparsifier="dense", mean=0.7, score="recall"),
+        TargetSettings(**given | {"dataset": "faces"}, sparsifier="dense", mean=1),
+    ]  # fmt: skip
+    found = tables([make_record("dense", 0, 0, 12)], targets=targets)
+    assert list(published(found[0])) == [
+        "Published: FID, dense 31.09, static (S = 0.5) 28.79 ± 12.65 (arXiv 2504.21380; scored by "
+        "torch-fidelity); not under this table's protocol.",
+        "Published: recall, dense 0.7 (arXiv 2504.21380); not under this table's protocol.",
+    ]
+    assert "- Published: FID" in render_tables(found, "markdown")

@@ -56,6 +56,9 @@ class MyModel(Model["MyModel.Settings"]):
         width: int = Field(32, ge=1, description="channels of the hidden layers")
         sampling_steps: int = Field(20, ge=1, description="denoiser calls for one sample")
 
+    # CHANGE THIS: settings that sample alone reads, of which trained weights can have others.
+    sampling_settings = ("sampling_steps",)
+
     # CHANGE THIS: settings with which `dstbench check` takes seconds.
     trial_settings: ClassVar[Mapping[str, Any]] = {"width": 8, "sampling_steps": 2}
 
