@@ -39,18 +39,8 @@ if TYPE_CHECKING:
     from dstbench.execution.scheduler import Scheduler
     from dstbench.planning.planner import Plan
 
-__all__ = [
-    "Results",
-    "TwoResults",
-    "compare",
-    "export_model",
-    "load_model",
-    "load_results",
-    "merge",
-    "plan",
-    "publish",
-    "run",
-]
+__all__ = ["Results", "TwoResults", "compare", "export_model", "load_model", "load_results",
+           "merge", "plan", "publish", "run"]  # fmt: skip
 
 Source = str | Path | Mapping[str, Any]
 """A benchmark: the path of its TOML file, or what one would hold."""
@@ -177,10 +167,11 @@ class Grid:
         return plan_cells(self.selected, self.plugins, choose_device(device) if device else None)
 
     def finished(self, results: str | Path, report: Report) -> Results | None:
-        """The results, if no selected cell is to be run: to know that takes few imports."""
+        """The results, if no selected cell is to be run, or sampled in other ways: to know that
+        takes few imports."""
         store = Store(Path(results) / self.benchmark.name)
         with without_collector():
-            if any(map(store.is_open, self.selected)):
+            if any(store.is_open(cell) or cell.evaluation.get("also") for cell in self.selected):
                 return None
             store.remove_pending_others(self.cells)
             return self.results(store, store.readable(self.selected, report), report)

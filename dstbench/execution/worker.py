@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -27,6 +26,7 @@ from dstbench.execution.outline import parameters
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.preflight import Unable
 from dstbench.execution.rescoring import rescore, unsampled
+from dstbench.execution.time_limit import time_limit
 from dstbench.execution.tracking import Trackers, Tracking
 from dstbench.execution.versions import require_versions
 from dstbench.plugins.isolation import FAILURES
@@ -305,22 +305,3 @@ def _pipeline(
 
 def _print(message: str) -> None:
     print(f"    {message}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def time_limit(minutes: float | None, timeout: Path) -> Iterator[None]:
-    """End this process if it is here for longer, with a traceback of all threads in that file.
-
-    Nothing gentler stops what hangs, in C code perhaps.
-    """
-    if minutes is None:
-        yield
-        return
-    timeout.unlink(missing_ok=True)  # it may be a link
-    with timeout.open("x") as file:
-        faulthandler.dump_traceback_later(60 * minutes, exit=True, file=file)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-            timeout.unlink(missing_ok=True)
