@@ -30,7 +30,10 @@ def unwritable(error: BaseException, folder: Path) -> str | None:
             number = int(told[1])
         here = number in _FULL if path is None else _is_in(str(path), folder)
         if number in _FULL | _FORBIDDEN and here:
-            return f"{os.strerror(number)}{_free(folder) if number == errno.ENOSPC else ''}"
+            more = _free(folder) if number == errno.ENOSPC else ""
+            if number in _FORBIDDEN and path is not None:
+                more = f" ({Path(os.fsdecode(path)).name})"
+            return f"{os.strerror(number)}{more}"
     return None
 
 

@@ -36,10 +36,10 @@ class Trial(NamedTuple):
 
 
 TRIALS = {
-    "kills": Trial(kills.kills, 200, 6),
+    "kills": Trial(kills.kills, 200, 5),
     "together": Trial(together.together, 12, 1),
-    "interrupts": Trial(interrupts.interrupts, 100, 2),
-    "damage": Trial(damage.damage, len(damage.CASES), 6),
+    "interrupts": Trial(interrupts.interrupts, 100, 1),
+    "damage": Trial(damage.damage, len(damage.CASES), 4),
     "hostile": Trial(hostile.hostile, len(hostile.CASES), 8),
     "bad-inputs": Trial(bad_inputs.bad_inputs, len(bad_inputs.CASES), 20),
 }
