@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from dstbench_snip import SNIP
 from toys import ToyImages, ToyWidths
 
 from dstbench.contracts import Items, Workspace
@@ -106,6 +107,23 @@ def test_as_many_steps_as_take_the_flops(
     same_as_plain(cell, record, folder)
     (planned,) = plan([cell], plugins)
     assert (planned.steps, planned.counts) == (steps, counts)
+
+
+def test_counts_that_follow_from_gradients_are_known_once_attached(
+    run: Callable[..., Any],
+    make_cell: MakeCell,
+    same_as_plain: Callable[..., None],
+    plugins: Plugins,
+) -> None:
+    plugins.add(SNIP)
+    cell = make_cell("snip", 0.75, training={"budget": "flops"}, model_settings={"width": 8})
+    cell = cell.model_copy(update={"model": "toy-widths"})
+    record, folder = run(cell)
+    counts = record.counts
+    assert record.steps > 12
+    assert counts.training_flops <= counts.dense_training_flops
+    assert counts.dense_training_flops < counts.training_flops * (record.steps + 1) / record.steps
+    same_as_plain(cell, record, folder)
 
 
 def test_as_many_steps_as_take_the_time(
