@@ -40,7 +40,8 @@ from dstbench.cli.printing import (
 )
 
 if TYPE_CHECKING:
-    from dstbench.api import Grid, Results
+    from dstbench.report.results import Results
+    from dstbench.running import Grid
 
 
 def run(
@@ -80,7 +81,7 @@ def run(
     2: asked wrongly, nothing was trained;
     3: some were skipped, all others have a result.
     """
-    from dstbench.api import load_grid
+    from dstbench.running import load_grid
 
     log_into(log_file)
     grid = load_grid(file, preset, only=only or (), skip=skip or ())
@@ -127,6 +128,9 @@ def _run(
     log_file: Path | None,
 ) -> Results:
     number = parse_jobs(jobs)
+    grid.where(
+        executor, number, device, threads, "auto"
+    )  # what is wrong is, with nothing to do, too
     if (found := grid.finished(results, note)) is not None:
         return found
     prepared = grid.prepare(
@@ -166,7 +170,7 @@ def plan(
     threads: Threads = None,
 ) -> None:
     """Say what every cell would cost: parameters, FLOPs, disk. Needs no data and trains nothing."""
-    from dstbench.api import load_grid
+    from dstbench.running import load_grid
 
     grid = load_grid(file, preset, only=only or (), skip=skip or ())
 
