@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -93,6 +94,13 @@ class DiffusionTransformer(ImageDiffusion[DiffusionTransformerSettings]):
     @property
     def example_shape(self) -> tuple[int, int, int]:
         return self.settings.example_shape(self.data.train[0].shape)
+
+    @classmethod
+    def narrower(cls, settings: DiffusionTransformerSettings) -> list[DiffusionTransformerSettings]:
+        """Fewer channels per head."""
+        step = math.lcm(4, settings.heads)
+        widths = range(step, settings.width + 1, step)
+        return [settings.model_copy(update={"width": width}) for width in widths]
 
     @classmethod
     def outline(cls, settings: DiffusionTransformerSettings, items: Items) -> Outline | None:
