@@ -277,10 +277,9 @@ class TrackingSettings(PluginSettings):
 
 
 class TargetSettings(PluginSettings):
-    """A published score, which stands under the leaderboard's tables of its task; no cell and no
-    test depends on it.
+    """A published score, which stands under the leaderboard's tables of its task.
 
-    A file may have as many as it likes, each begins with [[targets]]; presets, which are other
+    No cell and no test depends on it. A file may have as many as it likes, each begins with [[targets]]; presets, which are other
     experiments, do not show them.
     """
 
