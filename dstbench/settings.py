@@ -279,8 +279,8 @@ class TrackingSettings(PluginSettings):
 class TargetSettings(PluginSettings):
     """A published score, which stands under the leaderboard's tables of its task.
 
-    No cell and no test depends on it. A file may have as many as it likes, each begins with [[targets]]; presets, which are other
-    experiments, do not show them.
+    No cell and no test depends on it. A file may have as many as it likes, each begins with
+    [[targets]]; presets, which are other experiments, do not show them.
     """
 
     model: str = Field(description="a model of the file's tasks")
