@@ -229,9 +229,12 @@ def _hook_names() -> list[str]:
 def _origin(entry_point: metadata.EntryPoint) -> tuple[str, str]:
     """Name and version of its distribution, whose files may be half removed."""
     distribution = entry_point.dist
-    if distribution is None:
-        return "unknown", "unknown"
-    return distribution.name or "unknown", distribution.version or "unknown"
+    try:
+        named = distribution and (distribution.name, distribution.version)
+    except OSError:  # of importlib_metadata's, which finds them once any library has imported it
+        named = None
+    name, version = named or (None, None)
+    return name or "unknown", version or "unknown"
 
 
 def _is_own(entry_point: metadata.EntryPoint) -> bool:

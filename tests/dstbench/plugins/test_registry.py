@@ -252,6 +252,24 @@ def test_a_distribution_that_was_half_removed_takes_nothing_down(
     assert plugins.names("sparsifier") == ["moon"]
 
 
+def test_nor_does_one_that_another_library_has_found(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """importlib_metadata, once imported, takes the place of Python's own finder."""
+
+    class Gone:
+        @property
+        def name(self) -> str:
+            raise FileNotFoundError("No package metadata was found.")
+
+    install("moon", sparsifier("moon"))
+    (found,) = metadata.entry_points(group="dstbench")
+    vars(found)["dist"] = Gone()
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [found])
+
+    assert load_plugins().get("sparsifier", "moon").origin == "unknown unknown"
+
+
 def test_a_plugin_that_exits_is_broken(install: Install) -> None:
     install("odd", "raise SystemExit('needs a newer Python')")
     (plugin,) = load_plugins().listing
