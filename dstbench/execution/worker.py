@@ -304,4 +304,5 @@ def _pipeline(
 
 
 def _print(message: str) -> None:
-    print(f"    {message}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"    {message}\n")  # at once: other processes write there, too
+    sys.stderr.flush()
