@@ -123,11 +123,10 @@ class MaskKeeper(steps.Listener):
     def _cover(self, layer: Layer, trusted: bool) -> None:
         """Mask a layer after a step, unless its weight is known to be zero where it should be."""
         writes = self.writes
-        if not trusted or writes.gradient_is_another(layer):
-            self.mask(layer)
-        elif _is_away(layer):
+        known = trusted and not writes.gradient_is_another(layer)
+        if known and _is_away(layer):
             apply_mask_(layer.weight, layer.mask)
-        elif writes.weight_is_uncovered(layer):
+        elif not known or writes.weight_is_uncovered(layer):
             self.mask(layer)
         writes.note_weight(layer)
 
