@@ -73,13 +73,10 @@ def run(
         StoreError: if the leaderboard cannot be written.
     """
     grid = load_grid(benchmark, preset, only=only, skip=skip, plugins=plugins)
-    grid.where(executor, jobs, device, threads)
+    where = grid.where(executor, jobs, device, threads)
     found = grid.finished(results, logger.info)
     if found is None:
-        prepared = grid.prepare(
-            results, executor=executor, jobs=jobs, device=device, threads=threads,
-            report=logger.info,
-        )  # fmt: skip
+        prepared = grid.prepare(results, where, device=device, threads=threads, report=logger.info)
         found = prepared.run(download=download)
     if found.written_text() is None:
         found.write_report()

@@ -92,22 +92,19 @@ class Grid:
     def prepare(
         self,
         results: str | Path,
+        where: tuple[Executor | None, torch.device],
         *,
-        executor: str | None = None,
-        jobs: Jobs | None = None,
         device: str = "auto",
         threads: int | None = None,
         report: Report,
-        otherwise: Jobs | None = None,
         log_file: Path | None = None,
     ) -> PreparedRun:
         """The run of the selected cells, with all that it takes but their data.
 
-        ``otherwise`` are the jobs of executor ``local`` where neither ``jobs`` nor the benchmark
-        says; other processes than this one add what they report to ``log_file``. The other
-        arguments are those of :func:`run`.
+        ``where`` is what :meth:`where` has found; other processes than this one add what they
+        report to ``log_file``. The other arguments are those of :func:`~dstbench.api.run`.
         """
-        where, on = self.where(executor, jobs, device, threads, otherwise)
+        executor, on = where
 
         import torch
 
@@ -129,7 +126,7 @@ class Grid:
             log_file,
         )
         store = Store(Path(results) / self.benchmark.name)
-        return PreparedRun(self, Scheduler(store, pipeline, options), where, report)
+        return PreparedRun(self, Scheduler(store, pipeline, options), executor, report)
 
     def where(
         self,
@@ -139,9 +136,10 @@ class Grid:
         threads: int | None,
         otherwise: Jobs | None = None,
     ) -> tuple[Executor | None, torch.device]:
-        """The executor and the device that are asked for, as :meth:`prepare` takes them.
+        """The executor and the device that are asked for.
 
-        Raises :class:`ConfigError` for what is not there, and too many threads.
+        ``otherwise`` are the jobs of executor ``local`` where neither ``jobs`` nor the benchmark
+        says. Raises :class:`ConfigError` for what is not there, and too many threads.
         """
         from dstbench.execution.machine import choose_device
 

@@ -128,19 +128,15 @@ def _run(
     log_file: Path | None,
 ) -> Results:
     number = parse_jobs(jobs)
-    grid.where(
-        executor, number, device, threads, "auto"
-    )  # what is wrong is, with nothing to do, too
+    where = grid.where(executor, number, device, threads, "auto")
     if (found := grid.finished(results, note)) is not None:
         return found
     prepared = grid.prepare(
         results,
-        executor=executor,
-        jobs=number,
+        where,
         device=device,
         threads=threads,
         report=note,
-        otherwise="auto",
         log_file=log_file and log_file.absolute(),
     )
 
