@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from dstbench_ldm.classes import classes_told
 from dstbench_ldm.diffusion import ImageDiffusion, Objective
+from dstbench_ldm.settings import TRIAL_AUTOENCODER
 from torch import Tensor
 
 from dstbench.contracts import Data, Items, Outline, SamplingState, Split, Workspace
@@ -36,13 +37,7 @@ class DiffusionTransformer(ImageDiffusion[DiffusionTransformerSettings]):
     name = "dit"
     Settings = DiffusionTransformerSettings
     trial_settings: ClassVar[Mapping[str, Any]] = {
-        "autoencoder": {
-            "codes": 16,
-            "block_out_channels": (8, 16),
-            "layers_per_block": 1,
-            "norm_num_groups": 4,
-            "steps": 10,
-        },
+        "autoencoder": TRIAL_AUTOENCODER,
         "layers": 2,
         "width": 32,
         "heads": 2,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Self
 
-from dstbench_ldm.settings import FirstStageSettings, LabelSettings
+from dstbench_ldm.settings import (
+    FirstStageSettings,
+    LabelSettings,
+    Variance,
+    check_steps,
+    check_variances,
+)
 from pydantic import Field, model_validator
 
 
@@ -35,11 +41,9 @@ class DiffusionTransformerSettings(LabelSettings, FirstStageSettings):
     diffusion_steps: int = Field(
         1000, ge=2, description="noise levels that training draws from, with ddpm"
     )
-    beta_start: float = Field(
-        0.0001, gt=0, lt=1, description="variance of the first noise step, with ddpm"
-    )
-    beta_end: float = Field(
-        0.02, gt=0, lt=1, description="variance of the last noise step, with ddpm; linear between"
+    beta_start: Variance = Field(0.0001, description="variance of the first noise step, with ddpm")
+    beta_end: Variance = Field(
+        0.02, description="variance of the last noise step, with ddpm; linear between"
     )
     sampling_steps: int = Field(250, ge=1, description="steps of DDIM or Euler's method per sample")
 
@@ -60,13 +64,7 @@ class DiffusionTransformerSettings(LabelSettings, FirstStageSettings):
 
     @model_validator(mode="after")
     def _noise_fits(self) -> Self:
-        if self.beta_start >= self.beta_end:
-            raise ValueError(
-                f"beta_start is {self.beta_start}: it must be less than beta_end, {self.beta_end}"
-            )
-        if self.objective == "ddpm" and self.diffusion_steps % self.sampling_steps:
-            raise ValueError(
-                f"sampling_steps is {self.sampling_steps}: it must divide diffusion_steps, "
-                f"{self.diffusion_steps}"
-            )
+        check_variances(self.beta_start, self.beta_end)
+        if self.objective == "ddpm":
+            check_steps(self.sampling_steps, self.diffusion_steps)
         return self

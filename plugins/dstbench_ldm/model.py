@@ -12,7 +12,7 @@ from dstbench.contracts import Data, Items, Outline, SamplingState, Split, Works
 from dstbench.errors import ConfigError
 from dstbench_ldm.classes import classes_told
 from dstbench_ldm.diffusion import ImageDiffusion
-from dstbench_ldm.settings import LatentDiffusionSettings
+from dstbench_ldm.settings import TRIAL_AUTOENCODER, LatentDiffusionSettings
 
 if TYPE_CHECKING:
     from dstbench_ldm.first_stage import FirstStage
@@ -32,13 +32,7 @@ class LatentDiffusion(ImageDiffusion[LatentDiffusionSettings]):
     Settings = LatentDiffusionSettings
     sampling_settings = ("sampling_steps", "timestep_spacing", "eta")
     trial_settings: ClassVar[Mapping[str, Any]] = {
-        "autoencoder": {
-            "codes": 16,
-            "block_out_channels": (8, 16),
-            "layers_per_block": 1,
-            "norm_num_groups": 4,
-            "steps": 10,
-        },
+        "autoencoder": TRIAL_AUTOENCODER,
         "block_out_channels": (8, 16),
         "attention": (False, True),
         "layers_per_block": 1,

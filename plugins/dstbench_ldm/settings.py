@@ -1,19 +1,47 @@
 """The settings of latent diffusion; the defaults are those of the paper's CelebA-HQ model.
 
-Those of the first stage and of labels stand apart: other models of images take them, too.
+What other models of images take too stands apart: the settings of the first stage and of labels,
+and the checks of noise and sampler.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from dstbench.contracts import PluginSettings, unless
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+Variance = Annotated[float, Field(gt=0, lt=1)]
+"""The variance of a noise step."""
+
+TRIAL_AUTOENCODER: Mapping[str, Any] = {
+    "codes": 16,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "steps": 10,
+}
+"""Settings of the autoencoder with which a trial takes seconds."""
+
+
+def check_variances(beta_start: float, beta_end: float) -> None:
+    """Raise ``ValueError`` for variances of the noise that do not grow from the first step to the
+    last."""
+    if beta_start >= beta_end:
+        raise ValueError(f"beta_start is {beta_start}: it must be less than beta_end, {beta_end}")
+
+
+def check_steps(sampling_steps: int, diffusion_steps: int) -> None:
+    """Raise ``ValueError`` where DDIM's steps are not equally many noise levels apart."""
+    if diffusion_steps % sampling_steps:
+        raise ValueError(
+            f"sampling_steps is {sampling_steps}: it must divide diffusion_steps, {diffusion_steps}"
+        )
 
 
 def _check_divisible(widths: Sequence[int], divisor: int, setting: str) -> None:
@@ -158,12 +186,9 @@ class LatentDiffusionSettings(LabelSettings, FirstStageSettings):
         False, description="save memory in training by computing activations twice"
     )
     diffusion_steps: int = Field(1000, ge=2, description="noise levels that training draws from")
-    beta_start: float = Field(0.0015, gt=0, lt=1, description="variance of the first noise step")
-    beta_end: float = Field(
-        0.0195,
-        gt=0,
-        lt=1,
-        description="variance of the last noise step; square roots are linear in between",
+    beta_start: Variance = Field(0.0015, description="variance of the first noise step")
+    beta_end: Variance = Field(
+        0.0195, description="variance of the last noise step; square roots are linear in between"
     )
     sampling_steps: int = Field(200, ge=1, description="DDIM steps per sample")
     timestep_spacing: Literal["trailing", "leading"] = Field(
@@ -232,13 +257,6 @@ class LatentDiffusionSettings(LabelSettings, FirstStageSettings):
 
     @model_validator(mode="after")
     def _noise_fits(self) -> Self:
-        if self.beta_start >= self.beta_end:
-            raise ValueError(
-                f"beta_start is {self.beta_start}: it must be less than beta_end, {self.beta_end}"
-            )
-        if self.diffusion_steps % self.sampling_steps:
-            raise ValueError(
-                f"sampling_steps is {self.sampling_steps}: it must divide diffusion_steps, "
-                f"{self.diffusion_steps}"
-            )
+        check_variances(self.beta_start, self.beta_end)
+        check_steps(self.sampling_steps, self.diffusion_steps)
         return self
