@@ -5,8 +5,10 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,15 +46,24 @@ def choose_device(name: str) -> torch.device:
 def environment(device: torch.device) -> Environment:
     """The machine and software that this process runs on."""
     return Environment(
-        python=platform.python_version(),
-        packages={name: metadata.version(name) for name in _PACKAGES},
-        platform=platform.platform(),
-        cpu=_cpu(),
+        **_lasting(),
         threads=torch.get_num_threads(),
         device=str(device),
         gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        git_revision=_git_revision(),
     )
+
+
+@cache
+def _lasting() -> dict[str, Any]:
+    """What stays the same while a process lives, as it was when its first cell was recorded: that
+    takes longer to find out than a small cell to train."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "git_revision": _git_revision(),
+    }
 
 
 def _cpu() -> str:

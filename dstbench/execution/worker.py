@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -245,8 +245,7 @@ class Worker:
         return self._record(cell, started, **outcome)
 
     def _record(self, cell: Cell, started: str, **parts: Any) -> Record:
-        where = environment(self.pipeline.workspace.device)
-        return Record(cell=cell, started=started, environment=where, **parts)
+        return Record(cell=cell, started=started, environment=self._environment, **parts)
 
     def _timed_out(self, cell: Cell, folder: CellFolder) -> Record:
         """The record of a cell whose time limit ended its process."""
@@ -264,9 +263,8 @@ class Worker:
             cell=cell, status=status, error=reason, started=now(), environment=self._environment
         )
 
-    @cached_property
+    @property
     def _environment(self) -> Environment:
-        """The environment of this process, found out once: that takes a moment."""
         return environment(self.pipeline.workspace.device)
 
 

@@ -75,7 +75,11 @@ def git(folder: Path, *arguments: str) -> str:
 def revision_from(root: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
     """What is recorded if dstbench is the package in this folder."""
     monkeypatch.setattr(machine, "__file__", str(root / "dstbench" / "execution" / "machine.py"))
-    return environment(CPU).git_revision
+    machine._lasting.cache_clear()  # as in a new process
+    try:
+        return environment(CPU).git_revision
+    finally:
+        machine._lasting.cache_clear()
 
 
 def test_the_revision_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
