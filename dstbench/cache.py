@@ -71,8 +71,9 @@ class Cache:
         """The folder for ``key``, made by ``make(empty folder)`` if it is not there yet.
 
         A folder appears whole or not at all; of two processes that want the same one, the second
-        waits for the first. A ``make`` that is ``resumable`` finds what a stopped one has left. A
-        folder whose files are no longer what was written is removed, with a warning, and made anew.
+        waits for the first. A ``make`` that is ``resumable`` finds what a stopped one has left;
+        what it leaves that is named ``*.partial`` is no part of the folder. A folder whose files
+        are no longer what was written is removed, with a warning, and made anew.
 
         Raises :class:`StoreError` if there can be no cache at ``root``, or nothing can be written
         there.
@@ -104,9 +105,12 @@ class Cache:
         if not resumable:
             shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(exist_ok=True)
-        make(unfinished)
-        (unfinished / KEY).write_text(json.dumps(key, indent=2, sort_keys=True))
-        write_manifest(unfinished)
+        if damage(unfinished) is not None:  # else it was stopped when all was there
+            make(unfinished)
+            (unfinished / KEY).write_text(json.dumps(key, indent=2, sort_keys=True))
+            write_manifest(unfinished)
+        for path in unfinished.rglob("*.partial"):
+            path.unlink()
         unfinished.rename(target)
 
     def _unusable(self, error: Exception) -> str | None:

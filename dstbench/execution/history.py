@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 
 from dstbench.contracts import LayerChange
+from dstbench.files import read_regular
 from dstbench.sparsity import Sparsifier
-from dstbench.store.files import write_atomically
+from dstbench.store.files import MOST, write_atomically
+from dstbench.store.folder import CellFolder
 
 HISTORY = ("step", "loss", "seconds_per_step", "topology_updates")
 
@@ -19,10 +22,35 @@ UPDATES = 200
 """Topology updates that are told of, at most."""
 
 
+def tables(folder: CellFolder) -> dict[str, str]:
+    """The text of each table that is there, by file name: what a checkpoint keeps of them."""
+    found = {}
+    for path in (folder.history, folder.topology):
+        with suppress(OSError):  # no reason to stop training
+            found[path.name] = read_regular(path, MOST).decode(errors="replace")
+    return found
+
+
+def restore(folder: CellFolder, kept: Mapping[str, str]) -> list[Path]:
+    """Make the tables as a checkpoint has kept them; those that did not begin like that."""
+    damaged = []
+    for name, text in kept.items():
+        path, content = folder.path / name, text.encode()
+        try:
+            whole = read_regular(path, MOST).startswith(content)
+        except OSError:
+            whole = False
+        if not whole:
+            damaged.append(path)
+        write_atomically(path, lambda path, content=content: path.write_bytes(content))
+    return damaged
+
+
 def rewind(history: Path, header: Sequence[str], step: int) -> None:
-    """Leave the header, and the rows of no step that is yet to be taken (again)."""
+    """Leave the header, and the rows of no step that is yet to be taken (again): at the start,
+    none."""
     rows: list[list[str]] = []
-    if history.is_file():
+    if step and history.is_file():
         with history.open(newline="", errors="replace") as file:
             rows = list(csv.reader(file))[1:]
     kept = [

@@ -16,7 +16,7 @@ from dstbench.contracts import Model
 from dstbench.errors import DivergedError
 from dstbench.execution.batches import check_size
 from dstbench.execution.checkpoint import no_checkpoint, pack_checkpoint, unpack_checkpoint
-from dstbench.execution.history import History, ignore
+from dstbench.execution.history import History, ignore, restore, tables
 from dstbench.execution.optimization import build_average, build_optimizer, set_learning_rate
 from dstbench.execution.stopping import Held
 from dstbench.execution.timing import Elapsed, read_clocks
@@ -154,6 +154,7 @@ class Trainer:
             "kernels": self.sparsifier.kernels.choice.to_json() if self.sparsifier else None,
             "unwritten": self._unwritten,
             "budget": self.budget.model_dump(mode="json") if self.budget else None,
+            "tables": tables(folder),
         }
         if self.sparsifier:
             state = pack_checkpoint(state, self.sparsifier, self.optimizer)
@@ -161,8 +162,8 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def resume(self, folder: CellFolder) -> None:
-        """Go on from the cell's latest checkpoint; one that is damaged is set aside, and the one
-        before it taken, or none.
+        """Go on from the cell's latest checkpoint, and its tables as they were then; one that is
+        damaged is set aside, and the one before it taken, or none.
 
         Raises:
             Exception: if a checkpoint is whole, but of another network, or cannot be read now.
@@ -176,6 +177,8 @@ class Trainer:
                 self.model.workspace.report(f"{path}: damaged ({reason}); it is {aside.name} now")
             else:
                 self._take_over(state, path)
+                for table in restore(folder, state.get("tables", {})):
+                    self.model.workspace.report(f"{table}: damaged; it is as it was saved again")
                 return
 
     def load(self, path: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dstbench.contracts import Data, FeatureExtractor, Features, Workspace
 from dstbench.errors import ScoreError
+from dstbench.journal import Journal
 from dstbench.settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Images = Callable[[range], "Tensor"]
+"""Makes uint8 images (N, C, H, W) of the items at some places."""
 
 
 def extract(batches: Iterable[Tensor], extractor: FeatureExtractor) -> Features:
@@ -20,12 +24,16 @@ def extract(batches: Iterable[Tensor], extractor: FeatureExtractor) -> Features:
     Raises :class:`~dstbench.errors.ScoreError` for anything but uint8 images (N, C, H, W) with
     C = 1 or 3, and for an extractor whose features are not finite matrices.
     """
-    import torch
-
     parts = []
     for images in batches:
         _check_images(images)
         parts.append(extractor(images))
+    return _together(parts, extractor)
+
+
+def _together(parts: Sequence[Features], extractor: FeatureExtractor) -> Features:
+    import torch
+
     if not parts:
         raise ScoreError("there are no images to extract features from; at least two are needed")
     logits = [part.logits for part in parts if part.logits is not None]
@@ -35,6 +43,39 @@ def extract(batches: Iterable[Tensor], extractor: FeatureExtractor) -> Features:
     )
     _check_features(features, extractor.name)
     return features
+
+
+def extract_in_parts(
+    count: int, size: int, images: Images, extractor: FeatureExtractor, unfinished: Path
+) -> Features:
+    """Features of ``count`` images, ``size`` at a time, as :func:`extract` has them.
+
+    They are kept in the file ``unfinished`` as they are made, and those that are there are not made
+    again.
+
+    Raises :class:`~dstbench.errors.ScoreError` as :func:`extract` does.
+    """
+    import torch
+
+    parts: list[Features] = []
+    seen: list[int] = []
+
+    def take(content: bytes, note: Mapping[str, Any]) -> None:
+        columns = note["columns"]
+        rows = torch.frombuffer(bytearray(content), dtype=torch.float32).view(-1, sum(columns))
+        features, *logits = rows.split(columns, dim=1)
+        parts.append(Features(features, logits[0] if logits else None))
+        seen.append(note["images"])
+
+    with Journal(unfinished, take) as journal:
+        for start in range(sum(seen), count, size):
+            batch = range(start, min(start + size, count))
+            part = extract([images(batch)], extractor)
+            both = [part.features] if part.logits is None else [part.features, part.logits]
+            content = torch.cat(both, dim=1).numpy().tobytes()
+            columns = [values.shape[1] for values in both]
+            journal.add(content, {"images": len(batch), "columns": columns})
+    return _together(parts, extractor)
 
 
 def real_features(
@@ -56,7 +97,14 @@ def real_features(
 
     def make(folder: Path) -> None:
         workspace.report(f"{extractor.name} features of {count} images: {dataset}")
-        features = extract(_real_batches(data, settings), extractor)
+        items = data.split(settings.reference)
+        features = extract_in_parts(
+            count,
+            settings.batch_size,
+            lambda rows: data.to_images([items[row] for row in rows]),
+            extractor,
+            folder / "features.partial",
+        )
         named = {"features": features.features, "logits": features.logits}
         tensors = {name: values for name, values in named.items() if values is not None}
         save_file(tensors, folder / "features.safetensors")
@@ -68,7 +116,7 @@ def real_features(
         "weights_hash": extractor.weights_hash,
         "resize": extractor.resize,
     }
-    folder = workspace.cache.folder("features", key, make)
+    folder = workspace.cache.folder("features", key, make, resumable=True)
     return Features(**load_file(folder / "features.safetensors"))
 
 
@@ -80,14 +128,6 @@ def require_neighbours(count: int, what: str, settings: EvaluationSettings) -> N
             f"there are {count} {what}, but precision and recall with "
             f"neighbours = {settings.neighbours} need at least {settings.neighbours + 1}"
         )
-
-
-def _real_batches(data: Data, settings: EvaluationSettings) -> Iterator[Tensor]:
-    """The reference split a batch at a time: a large dataset need not fit into memory."""
-    items = data.split(settings.reference)
-    for start in range(0, len(items), settings.batch_size):
-        stop = min(start + settings.batch_size, len(items))
-        yield data.to_images([items[i] for i in range(start, stop)])
 
 
 def _check_images(images: Tensor) -> None:

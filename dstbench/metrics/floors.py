@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dstbench.contracts import Data, FeatureExtractor, Features, Metric, Model, Split, Workspace
 from dstbench.errors import ScoreError
 from dstbench.metrics.distorted import DISTORTIONS
-from dstbench.metrics.features import extract
+from dstbench.metrics.features import extract_in_parts
 from dstbench.metrics.scores import score
 from dstbench.records import Floor, Protocol
 from dstbench.settings import EvaluationSettings
@@ -53,9 +53,9 @@ class Floors:
 
         ``key`` is all that determines the first stage.
         """
-        return self._cached(key, lambda: self._reconstructed(model))
+        return self._cached(key, lambda folder: self._reconstructed(model, folder))
 
-    def _real_images(self) -> Iterator[Floor]:
+    def _real_images(self, folder: Path) -> Iterator[Floor]:
         import torch
 
         split = self.settings.reference
@@ -64,7 +64,7 @@ class Floors:
         with suppress(ScoreError):
             if held_out > self.settings.neighbours:
                 chosen = _some(held_out, self.settings.samples)
-                fake = self._features(chosen, self._items(other))
+                fake = self._features(chosen, self._items(other), folder / "real")
                 yield self._floor(f"real ({other})", "real", fake, self.real)
             else:
                 first, second = torch.tensor_split(_permuted(len(self.real.features)), 2)
@@ -75,10 +75,10 @@ class Floors:
         make = self._items(split)
         for name, distort in DISTORTIONS.items():
             with suppress(ScoreError):
-                fake = self._features(chosen, make, distort)
+                fake = self._features(chosen, make, folder / name, distort)
                 yield self._floor(f"real, {name}", "distorted", fake, self.real)
 
-    def _reconstructed(self, model: Model) -> Iterator[Floor]:
+    def _reconstructed(self, model: Model, folder: Path) -> Iterator[Floor]:
         import torch
 
         split = self.settings.reference
@@ -92,7 +92,7 @@ class Floors:
 
         chosen = _some(len(self.real.features), self.settings.samples)
         with suppress(ScoreError):
-            fake = self._features(chosen, make)
+            fake = self._features(chosen, make, folder / "reconstructed")
             yield self._floor("real, through the first stage", "reconstructed", fake, self.real)
 
     def _items(self, split: Split) -> Make:
@@ -100,13 +100,20 @@ class Floors:
         return lambda rows: self.data.to_images([items[row] for row in rows])
 
     def _features(
-        self, rows: Sequence[int], make: Make, distort: Callable[[Tensor], Tensor] | None = None
+        self,
+        chosen: Sequence[int],
+        make: Make,
+        path: Path,
+        distort: Callable[[Tensor], Tensor] = lambda images: images,
     ) -> Features:
-        size = self.settings.batch_size
-        batches = (make(rows[start : start + size]) for start in range(0, len(rows), size))
-        if distort:
-            batches = map(distort, batches)  # type: ignore[assignment]
-        return extract(batches, self.extractor)
+        """Features of images that are kept as they are made, in a file named after ``path``."""
+        return extract_in_parts(
+            len(chosen),
+            self.settings.batch_size,
+            lambda rows: distort(make([chosen[row] for row in rows])),
+            self.extractor,
+            path.with_name(f"{path.name}.partial"),
+        )
 
     def _floor(self, name: str, kind: Any, fake: Features, real: Features) -> Floor:
         return Floor(
@@ -117,9 +124,11 @@ class Floors:
             scores=score(fake, real, self.settings, self.metrics),
         )
 
-    def _cached(self, key: Mapping[str, Any], make: Callable[[], Iterator[Floor]]) -> list[Floor]:
+    def _cached(
+        self, key: Mapping[str, Any], make: Callable[[Path], Iterator[Floor]]
+    ) -> list[Floor]:
         def write(folder: Path) -> None:
-            found = [floor.model_dump(mode="json") for floor in make()]
+            found = [floor.model_dump(mode="json") for floor in make(folder)]
             (folder / "floors.json").write_text(json.dumps(found, indent=2))
 
         whole = {
@@ -129,7 +138,7 @@ class Floors:
             "metrics": [metric.name for metric in self.metrics],
             **key,
         }
-        folder = self.workspace.cache.folder("floors", whole, write)
+        folder = self.workspace.cache.folder("floors", whole, write, resumable=True)
         return [Floor(**each) for each in json.loads((folder / "floors.json").read_text())]
 
 

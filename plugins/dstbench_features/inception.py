@@ -18,6 +18,7 @@ from dstbench.contracts import (
     PluginSettings,
     Workspace,
 )
+from dstbench.download import download
 from dstbench.errors import ScoreError
 
 if TYPE_CHECKING:
@@ -90,21 +91,18 @@ def _refusal(path: Path) -> str:
 
 def _download(workspace: Workspace) -> Path:
     """The published weights, in the cache."""
-    from torch.hub import download_url_to_file
 
     def make(folder: Path) -> None:
         workspace.report(f"downloading {WEIGHTS_URL} (91 MB)")
         try:
-            download_url_to_file(
-                WEIGHTS_URL, str(folder / "weights.pth"), WEIGHTS_SHA256, progress=False
-            )
-        except (OSError, RuntimeError) as error:
+            download(WEIGHTS_URL, folder / "weights.pth", WEIGHTS_SHA256)
+        except OSError as error:
             raise ScoreError(
                 f"the weights of the feature extractor 'inception' could not be downloaded "
                 f"({error}); get {WEIGHTS_URL} and name the file in its setting 'weights'"
             ) from error
 
-    return workspace.cache.folder(*CACHED, make) / "weights.pth"
+    return workspace.cache.folder(*CACHED, make, resumable=True) / "weights.pth"
 
 
 def _network(path: Path) -> Any:

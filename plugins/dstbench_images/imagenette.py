@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from dstbench.contracts import READY, Availability, Workspace
+from dstbench.download import download
 from dstbench.errors import DataError
 from dstbench_images.image_folder import ImageFolder
 
@@ -17,6 +19,9 @@ SIZE = "320px"
 
 KEY = {"size": SIZE}
 """Key of the unpacked archive in the cache."""
+
+ARCHIVE = "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz"
+"""What torchvision would download, and checks."""
 
 SOURCE = "https://github.com/fastai/imagenette"
 
@@ -55,7 +60,11 @@ def _download(workspace: Workspace) -> Path:
 
     def make(folder: Path) -> None:
         workspace.report(f"downloading Imagenette, {SIZE} (about 340 MB)")
+        unpacked, archive = folder / "imagenette2-320", folder / Path(ARCHIVE).name
         try:
+            rmtree(unpacked, ignore_errors=True)  # what there is may be a part of it
+            if not archive.exists():
+                download(ARCHIVE, archive)
             Published(folder, size=SIZE, download=True)
         except (OSError, RuntimeError) as error:
             raise DataError(
@@ -63,4 +72,4 @@ def _download(workspace: Workspace) -> Path:
                 "unpacked folder in the setting 'path' of the dataset 'imagenette'"
             ) from error
 
-    return workspace.cache.folder("imagenette", KEY, make) / "imagenette2-320"
+    return workspace.cache.folder("imagenette", KEY, make, resumable=True) / "imagenette2-320"

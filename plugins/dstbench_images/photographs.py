@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +14,16 @@ from pydantic import Field, field_validator
 
 from dstbench.contracts import Data, PluginSettings, Workspace, unless
 from dstbench.errors import DataError
+from dstbench.journal import Journal
 from dstbench.parallel import parallel_map
 from dstbench_images.decoding import Pixels, decode
 from dstbench_images.mapped import Mapped
 
 FORMAT = 2
 """Version of what is cached; a new one for every change of what it holds."""
+
+PART = 32
+"""Images that are kept at a time, while others are still being decoded."""
 
 REPORT_EVERY = 5000
 """Images between two reports of progress."""
@@ -104,21 +109,34 @@ def prepare(
     size = settings.image_size
 
     def make(folder: Path) -> None:
+        try:
+            decode_all(folder)
+        except DataError:  # what could not be read is tried again
+            for pixels in folder.glob("*.pixels"):
+                pixels.unlink()
+            raise
+
+    def decode_all(folder: Path) -> None:
         bad: list[str] = []
         labels: dict[str, list[str]] = {}
         content = hashlib.sha256(str(size).encode())
+
+        def take(pixels: bytes, note: Mapping[str, list[str]]) -> None:
+            content.update(pixels)
+            labels[split].extend(note["labels"])
+            bad.extend(note["bad"])
+            _check_bad(name, bad, settings.max_bad_files)
+
         for split, files in sources()._asdict().items():
-            labels[split] = []
-            with (folder / f"{split}.pixels").open("wb") as pixels:
-                for file, image in zip(files, _decoded(files, settings), strict=True):
-                    if isinstance(image, str):
-                        bad.append(f"{file.name}: {image}")
-                        _check_bad(name, bad, settings.max_bad_files)
-                    else:
-                        pixels.write(image.tobytes())
-                        content.update(image.tobytes())
-                        labels[split].append(file.label)
-                        _report(name, split, len(labels[split]), len(files), workspace)
+            labels[split], bad_before = [], len(bad)
+            with Journal(folder / f"{split}.pixels", take) as journal:
+                rest = files[len(labels[split]) + len(bad) - bad_before :]
+                for part in _parts(rest, settings):
+                    before = len(labels[split])
+                    journal.add(*part)
+                    if before // REPORT_EVERY < (done := len(labels[split])) // REPORT_EVERY:
+                        told = f"{done:,} of {len(files):,} images for {split}"
+                        workspace.report(f"{name}: {told} decoded")
             if not labels[split]:
                 why = f": {_listed(bad)} cannot be read" if bad else ""
                 raise DataError(f"{name}: there is no image for {split}{why}")
@@ -131,7 +149,7 @@ def prepare(
     form = settings.model_dump(
         include={"image_size", "background", "max_megapixels", "max_megabytes"}
     )
-    folder = workspace.cache.folder(name, {"format": FORMAT, **form, **key}, make)
+    folder = workspace.cache.folder(name, {"format": FORMAT, **form, **key}, make, resumable=True)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     _check_bad(name, facts["bad"], settings.max_bad_files)
     return _data(folder, facts, size)
@@ -147,6 +165,18 @@ def _data(folder: Path, facts: Mapping[str, Any], size: int) -> Data:
         labels=facts["labels"],
         fingerprint=facts["fingerprint"],
     )
+
+
+def _parts(
+    files: Sequence[Source], settings: PhotographSettings
+) -> Iterator[tuple[bytes, dict[str, list[str]]]]:
+    """The pixels of some files at a time, with their labels, and which are bad and why."""
+    decoded = zip(files, _decoded(files, settings), strict=True)
+    while part := list(islice(decoded, PART)):
+        good = [(file.label, image) for file, image in part if not isinstance(image, str)]
+        bad = [f"{file.name}: {image}" for file, image in part if isinstance(image, str)]
+        pixels = b"".join(image.tobytes() for _, image in good)
+        yield pixels, {"labels": [label for label, _ in good], "bad": bad}
 
 
 def _decoded(files: Sequence[Source], settings: PhotographSettings) -> Iterator[Pixels | str]:
@@ -193,8 +223,3 @@ def _check_bad(name: str, bad: Sequence[str], allowed: int) -> None:
 def _listed(bad: Sequence[str]) -> str:
     more = ", …" if len(bad) > NAMED else ""
     return f"{len(bad)} image file(s) ({'; '.join(bad[:NAMED])}{more})"
-
-
-def _report(name: str, split: str, done: int, count: int, workspace: Workspace) -> None:
-    if done % REPORT_EVERY == 0:
-        workspace.report(f"{name}: {done:,} of {count:,} images for {split} decoded")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from dstbench.contracts import Data, Split, Workspace
 from dstbench.files import mapped
+from dstbench.journal import Journal
 from dstbench_ldm.autoencoder import (
     BATCH,
     decode,
@@ -177,13 +177,11 @@ def _write_latents(
 ) -> None:
     """Encode a split into a file, going on where a stopped process has left it."""
     items = data.split(split)
-    batch_bytes = BATCH * math.prod(shape) * 4
-    with path.open("ab") as file:
-        done = file.tell() // batch_bytes
-        file.truncate(done * batch_bytes)
-        for start in range(done * BATCH, len(items), BATCH):
+    parts: list[int] = []
+    with Journal(path, lambda content, _: parts.append(len(content))) as journal:
+        for start in range(len(parts) * BATCH, len(items), BATCH):
             batch = items[start : start + BATCH]
-            file.write(encode(autoencoder, data, batch, mirrored=mirrored).numpy().tobytes())
+            journal.add(encode(autoencoder, data, batch, mirrored=mirrored).numpy().tobytes())
             if start and start % REPORT_EVERY == 0:
                 images = "mirrored images" if mirrored else "images"
                 report(f"first stage: {start:,} of {len(items):,} {images} for {split} encoded")

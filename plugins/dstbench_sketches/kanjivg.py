@@ -6,7 +6,6 @@ import os
 import re
 import zlib
 from dataclasses import replace
-from http.client import HTTPException
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -14,6 +13,7 @@ from pydantic import Field
 
 from dstbench.cache import file_digest
 from dstbench.contracts import READY, Availability, Data, Dataset, Items, Pictures, Workspace
+from dstbench.download import download
 from dstbench.errors import DataError
 from dstbench_sketches.preparing import (
     Drawing,
@@ -131,18 +131,15 @@ def _in_data_folder() -> Path | None:
 
 def _download(workspace: Workspace) -> Path:
     """The release, in the cache."""
-    from torch.hub import download_url_to_file
 
     def make(folder: Path) -> None:
         workspace.report(f"downloading {RELEASE_URL} (13 MB)")
         try:
-            download_url_to_file(
-                RELEASE_URL, str(folder / "kanjivg.zip"), RELEASE_SHA256, progress=False
-            )
-        except (OSError, RuntimeError, HTTPException) as error:
+            download(RELEASE_URL, folder / "kanjivg.zip", RELEASE_SHA256)
+        except OSError as error:
             raise DataError(
                 f"KanjiVG could not be downloaded ({error}); get {RELEASE_URL}, and name the file "
                 "in the setting 'path' of the dataset 'kanjivg' or put it in $DSTBENCH_DATA/kanjivg"
             ) from error
 
-    return workspace.cache.folder(*RELEASE, make) / "kanjivg.zip"
+    return workspace.cache.folder(*RELEASE, make, resumable=True) / "kanjivg.zip"

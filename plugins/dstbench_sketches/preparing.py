@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from pydantic import Field
 from dstbench.cache import digest
 from dstbench.contracts import Data, Items, Pictures, PluginSettings, Workspace, unless
 from dstbench.errors import DataError
+from dstbench.journal import Journal
 from dstbench.parallel import parallel_map
 from dstbench_sketches.raster import rasterise, to_svg
 from dstbench_sketches.sketch import Item, Resampling, Stroke, to_item
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Version of what is cached; a new one for every change of what it holds."""
 
+PART = 250
+"""Drawings that are kept at a time, while others are still being prepared."""
+
 REPORT_EVERY = 1000
-"""Drawings between two reports of progress."""
+"""Drawings between two reports of progress: whole parts."""
 
 PARALLEL_FROM = 2000
 """Drawings for which starting processes, which takes seconds, pays."""
@@ -197,7 +202,9 @@ def prepare(
         from safetensors.numpy import save_file
 
         train, validation = drawings()
-        items = _items(name, [*train, *validation], read, form, workspace)
+        attempt = partial(_attempt, read, form)
+        unfinished = folder / "sketches.partial"
+        items = _items(name, [*train, *validation], attempt, unfinished, workspace)
         arrays: dict[str, NDArray[Any]] = {}
         parts = {"train": items[: len(train)], "validation": items[len(train) :]}
         for part, attempts in parts.items():
@@ -208,29 +215,40 @@ def prepare(
             arrays[f"{part}.lengths"] = np.array([len(item) for item in good])
         save_file(arrays, folder / "sketches.safetensors")
 
-    cached = workspace.cache.folder(name, {"format": FORMAT, **form, **share, **key}, make)
+    whole = {"format": FORMAT, **form, **share, **key}
+    cached = workspace.cache.folder(name, whole, make, resumable=True)
     return _data(cached / "sketches.safetensors", settings)
 
 
 def _items(
     name: str,
     drawings: Sequence[Drawing],
-    read: Callable[[Any], Sequence[Stroke]],
-    form: Mapping[str, Any],
+    attempt: Callable[[Drawing], Item | str],
+    unfinished: Path,
     workspace: Workspace,
 ) -> list[Item | None]:
-    """One per drawing; none of one that had to be left out."""
-    attempts = parallel_map(
-        partial(_attempt, read, form), drawings, in_processes=len(drawings) >= PARALLEL_FROM
-    )
+    """One per drawing; none of one that had to be left out. They are kept in the file
+    ``unfinished`` as they are made, and those that are there are not made again."""
     items: list[Item | None] = []
-    left_out = []
-    for attempt in attempts:
-        if isinstance(attempt, str):
-            left_out.append(attempt)
-        items.append(None if isinstance(attempt, str) else attempt)
-        if len(items) % REPORT_EVERY == 0:
-            workspace.report(f"{name}: {len(items):,} of {len(drawings):,} drawings prepared")
+    left_out: list[str] = []
+
+    def take(content: bytes, note: Mapping[str, Any]) -> None:
+        points = np.frombuffer(content, dtype=np.float32).reshape(-1, 3)
+        each = np.split(points, np.cumsum(note["lengths"])[:-1])
+        items.extend(item if len(item) else None for item in each)
+        left_out.extend(note["left_out"])
+
+    with Journal(unfinished, take) as journal:
+        rest = drawings[len(items) :]
+        attempts = parallel_map(attempt, rest, in_processes=len(rest) >= PARALLEL_FROM)
+        while part := list(islice(attempts, PART)):
+            good = [each for each in part if not isinstance(each, str)]
+            lengths = [0 if isinstance(each, str) else len(each) for each in part]
+            reasons = [each for each in part if isinstance(each, str)]
+            content = b"".join(item.tobytes() for item in good)
+            journal.add(content, {"lengths": lengths, "left_out": reasons})
+            if len(items) % REPORT_EVERY == 0:
+                workspace.report(f"{name}: {len(items):,} of {len(drawings):,} drawings prepared")
     if left_out:
         workspace.report(
             f"{name}: left out {len(left_out):,} of {len(drawings):,} drawings; "

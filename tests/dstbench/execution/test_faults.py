@@ -177,6 +177,62 @@ def test_a_damaged_cache_changes_no_score(
     assert after.scores == before.scores
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def become_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("table", ["history.csv", "topology.csv"])
+@pytest.mark.parametrize(
+    "harm", [flip, lambda path: path.write_bytes(b""), Path.unlink, become_a_pipe, Path.touch]
+)
+def test_a_damaged_table_of_an_unfinished_cell_is_as_its_checkpoint_has_it(
+    scheduler: Scheduler,
+    make_cell: MakeCell,
+    at_step: Callable[..., None],
+    tmp_path: Path,
+    texts: list[str],
+    table: str,
+    harm: Callable[[Path], None],
+) -> None:
+    cell = make_cell(
+        "rigl",
+        0.5,
+        training={"checkpoint_every": 8, "log_every": 2},
+        sparsifier_settings={"exploration_frequency": 2},
+    )
+    ways = iter([False, True, False])
+
+    def fail(_: Cell) -> None:
+        if next(ways):
+            raise RuntimeError("stopped")
+
+    at_step(11, fail)
+    elsewhere = Scheduler(Store(tmp_path / "elsewhere"), scheduler.pipeline)
+    (whole,) = elsewhere.run([cell])
+    (begun,) = scheduler.run([cell])
+    assert (whole.status, begun.status) == ("done", "failed")
+    path = scheduler.store.cell(cell).path / table
+    harm(path)
+    (done,) = scheduler.run([cell])
+    assert done.status == "done"
+
+    def rows(folder: CellFolder) -> list[list[str]]:
+        lines = (folder.path / table).read_text().splitlines()
+        times = 2 if table == "history.csv" else None
+        return [[*row.split(",")[:times]] for row in lines]
+
+    assert rows(scheduler.store.cell(cell)) == rows(elsewhere.store.cell(cell))
+    named = f"{path}: damaged; it is as it was saved again"
+    assert texts.count(named) == (harm is not Path.touch)
+
+
 def test_the_estimate_of_a_checkpoint_is_near(
     scheduler: Scheduler, make_cell: MakeCell, at_step: Callable[..., None]
 ) -> None:

@@ -131,7 +131,7 @@ def test_building_it_leaves_the_random_numbers_alone(weights: Path, workspace: W
 
 def test_without_a_network_the_error_says_what_to_do(workspace: Workspace) -> None:
     with (
-        patch("torch.hub.download_url_to_file", side_effect=OSError("no route to host")),
+        patch("dstbench_features.inception.download", side_effect=OSError("no route to host")),
         pytest.raises(ScoreError) as raised,
     ):
         Inception(Inception.Settings(), workspace)
@@ -142,14 +142,14 @@ def test_without_a_network_the_error_says_what_to_do(workspace: Workspace) -> No
 
 
 def test_a_download_is_checked_and_cached(weights: Path, workspace: Workspace) -> None:
-    def download(url: str, to: str, hash_prefix: str, progress: bool) -> None:
+    def download(url: str, path: Path, sha256: str) -> None:
         assert url == WEIGHTS_URL
-        assert len(hash_prefix) == 64
-        Path(to).write_bytes(weights.read_bytes())
+        assert len(sha256) == 64
+        path.write_bytes(weights.read_bytes())
 
     before = Inception.availability(Inception.Settings(), workspace)
     assert before == Availability("download", f"91 MB from {WEIGHTS_URL}")
-    with patch("torch.hub.download_url_to_file", side_effect=download) as downloads:
+    with patch("dstbench_features.inception.download", side_effect=download) as downloads:
         first = Inception(Inception.Settings(), workspace)
         second = Inception(Inception.Settings(), workspace)
     assert downloads.call_count == 1

@@ -17,6 +17,7 @@ import lmdb
 import pytest
 import torch
 import torchvision.datasets
+from dstbench_images import imagenette
 from dstbench_images.celeba_hq import CelebAHQ
 from dstbench_images.imagenette import Imagenette
 from dstbench_images.lsun_bedrooms import LSUNBedrooms
@@ -221,6 +222,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
     md5 = hashlib.md5(archive.read_bytes()).hexdigest()
     monkeypatch.setattr(torchvision.datasets.Imagenette, "_ARCHIVES", {"320px": (url, md5)})
+    monkeypatch.setattr(imagenette, "ARCHIVE", url)
     yield archive
     server.shutdown()
     server.server_close()

@@ -158,7 +158,7 @@ def test_a_download_that_is_not_the_release_is_an_error(told, web, monkeypatch) 
     web.files["/kanjivg.zip"] = release(**characters(5))
     monkeypatch.setattr(kanjivg, "RELEASE_URL", f"{web.url}/kanjivg.zip")
     for _ in range(2):  # and it is not kept
-        with pytest.raises(DataError, match=r"could not be downloaded .*hash.* setting 'path'"):
+        with pytest.raises(DataError, match=r"could not be downloaded .*SHA-256.* setting 'path'"):
             load(told)
 
 
