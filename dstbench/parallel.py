@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["parallel_map"]
+__all__ = ["MOST", "parallel_map"]
 T = TypeVar("T")
 R = TypeVar("R")
+
+MOST = 1024
+"""Threads, or processes, of one machine at most: torch ends a process that asks for too many."""
 
 SPINNING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 """What sets how long OpenMP's threads wait for each other in a loop before they sleep."""

@@ -15,6 +15,7 @@ from dstbench.grid.benchmark import Benchmark
 from dstbench.grid.expansion import cells
 from dstbench.grid.reader import load_benchmark
 from dstbench.grid.selection import select, sparsifiers_named
+from dstbench.parallel import MOST
 from dstbench.plugins.isolation import FAILURES
 from dstbench.plugins.registry import Plugins, load_plugins
 from dstbench.records import Record
@@ -36,9 +37,6 @@ Report = Callable[[str], None]
 Jobs = int | Literal["auto"]
 """Cells at a time, each in a process of this machine; ``auto``: as its cores and GPUs, and the size
 of the networks, suggest."""
-
-MOST_THREADS = 1024
-"""CPU threads of a process at most: torch ends a process that asks for too many."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +141,8 @@ class Grid:
         """
         from dstbench.execution.machine import choose_device
 
-        if threads is not None and not 1 <= threads <= MOST_THREADS:
-            raise ConfigError(f"threads = {threads}: 1 to {MOST_THREADS} would be right")
+        if threads is not None and not 1 <= threads <= MOST:
+            raise ConfigError(f"threads = {threads}: 1 to {MOST} would be right")
         return self._executor(executor, jobs, otherwise), choose_device(device)
 
     def _executor(

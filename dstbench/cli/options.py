@@ -10,9 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dstbench.errors import ConfigError
-
-MOST = 1024
-"""Threads, or processes, of one machine at most."""
+from dstbench.parallel import MOST
 
 File = Annotated[Path, typer.Argument(help="Benchmark file (TOML).")]
 Preset = Annotated[

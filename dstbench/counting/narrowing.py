@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dstbench.cell import SMALL_DENSE
+from dstbench.counting.outlines import outline_on
 from dstbench.errors import PluginError
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ def narrowed(model: type[Model], settings: Any, items: Items, sparsity: float) -
         return sum(weight.numel() for weight in _denoiser(model, size, items).parameters())
 
     with torch.random.fork_rng(devices=[]):
-        dense = _denoiser(model, settings, items)
+        try:
+            dense = _denoiser(model, settings, items)
+        except PluginError as error:
+            raise PluginError(
+                f"'{SMALL_DENSE}' counts parameters before training, and {error}"
+            ) from error
         sizes = model.narrower(settings)
         if not sizes:
             raise PluginError(f"'{SMALL_DENSE}': {rigid(model.name)}")
@@ -49,12 +55,4 @@ def rigid(model: str) -> str:
 
 
 def _denoiser(model: type[Model], settings: Any, items: Items) -> nn.Module:
-    """The denoiser of the settings, on the meta device."""
-    with torch.device("meta"):
-        outline = model.outline(settings, items)
-    if outline is None:
-        raise PluginError(
-            f"'{SMALL_DENSE}' counts parameters before training, and model '{model.name}' does not "
-            "tell its denoiser before it has data (it has no 'outline')"
-        )
-    return outline.denoiser
+    return outline_on("meta", model, settings, items).denoiser

@@ -10,6 +10,7 @@ import torch
 from dstbench.cell import SMALL_DENSE, Cell
 from dstbench.contracts import Dataset, Items, Model, Outline
 from dstbench.counting.narrowing import narrowed
+from dstbench.counting.outlines import outline_on
 from dstbench.errors import PluginError
 from dstbench.plugins.registry import Plugins
 
@@ -27,14 +28,7 @@ class Undertaking:
 
         Raises :class:`~dstbench.errors.PluginError` for a model that needs data to tell.
         """
-        with device:
-            outline = self.model.outline(self.settings, self.items)
-        if outline is None:
-            raise PluginError(
-                f"model '{self.model.name}' does not tell its denoiser before it has data "
-                "(it has no 'outline', or one that needs to know more)"
-            )
-        return outline
+        return outline_on(device, self.model, self.settings, self.items)
 
     def of(self, cell: Cell) -> Undertaking:
         """The same, as that cell trains it: a narrower network, of a ``small-dense`` cell."""

@@ -150,10 +150,13 @@ class _Reader:
 
     def _benchmark(self, file: FileTables, preset: str | None, also: Sequence[str]) -> Benchmark:
         presets = over(preset)
-        table = self._table(((), *presets), "grid")
+        starts = ((), *presets)
+        table = self._table(starts, "grid")
         grid = self.problems.validate(GridTable, table)
-        self._validate_own(file, presets)
-        self.problems.stop_if_any()
+        execution = self.problems.validate(ExecutionSettings, self._table(starts, "execution"))
+        report = self.problems.validate(ReportSettings, self._table(starts, "report"))
+        own = [self._training_and_evaluation(index, presets) for index in range(len(file.tasks))]
+        self.problems.stop_if_any()  # none hides another's
         mentioned = {
             name: self.problems.place(table.locate(("sparsifiers", index)))
             for index, name in enumerate(grid.sparsifiers)
@@ -170,48 +173,49 @@ class _Reader:
             self.problems.note(
                 table.locate(("sparsities",)), f"is empty, but {names} would need at least one"
             )
-        execution, executors = self._execution(presets)
+        self.problems.stop_if_any()
+        executors = self._executors(execution.executor, presets)
         return Benchmark(
             name=file.name if preset is None else f"{file.name}-{preset}",
             seeds=grid.seeds,
             sparsities=grid.sparsities,
             sparsifiers=tuple(mentioned),
             tasks=tuple(
-                self._task(index, task, presets, sparsifiers)
+                self._task(index, task, presets, sparsifiers, *own[index])
                 for index, task in enumerate(file.tasks)
             ),
             execution=execution,
-            report=self.problems.validate(ReportSettings, self._table(((), *presets), "report")),
+            report=report,
             added=tuple(name for name in mentioned if name not in grid.sparsifiers),
             executors=executors,
-            trackers=trackers(partial(self._table, ((), *presets)), self.finder, self.problems),
+            trackers=trackers(partial(self._table, starts), self.finder, self.problems),
             targets=() if preset else file.targets,
         )
 
-    def _validate_own(self, file: FileTables, presets: tuple[KeyPath, ...]) -> None:
-        """Note all errors of the tables that are no plugin's, so that none hides another's."""
-        for name in ("execution", "report"):
-            self.problems.validate(OWN_TABLES[name], self._table(((), *presets), name))
-        for index in range(len(file.tasks)):
-            starts = ((), ("tasks", index), *presets)
-            self.problems.validate(TrainingSettings, self._table(starts, "training"))
-            self.problems.validate(EvaluationSettings, self._table(starts, "evaluation"))
+    def _training_and_evaluation(
+        self, index: int, presets: tuple[KeyPath, ...]
+    ) -> tuple[TrainingSettings, EvaluationSettings]:
+        """Those of a task."""
+        starts = ((), ("tasks", index), *presets)
+        return (
+            self.problems.validate(TrainingSettings, self._table(starts, "training")),
+            self.problems.validate(EvaluationSettings, self._table(starts, "evaluation")),
+        )
 
-    def _execution(
-        self, presets: tuple[KeyPath, ...]
-    ) -> tuple[ExecutionSettings, dict[str, PluginSettings]]:
+    def _executors(
+        self, chosen: str | None, presets: tuple[KeyPath, ...]
+    ) -> dict[str, PluginSettings]:
+        """The settings of the executor that is chosen, and of all that have a table."""
         starts = ((), *presets)
         table = self._table(starts, "execution")
-        execution = self.problems.validate(ExecutionSettings, table)
-        self.problems.stop_if_any()
-        named = {execution.executor: table.locate(("executor",))} if execution.executor else {}
+        named = {chosen: table.locate(("executor",))} if chosen else {}
         named |= {name: ("executors", name) for name in self._table(starts, "executors").values}
         found = {
             name: self.finder.find("executor", name, self.problems.place(path))
             for name, path in named.items()
         }
         self.problems.stop_if_any()
-        return execution, {
+        return {
             name: self._of_executor(executor.cls.Settings, self._table(starts, "executors", name))
             for name, executor in found.items()
         }
@@ -232,6 +236,8 @@ class _Reader:
         task: TaskTables,
         presets: tuple[KeyPath, ...],
         sparsifiers: Mapping[str, Found],
+        training: TrainingSettings,
+        evaluation: EvaluationSettings,
     ) -> Task:
         at: KeyPath = ("tasks", index)
         problems, settings = self.problems, self.problems.validate_plugin
@@ -240,7 +246,6 @@ class _Reader:
             return self._table(((), at, *presets), *keys)
 
         evaluation_table = table("evaluation")
-        evaluation = problems.validate(EvaluationSettings, evaluation_table)
         model = self.finder.find("model", task.model, problems.place((*at, "model")))
         dataset = self.finder.find("dataset", task.dataset, problems.place((*at, "dataset")))
         extractor = self.finder.find(
@@ -274,7 +279,7 @@ class _Reader:
             extractor_settings=settings(
                 extractor.cls.Settings, table("extractors", evaluation.extractor)
             ),
-            training=problems.validate(TrainingSettings, table("training")),
+            training=training,
             evaluation=evaluation,
             versions={
                 "model": model.origin,

@@ -22,6 +22,7 @@ from pydantic import Field
 from dstbench.contracts import Ended, Executor, PluginSettings, RunCell
 from dstbench.execution import in_this_process
 from dstbench.grid import Cell
+from dstbench.parallel import MOST
 from dstbench_local.shares import Share, divide, told
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -43,7 +44,7 @@ class Local(Executor):
     name = "local"
 
     class Settings(PluginSettings):
-        jobs: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None = Field(
+        jobs: Annotated[int, Field(ge=1, le=MOST)] | Literal["auto"] | None = Field(
             None,
             description='cells at a time, each in a process; "auto": one per GPU, without GPUs '
             "one-thread processes on all cores for networks of fewer than 10 million parameters, "

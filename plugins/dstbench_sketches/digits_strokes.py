@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dstbench.contracts import Data, Dataset, Items, Pictures, Workspace
+from dstbench.contracts import Data, Workspace
 from dstbench_sketches.preparing import (
     Drawing,
+    SketchDataset,
     SketchSettings,
     Splits,
     Typical,
-    pictures_of,
     prepare,
 )
 from dstbench_sketches.sketch import Stroke
@@ -23,10 +23,8 @@ from dstbench_sketches.sketch import Stroke
 VALIDATION = 297
 """Drawings held out; the other 1,500 are for training. The same digits as dataset ``digits``."""
 
-TYPICAL = Typical(strokes=1.3, length=2.04, source="the mean of those digits")
 
-
-class DigitsStrokes(Dataset["DigitsStrokes.Settings"]):
+class DigitsStrokes(SketchDataset["DigitsStrokes.Settings"]):
     """1,797 digits of one to three strokes, split 1,500 / 297 with each class in proportion.
 
     Traced from the 8×8 images of scikit-learn's ``load_digits`` (the test part of UCI's 'Optical
@@ -35,7 +33,7 @@ class DigitsStrokes(Dataset["DigitsStrokes.Settings"]):
     """
 
     name = "digits-strokes"
-    kind = "sketches"
+    typical = Typical(strokes=1.3, length=2.04, source="the mean of those digits")
 
     class Settings(SketchSettings):
         image_size: int = Field(
@@ -47,12 +45,6 @@ class DigitsStrokes(Dataset["DigitsStrokes.Settings"]):
             le=0.5,
             description="width of lines in a scored picture, as a fraction of its side",
         )
-
-    def outline(self) -> Items:
-        return TYPICAL.outline(self.settings)
-
-    def pictures(self) -> Pictures:
-        return pictures_of(self.settings)
 
     def load(self, workspace: Workspace) -> Data:
         from sklearn.datasets import load_digits

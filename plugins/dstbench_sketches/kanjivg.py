@@ -12,15 +12,15 @@ from zipfile import BadZipFile, ZipFile
 from pydantic import Field
 
 from dstbench.cache import file_digest
-from dstbench.contracts import READY, Availability, Data, Dataset, Items, Pictures, Workspace
+from dstbench.contracts import READY, Availability, Data, Workspace
 from dstbench.download import download
 from dstbench.errors import DataError
 from dstbench_sketches.preparing import (
     Drawing,
+    SketchDataset,
     Splits,
     SplitSettings,
     Typical,
-    pictures_of,
     prepare,
     split,
 )
@@ -36,10 +36,8 @@ RELEASE = "kanjivg-release", {"sha256": RELEASE_SHA256}
 
 _CHARACTER = re.compile(r"(?:.*[/\\])?[0-9a-f]{5}\.svg")  # a variant's name has a suffix
 
-TYPICAL = Typical(strokes=11.9, length=4.65, source="KanjiVG's mean")
 
-
-class KanjiVG(Dataset["KanjiVG.Settings"]):
+class KanjiVG(SketchDataset["KanjiVG.Settings"]):
     """The non-variant characters of KanjiVG, a tenth of them (at random, seed 0) for validation.
 
     A character's label is its number of strokes.
@@ -51,18 +49,12 @@ class KanjiVG(Dataset["KanjiVG.Settings"]):
     """
 
     name = "kanjivg"
-    kind = "sketches"
+    typical = Typical(strokes=11.9, length=4.65, source="KanjiVG's mean")
 
     class Settings(SplitSettings):
         path: Path | None = Field(
             None, description="a release's kanjivg-…-main.zip; none: found or downloaded"
         )
-
-    def outline(self) -> Items:
-        return TYPICAL.outline(self.settings)
-
-    def pictures(self) -> Pictures:
-        return pictures_of(self.settings)
 
     def availability(self, workspace: Workspace) -> Availability:
         try:

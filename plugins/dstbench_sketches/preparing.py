@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from dstbench.cache import digest
-from dstbench.contracts import Data, Items, Pictures, PluginSettings, Workspace, unless
+from dstbench.contracts import Data, Dataset, Items, Pictures, PluginSettings, Workspace, unless
 from dstbench.errors import DataError
 from dstbench.journal import Journal
 from dstbench.parallel import parallel_map
@@ -107,6 +107,22 @@ class Typical(NamedTuple):
         points = round(self.length / settings.spacing + more * self.strokes)
         points = min(max(points, 2), settings.max_points)
         return Items((points, 3), f"sketches of {points} points, {self.source}")
+
+
+S = TypeVar("S", bound=SketchSettings)
+
+
+class SketchDataset(Dataset[S]):
+    """A dataset of sketches, of which its settings tell how long they are and how they look."""
+
+    kind = "sketches"
+    typical: ClassVar[Typical]
+
+    def outline(self) -> Items:
+        return self.typical.outline(self.settings)
+
+    def pictures(self) -> Pictures:
+        return _pictures_of(self.settings)
 
 
 class Drawing(NamedTuple):
@@ -276,7 +292,7 @@ def _data(path: Path, settings: SketchSettings) -> Data:
     for name in sorted(arrays):
         content.update(arrays[name].tobytes())
     # Scores depend on the pictures, and on the sequences only through them.
-    look, pictures = settings.look, pictures_of(settings)
+    look, pictures = settings.look, _pictures_of(settings)
 
     def items(part: str) -> Sketches:
         return Sketches(
@@ -292,7 +308,7 @@ def _data(path: Path, settings: SketchSettings) -> Data:
     )
 
 
-def pictures_of(settings: SketchSettings) -> Pictures:
+def _pictures_of(settings: SketchSettings) -> Pictures:
     """How sketches are drawn."""
     return Pictures(partial(_pictures, **settings.look), to_svg)
 

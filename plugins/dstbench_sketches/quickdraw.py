@@ -13,15 +13,15 @@ from urllib.parse import quote
 import numpy as np
 from pydantic import Field, field_validator
 
-from dstbench.contracts import READY, Availability, Data, Dataset, Items, Pictures, Workspace
+from dstbench.contracts import READY, Availability, Data, Workspace
 from dstbench.errors import DataError
 from dstbench.files import open_regular
 from dstbench_sketches.preparing import (
     Drawing,
+    SketchDataset,
     SplitSettings,
     Typical,
     content_key,
-    pictures_of,
     prepare,
     split,
     within,
@@ -44,10 +44,8 @@ SEPARATORS = "\x85\u2028\u2029\ufeff"
 
 Category = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]*$")]
 
-TYPICAL = Typical(strokes=8.3, length=6.6, source="as three records of it have on average")
 
-
-class QuickDraw(Dataset["QuickDraw.Settings"]):
+class QuickDraw(SketchDataset["QuickDraw.Settings"]):
     """The first drawings of each category, a tenth of all (at random, seed 0) for validation.
 
     By Google, CC BY 4.0, https://github.com/googlecreativelab/quickdraw-dataset. Files are read
@@ -55,7 +53,7 @@ class QuickDraw(Dataset["QuickDraw.Settings"]):
     """
 
     name = "quickdraw"
-    kind = "sketches"
+    typical = Typical(strokes=8.3, length=6.6, source="as three records of it have on average")
     trial_settings: ClassVar[Mapping[str, Any]] = {"sketches": 100}
 
     class Settings(SplitSettings):
@@ -82,12 +80,6 @@ class QuickDraw(Dataset["QuickDraw.Settings"]):
                 if categories.count(category) > 1:
                     raise ValueError(f"'{category}' is given twice; once would be right")
             return categories
-
-    def outline(self) -> Items:
-        return TYPICAL.outline(self.settings)
-
-    def pictures(self) -> Pictures:
-        return pictures_of(self.settings)
 
     def availability(self, workspace: Workspace) -> Availability:
         settings = self.settings

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dstbench.contracts import READY, Availability, Data, Dataset, Items, Pictures, Workspace
+from dstbench.contracts import READY, Availability, Data, Workspace
 from dstbench.errors import DataError
 from dstbench.files import LEADS_BACK, Found, open_regular, read_regular, walk
 from dstbench_sketches.preparing import (
     Drawing,
+    SketchDataset,
     SplitSettings,
     Typical,
     content_key,
-    pictures_of,
     prepare,
     split,
     within,
@@ -33,10 +33,8 @@ PUBLISHED = "https://github.com/dasayan05/chirodiff"
 CACHED_MNIST = "mnist", {"format": 1}
 """Name and key of the download in the cache."""
 
-TYPICAL = Typical(strokes=1.3, length=2.04, source="as many as traced digits have")
 
-
-class VMNIST(Dataset["VMNIST.Settings"]):
+class VMNIST(SketchDataset["VMNIST.Settings"]):
     """The first digits of VMNIST (Das et al., ICLR 2022), a tenth (at random, seed 0) held out.
 
     From the setting ``path``: either the folder that the authors of ChiroDiff publish, of a pickled
@@ -48,7 +46,7 @@ class VMNIST(Dataset["VMNIST.Settings"]):
     """
 
     name = "vmnist"
-    kind = "sketches"
+    typical = Typical(strokes=1.3, length=2.04, source="as many as traced digits have")
     trial_settings: ClassVar[Mapping[str, Any]] = {"sketches": 100}
 
     class Settings(SplitSettings):
@@ -56,12 +54,6 @@ class VMNIST(Dataset["VMNIST.Settings"]):
         path: Path | None = Field(
             None, description="published folder, or .npz file; none: MNIST is traced"
         )
-
-    def outline(self) -> Items:
-        return TYPICAL.outline(self.settings)
-
-    def pictures(self) -> Pictures:
-        return pictures_of(self.settings)
 
     def availability(self, workspace: Workspace) -> Availability:
         path = self.settings.path

@@ -145,7 +145,7 @@ def test_the_benchmark_of_ones_own_plugins_runs(installed: Path, tmp_path: Path)
         dstbench("plan", "stripes.toml", "--format", "json", cwd=tmp_path, path=installed)
     )
     assert all(cell["training_flops"] for cell in cells)
-    dstbench("run", "stripes.toml", cwd=tmp_path, path=installed)
+    dstbench("run", "stripes.toml", "--jobs", "1", cwd=tmp_path, path=installed)
     log = [json.loads(line) for line in (tmp_path / "finished.jsonl").read_text().splitlines()]
     assert len(log) == len(cells) == 2 * (1 + 2 * (2 + 1 + 1 + 1))
     assert all(entry["status"] == "done" for entry in log)
@@ -240,11 +240,14 @@ def test_what_is_documented_is_there() -> None:
 
 
 def members(thing: object) -> set[str]:
-    """The public attributes that a class itself brings, those of its instances too."""
+    """The public attributes that a class brings, those of its instances too."""
     if not inspect.isclass(thing):
         return set()
-    own = re.findall(r"^ +self\.(\w+)(?:: .+)? = ", inspect.getsource(thing), re.MULTILINE)
-    names = {*own, *vars(thing), *vars(thing).get("__annotations__", {})}
+    names: set[str] = set()
+    for cls in thing.__mro__:
+        if cls.__module__.startswith("dstbench."):
+            own = re.findall(r"^ +self\.(\w+)(?:: .+)? = ", inspect.getsource(cls), re.MULTILINE)
+            names |= {*own, *vars(cls), *vars(cls).get("__annotations__", {})}
     return {name for name in names if not name.startswith("_")} - {"model_config"}  # pydantic's
 
 
