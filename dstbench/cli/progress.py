@@ -31,7 +31,10 @@ from dstbench.store.store import Store
 
 SECONDS_BETWEEN_LINES = 15
 SECONDS_BETWEEN_LOOKS = 0.5
-"""Pause between two looks at the results folder."""
+"""Pause between two looks at the results folder, at least."""
+
+LOOKING = 0.05
+"""Part of the time at most that is spent looking: with thousands of cells a look takes long."""
 
 
 def descriptions(cells: Sequence[Cell]) -> dict[str, str]:
@@ -170,8 +173,8 @@ class Follower:
 
     def __init__(self, store: Store, cells: Sequence[Cell], listener: Listener) -> None:
         self.listener = listener
-        self.left = [cell for cell in cells if store.is_open(cell)]
-        self.folders = {cell.id: store.cell(cell) for cell in self.left}
+        self.left = {cell.id: cell for cell in cells if store.is_open(cell)}
+        self.folders = {id: store.cell(cell) for id, cell in self.left.items()}
         self.versions = {id: folder.version() for id, folder in self.folders.items()}
         self.claims = {
             id: None if folder.is_held() else folder.claim() for id, folder in self.folders.items()
@@ -181,11 +184,11 @@ class Follower:
 
     def look(self) -> None:
         """Tell of what has changed since the last look."""
-        for cell in list(self.left):
-            folder = self.folders[cell.id]
-            if folder.version() != self.versions[cell.id]:
+        for id, cell in list(self.left.items()):
+            folder = self.folders[id]
+            if folder.version() != self.versions[id]:
                 self._tell_end(cell, folder)
-            elif (claim := folder.claim()) and claim != self.claims[cell.id]:
+            elif folder.has_claim() and (claim := folder.claim()) and claim != self.claims[id]:
                 self._tell_claim(cell, claim)
 
     def _tell_claim(self, cell: Cell, claim: Claim) -> None:
@@ -202,7 +205,7 @@ class Follower:
         self.listener.started(cell, host)
 
     def _tell_end(self, cell: Cell, folder: CellFolder) -> None:
-        self.left.remove(cell)
+        del self.left[cell.id]
         with suppress(StoreError):
             record = folder.record()
             if record and record.status != "skipped":
@@ -229,8 +232,11 @@ def watching(
                 follower.look()
 
         def follow() -> None:
-            while not stop.wait(SECONDS_BETWEEN_LOOKS):
+            pause = SECONDS_BETWEEN_LOOKS
+            while not stop.wait(pause):
+                begun = time.thread_time()
                 look()
+                pause = max(SECONDS_BETWEEN_LOOKS, (time.thread_time() - begun) / LOOKING)
 
         thread = Thread(target=follow, daemon=True)
         thread.start()

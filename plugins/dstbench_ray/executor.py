@@ -75,13 +75,11 @@ class Ray(Executor):
     def _run(self, ray: Any, run_cell: RunCell, cells: Sequence[Cell]) -> Iterator[Ended]:
         settings = self.settings
         place = Shared if settings.shared_folder else Apart
-        with connected(ray, settings.address), closing(place(run_cell)) as results:
+        with connected(ray, settings.address), closing(place(run_cell, cells)) as results:
             gpus = gpus_of(ray) if settings.gpus is None else settings.gpus
             resources = {"num_cpus": settings.cpus, "num_gpus": gpus}
             require_room(ray, **resources)
             threads = max(1, int(settings.cpus)) if run_cell.threads is None else None
             conditions = Conditions(Path.cwd(), threads)
             with closing(Tasks(ray, results, resources, conditions)) as tasks:
-                for cell in cells:
-                    tasks.add(cell)
-                yield from tasks.ended()
+                yield from tasks.ended(cells)

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -59,6 +59,15 @@ class Conditions:
         return Started(ray.get_runtime_context().get_node_id(), socket.gethostname())
 
 
+@lru_cache(maxsize=1)
+def _run_cell(given: Any) -> RunCell:
+    """What a reference stands for, fetched once for the life of a process."""
+    import ray
+
+    run_cell: RunCell = ray.get(given)
+    return run_cell
+
+
 def _told(turn: Callable[P, Iterator[Any]]) -> Callable[P, Iterator[Any]]:
     """The same turn, in which what is raised is told as :class:`Failed`."""
 
@@ -76,9 +85,12 @@ def _told(turn: Callable[P, Iterator[Any]]) -> Callable[P, Iterator[Any]]:
 
 @_told
 def run_shared(
-    run_cell: RunCell, cell: Cell, conditions: Conditions, landmark: Path
+    given: Sequence[Any], cell: Cell, conditions: Conditions, landmark: Path
 ) -> Iterator[Any]:
-    """Run the cell in a results folder that all nodes see, this one too if it sees the landmark."""
+    """Run the cell in a results folder that all nodes see, this one too if it sees the landmark.
+
+    ``given`` holds a reference to ``run_cell``: one that stood alone, Ray would fetch each time.
+    """
     started = conditions.meet()
     yield started
     if not landmark.exists():
@@ -86,12 +98,12 @@ def run_shared(
             f"node {started.host} does not see the results folder {landmark.parent}; mount it "
             "there, or set executors.ray.shared_folder = false"
         )
-    run_cell(cell)
+    _run_cell(*given)(cell)
 
 
 @_told
 def run_apart(
-    run_cell: RunCell, cell: Cell, conditions: Conditions, name: str, begun: Sequence[File]
+    given: Sequence[Any], cell: Cell, conditions: Conditions, name: str, begun: Sequence[File]
 ) -> Iterator[Any]:
     """Run the cell in a folder of that name in this node's cache, and hand out what it leaves.
 
@@ -103,7 +115,7 @@ def run_apart(
     folder = Store(results).cell(cell)
     if not folder.checkpoints:
         unpack(begun, folder.path)
-    run_cell.into(results)(cell)
+    _run_cell(*given).into(results)(cell)
     if folder.version():  # else another process has the cell here, which nobody listens to any more
         for path in folder.files():
             yield read(path)

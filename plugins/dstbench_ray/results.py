@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 from uuid import uuid4
@@ -16,7 +16,7 @@ from dstbench.grid import Cell
 from dstbench.plugins import PINS
 from dstbench.store import CellFolder, RecordVersion, Store
 from dstbench_ray.files import File, read, unpack
-from dstbench_ray.nodes import Conditions, run_apart, run_shared
+from dstbench_ray.nodes import run_apart, run_shared
 
 
 class Shared:
@@ -24,7 +24,7 @@ class Shared:
 
     function = staticmethod(run_shared)
 
-    def __init__(self, run_cell: RunCell) -> None:
+    def __init__(self, run_cell: RunCell, cells: Sequence[Cell]) -> None:
         self.run_cell = run_cell
         folder = run_cell.results.absolute()
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,9 +35,9 @@ class Shared:
         """Variables that are to be the same on the nodes."""
         return {name: text for name, text in os.environ.items() if name.startswith("DSTBENCH_")}
 
-    def arguments(self, cell: Cell, conditions: Conditions) -> tuple[Any, ...]:
-        """Arguments of :attr:`function`, for the turn of a cell."""
-        return self.run_cell, cell, conditions, self.landmark
+    def arguments(self, cell: Cell) -> tuple[Any, ...]:
+        """The last arguments of :attr:`function`, for the turn of a cell."""
+        return (self.landmark,)
 
     def expect(self, cell: Cell) -> None:
         """There is nothing to receive."""
@@ -51,10 +51,10 @@ class Apart:
 
     function = staticmethod(run_apart)
 
-    def __init__(self, run_cell: RunCell) -> None:
+    def __init__(self, run_cell: RunCell, cells: Sequence[Cell]) -> None:
         self.run_cell = run_cell
         self.store = Store(run_cell.results)
-        self.versions: dict[str, RecordVersion | None] = {}
+        self.versions = {cell.id: self.store.cell(cell).version() for cell in cells}
         """The version of each cell's record at the start of the run, by cell id."""
         whose = {"host": socket.gethostname(), "results": str(run_cell.results.absolute())}
         self.name = digest(whose)[:16]
@@ -63,14 +63,13 @@ class Apart:
         """Variables that are to be the same on the nodes: none that names a folder."""
         return {PINS: os.environ[PINS]} if PINS in os.environ else {}
 
-    def arguments(self, cell: Cell, conditions: Conditions) -> tuple[Any, ...]:
-        """Arguments of :attr:`function`, for the turn of a cell."""
+    def arguments(self, cell: Cell) -> tuple[Any, ...]:
+        """The last arguments of :attr:`function`, for the turn of a cell."""
         folder = self.store.cell(cell)
-        self.versions.setdefault(cell.id, folder.version())
         latest = folder.checkpoints[:1]
         tables = [path for path in (folder.history, folder.topology) if latest and path.exists()]
         files = [read(path) for path in (*latest, *tables)]
-        return self.run_cell, cell, conditions, self.name, files
+        return self.name, files
 
     def expect(self, cell: Cell) -> Delivery:
         """The way for the files of a cell into its folder.

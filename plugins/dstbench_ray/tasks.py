@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from rich.text import Text
@@ -19,6 +20,9 @@ TRIES = 3
 """Number of times that a cell is tried whose process dies while the node lives on. One death may be
 the doing of a neighbour that took all the memory, or of a node about to go down; three are the
 cell's."""
+AT_ONCE = 1000
+"""Tasks at most that Ray has been given and that have not ended, more than run at a time: each item
+that is heard takes a look at all of them."""
 SECONDS_TO_CANCEL = 10
 """Time that tasks have to end, once they are cancelled."""
 
@@ -41,7 +45,7 @@ class Turn:
 
 
 class Tasks:
-    """The tasks, which Ray starts in the order in which they are added.
+    """The tasks, which Ray starts in the order of their cells.
 
     Each is a generator on a node, heard item by item. Ray itself is not to try any again: it would
     count the deaths of nodes as it counts those of processes.
@@ -54,6 +58,7 @@ class Tasks:
         self.place = place
         self.conditions = conditions
         self.function = ray.remote(place.function)
+        self.given = [ray.put(place.run_cell)]  # once: it knows all cells, and is large with many
         variables = place.environment()
         if not resources["num_gpus"]:
             variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray would leave all to be seen
@@ -66,13 +71,15 @@ class Tasks:
         self.turns: dict[Any, Turn] = {}
         """The turns that are not over, by their tasks."""
 
-    def add(self, cell: Cell) -> None:
-        turn = Turn(cell)
-        self.turns[self._start(turn)] = turn
-
-    def ended(self) -> Iterator[Ended]:
-        """Each cell, as soon as its turn is over."""
-        while self.turns:
+    def ended(self, cells: Sequence[Cell]) -> Iterator[Ended]:
+        """Run the cells; each, as soon as its turn is over."""
+        left = iter(cells)
+        while True:
+            for cell in islice(left, AT_ONCE - len(self.turns)):
+                turn = Turn(cell)
+                self.turns[self._start(turn)] = turn
+            if not self.turns:
+                return
             (task, *_), _ = self.ray.wait(list(self.turns), fetch_local=False)
             turn = self.turns[task]
             successor = self._hear(task, turn)
@@ -99,7 +106,8 @@ class Tasks:
             affinity = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
             where["scheduling_strategy"] = affinity(turn.latest.node, soft=True)
         function = self.function.options(**self.options, **where)
-        return function.remote(*self.place.arguments(turn.cell, self.conditions))
+        arguments = self.place.arguments(turn.cell)
+        return function.remote(self.given, turn.cell, self.conditions, *arguments)
 
     def _hear(self, task: Any, turn: Turn) -> Any | None:
         """Take the next item of a task; the task to listen to then, unless the turn is over."""

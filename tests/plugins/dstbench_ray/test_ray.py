@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from dstbench_ray import Ray, tasks
-from dstbench_ray.nodes import Conditions
 from dstbench_ray.results import Apart
 from pydantic import ValidationError
 
@@ -185,12 +184,13 @@ def test_a_node_that_does_not_see_the_results_folder(
 
 
 def test_what_goes_along_with_a_checkpoint(run_cell: Notes) -> None:
-    apart, cell = Apart(run_cell), make_cell(0)
+    cell = make_cell(0)
+    apart = Apart(run_cell, [cell])
     folder = Store(run_cell.results).cell(cell)
     folder.path.mkdir(parents=True)
 
     def sent() -> list[str]:
-        *_, files = apart.arguments(cell, Conditions(Path(), None))
+        _, files = apart.arguments(cell)
         return [file.name for file in files]
 
     for path in (folder.history, folder.topology):
@@ -232,7 +232,6 @@ ALONE = """
 import sys
 from pathlib import Path
 from dstbench_ray import Ray
-from dstbench_ray.nodes import Conditions
 from dstbench_ray.results import Apart
 from executor_toys import Notes, make_cell
 
