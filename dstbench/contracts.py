@@ -420,6 +420,9 @@ class Features:
 class FeatureExtractor(Plugin[S]):
     """A feature-extractor plugin: the network whose features FID compares."""
 
+    library: ClassVar[str] = ""
+    """The distribution that builds the network, whose version scores name; empty: its own code."""
+
     def __init__(self, settings: S, workspace: Workspace) -> None:
         super().__init__(settings)
         self.workspace = workspace

@@ -115,6 +115,8 @@ class Protocol(Part):
     kid_scale: float | None = None
     """Factor of the squared MMD that is given as KID: 1; some publish 1000 times that."""
     inception_score_splits: int | None = None
+    """Parts of the samples that Inception Score is averaged over; ``None`` also where there are no
+    logits to compute it by."""
     library: str | None = None
     """Names and versions of what computes the scores: ``"torch-fidelity 0.4.0"``."""
     others: tuple[Quantity, ...] = ()
@@ -133,3 +135,7 @@ class Protocol(Part):
                 "library": library,
             }
         )
+
+    def without_logits(self) -> Protocol:
+        """The same protocol of a feature extractor that has no logits."""
+        return self.model_copy(update={"inception_score_splits": None})

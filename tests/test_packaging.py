@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = [
-    "hub", "kanjivg", "lsun", "mlflow", "onnx", "prdc", "ray", "slurm", "tensorboard", "wandb",
+    "dinov2", "hub", "kanjivg", "lsun", "mlflow", "onnx", "prdc", "ray", "slurm", "tensorboard",
+    "wandb",
 ]  # fmt: skip
 APART = ["photographs"]
 """Extras with weights whose licence is not stated: asked for by name, or not at all."""

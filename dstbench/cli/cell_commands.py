@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dstbench.cli.options import Device, OneCell, Trust, download_only_if, named
+from dstbench.cli.options import Device, OneCell, Trust, assigned, download_only_if, named
 from dstbench.cli.printing import note, print_rows, tell
 from dstbench.errors import StoreError
 
@@ -45,6 +45,14 @@ def score(
     ],
     extractor: Annotated[
         str | None, typer.Option(help="Another feature extractor, by its plugin's name.")
+    ] = None,
+    extractor_setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--extractor-set",
+            metavar="NAME=VALUE",
+            help="A setting of that feature extractor; may be repeated.",
+        ),
     ] = None,
     metric: Annotated[
         list[str] | None,
@@ -87,7 +95,8 @@ def score(
     sampling: list[tuple[str, Sequence[Any]]] = [*map(named, setting or ())]
     sampling += [("sampling_steps", steps)] if steps else []
     sampling += [("eta", eta)] if eta else []
-    asked = evaluations(extractor, metric or (), sampling, noises)
+    settings = dict(map(assigned, extractor_setting or ()))
+    asked = evaluations(extractor, metric or (), sampling, noises, settings)
     pipeline = _pipeline(device)
     for cell in trained_cells(folder):
         found = [rescore(pipeline, cell, each, download=yes) for each in asked]

@@ -99,6 +99,19 @@ def named(text: str) -> tuple[str, list[Any]]:
     return name, [_value(value) for value in values.split(",")]
 
 
+def assigned(text: str) -> tuple[str, Any]:
+    """The name and the value of ``NAME=VALUE``: a number, true or false, or a word.
+
+    Raises :class:`ConfigError` for what is not of that form.
+    """
+    name, _, value = text.partition("=")
+    if not (name and value):
+        raise ConfigError(
+            f"--extractor-set {text:.40}: NAME=VALUE would be right, such as size=base"
+        )
+    return name, _value(value)
+
+
 def _value(text: str) -> Any:
     try:
         return json.loads(text)

@@ -33,6 +33,9 @@ class Rescoring:
     """Settings of the model that change how it is sampled from, not how it is trained."""
     noises: int | None = None
     """Noises to sample from; ``None``: those of the cell."""
+    extractor_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the extractor: of another one beside its defaults, of the cells' own beside
+    theirs."""
 
     def applied(self, cell: Cell, pipeline: Pipeline) -> Cell:
         """The cell that would have been evaluated so: what its scores are kept under.
@@ -56,7 +59,9 @@ class Rescoring:
         if changed.extractor != evaluation.extractor:
             plugin = pipeline.plugins.get("feature extractor", changed.extractor)
             versions["feature extractor"] = plugin.origin
-            settings = self._defaults(pipeline, changed.extractor)
+            settings = self._extractor_settings(pipeline, changed.extractor, {})
+        elif self.extractor_settings:
+            settings = self._extractor_settings(pipeline, changed.extractor, settings)
         return cell.model_copy(
             update={
                 "evaluation": changed.model_dump(mode="json"),
@@ -66,16 +71,16 @@ class Rescoring:
             }
         )
 
-    def _defaults(self, pipeline: Pipeline, extractor: str) -> dict[str, Any]:
+    def _extractor_settings(
+        self, pipeline: Pipeline, extractor: str, own: Mapping[str, Any]
+    ) -> dict[str, Any]:
         cls = pipeline.plugins.find("feature extractor", extractor)
         try:
-            defaults: dict[str, Any] = cls.Settings().model_dump(mode="json")
+            settings = cls.Settings(**{**own, **self.extractor_settings})
         except ValidationError as error:
-            raise ConfigError(
-                f"feature extractor '{extractor}' has settings without a default, which only a "
-                f"benchmark file can give: {error}"
-            ) from None
-        return defaults
+            raise ConfigError(f"feature extractor '{extractor}': {error}") from None
+        told: dict[str, Any] = settings.model_dump(mode="json")
+        return told
 
     def _model_settings(self, cell: Cell, pipeline: Pipeline) -> dict[str, Any]:
         cls: type[Model] = pipeline.plugins.find("model", cell.model)
@@ -99,19 +104,20 @@ def evaluations(
     metrics: Sequence[str] = (),
     sampling: Sequence[tuple[str, Sequence[Any]]] = (),
     noises: int | None = None,
+    extractor_settings: Mapping[str, Any] | None = None,
 ) -> list[Rescoring]:
     """One for each combination of the values of settings of the sampling, given by name.
 
     Raises :class:`ConfigError` where nothing is asked for.
     """
-    if not (extractor or metrics or sampling or noises):
+    if not (extractor or metrics or sampling or noises or extractor_settings):
         raise ConfigError(
-            "nothing would be other than it was: ask for --extractor, --metric, --steps, --eta, "
-            "--set or --noises"
+            "nothing would be other than it was: ask for --extractor, --extractor-set, --metric, "
+            "--steps, --eta, --set or --noises"
         )
     axes = [[(name, value) for value in values] for name, values in sampling]
     return [
-        Rescoring(extractor, tuple(metrics), dict(values), noises)
+        Rescoring(extractor, tuple(metrics), dict(values), noises, dict(extractor_settings or {}))
         for values in itertools.product(*axes)
     ]
 

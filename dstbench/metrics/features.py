@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dstbench.contracts import Data, FeatureExtractor, Features, Workspace
 from dstbench.errors import ScoreError
 from dstbench.journal import Journal
+from dstbench.metrics.protocol import with_version
 from dstbench.settings import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def real_features(
         "weights_hash": extractor.weights_hash,
         "resize": extractor.resize,
     }
+    if extractor.library:
+        key["library"] = with_version(extractor.library)
     folder = workspace.cache.folder("features", key, make, resumable=True)
     return Features(**load_file(folder / "features.safetensors"))
 

@@ -20,8 +20,8 @@ def protocol(
     """The protocol of a cell's scores by ``metrics`` against ``real``, the features of the
     reference split."""
     reference_images, width = real.features.shape
-    libraries = dict.fromkeys(metric.library for metric in metrics if metric.library)
-    library = ", ".join(f"{name} {metadata.version(name)}" for name in libraries)
+    names = dict.fromkeys([*(metric.library for metric in metrics), extractor.library])
+    library = ", ".join(with_version(name) for name in names if name)
     quantities = [quantity for metric in metrics for quantity in metric.quantities]
     counted = Protocol(
         extractor=extractor.name,
@@ -33,7 +33,13 @@ def protocol(
         features=width,
         others=tuple(each for each in quantities if each.name not in Scores.model_fields),
     )
-    return counted.detailed(settings, library or None)
+    told = counted.detailed(settings, library or None)
+    return told if real.logits is not None else told.without_logits()
+
+
+def with_version(distribution: str) -> str:
+    """Name and version of an installed distribution: ``"timm 1.0.31"``."""
+    return f"{distribution} {metadata.version(distribution)}"
 
 
 def in_words(protocol: Protocol) -> str:
@@ -45,12 +51,18 @@ def in_words(protocol: Protocol) -> str:
             f"KID: squared MMD{scale} with the kernel (x·y / {protocol.features} + 1)³, without a "
             f"unit, over {protocol.kid_subsets:,} random subsets of {protocol.kid_subset_size:,} "
             "images",
-            f"IS: over {protocol.inception_score_splits} parts of the samples",
+            f"IS: {_inception_score(protocol)}",
             f"precision, recall: k = {protocol.neighbours}",
         ]
     if protocol.library:
         parts.append(f"computed by {protocol.library}")
     return f"{'; '.join(parts)}." if parts else ""
+
+
+def _inception_score(protocol: Protocol) -> str:
+    if protocol.inception_score_splits is None:
+        return f"none, because {protocol.extractor} has no logits"
+    return f"over {protocol.inception_score_splits} parts of the samples"
 
 
 def caveats(protocol: Protocol) -> list[str]:

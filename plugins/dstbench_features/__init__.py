@@ -6,11 +6,13 @@ from dstbench.contracts import FeatureExtractor, Metric
 
 @hookimpl
 def dstbench_feature_extractors() -> list[type[FeatureExtractor]]:
+    from dstbench_features.clip import CLIP
+    from dstbench_features.dinov2 import DINOv2
     from dstbench_features.efficientnet import EfficientNetLite0
     from dstbench_features.inception import Inception
     from dstbench_features.lenet_digits import LeNetDigits
 
-    return [EfficientNetLite0, Inception, LeNetDigits]
+    return [CLIP, DINOv2, EfficientNetLite0, Inception, LeNetDigits]
 
 
 @hookimpl

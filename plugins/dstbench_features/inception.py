@@ -10,28 +10,20 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from dstbench.cache import file_digest
-from dstbench.contracts import (
-    READY,
-    Availability,
-    FeatureExtractor,
-    Features,
-    PluginSettings,
-    Workspace,
-)
-from dstbench.download import download
+from dstbench.contracts import Availability, FeatureExtractor, Features, PluginSettings, Workspace
 from dstbench.errors import ScoreError
+from dstbench_features.weights import Published
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS_URL = (
+PUBLISHED = Published(
+    "inception",
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-    "weights-inception-2015-12-05-6726825d.pth"
+    "weights-inception-2015-12-05-6726825d.pth",
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    91,
 )
-WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-
-CACHED = "inception", {"sha256": WEIGHTS_SHA256}
-"""Name and key of the download in the cache."""
 
 
 class Inception(FeatureExtractor["Inception.Settings"]):
@@ -50,20 +42,13 @@ class Inception(FeatureExtractor["Inception.Settings"]):
 
     def __init__(self, settings: Settings, workspace: Workspace) -> None:
         super().__init__(settings, workspace)
-        path = settings.weights or _download(workspace)
-        if not path.is_file():
-            raise ScoreError(_refusal(path))
+        path = PUBLISHED.path(settings.weights, workspace)
         self._weights_hash = file_digest(path)
         self._network = _network(path).to(workspace.device)
 
     @classmethod
     def availability(cls, settings: Settings, workspace: Workspace) -> Availability:
-        if settings.weights is None:
-            found = workspace.cache.has(*CACHED)
-            return READY if found else Availability("download", f"91 MB from {WEIGHTS_URL}")
-        if settings.weights.is_file():
-            return READY
-        return Availability("missing", _refusal(settings.weights))
+        return PUBLISHED.availability(settings.weights, workspace)
 
     @property
     def weights_hash(self) -> str:
@@ -80,29 +65,6 @@ class Inception(FeatureExtractor["Inception.Settings"]):
             rgb = images.to(self.workspace.device).expand(-1, 3, -1, -1)
             features, logits = self._network(rgb)
         return Features(features.cpu(), logits.cpu())
-
-
-def _refusal(path: Path) -> str:
-    return (
-        f"the setting 'weights' of the feature extractor 'inception' names {path}, which is no "
-        f"file; it must be the file from {WEIGHTS_URL}"
-    )
-
-
-def _download(workspace: Workspace) -> Path:
-    """The published weights, in the cache."""
-
-    def make(folder: Path) -> None:
-        workspace.report(f"downloading {WEIGHTS_URL} (91 MB)")
-        try:
-            download(WEIGHTS_URL, folder / "weights.pth", WEIGHTS_SHA256)
-        except OSError as error:
-            raise ScoreError(
-                f"the weights of the feature extractor 'inception' could not be downloaded "
-                f"({error}); get {WEIGHTS_URL} and name the file in its setting 'weights'"
-            ) from error
-
-    return workspace.cache.folder(*CACHED, make, resumable=True) / "weights.pth"
 
 
 def _network(path: Path) -> Any:
@@ -127,5 +89,5 @@ def _network(path: Path) -> Any:
             )
     except (UnpicklingError, RuntimeError, EOFError, TypeError) as error:
         raise ScoreError(
-            f"{path} does not hold torch-fidelity's Inception-v3 weights; they are at {WEIGHTS_URL}"
+            f"{path} does not hold torch-fidelity's Inception-v3 weights; {PUBLISHED.right}"
         ) from error

@@ -542,6 +542,9 @@ def test_trained_cells_are_scored_in_another_way(dstbench: Dstbench, folder: Pat
     assert outcome.err.count("scored again") == len(list(folder.glob("results/toys/cells/*")))
     assert outcome.out.count("extractor=lenet-digits") == outcome.err.count("scored again")
     assert dstbench("score", "results/toys", "--set", "eta").err.startswith("error: --set eta: ")
+    given = ("score", "results/toys", "--extractor", "inception", "--extractor-set")
+    assert dstbench(*given, "weights").err.startswith("error: --extractor-set weights: NAME=VALUE")
+    assert "'inception' names nowhere, which is no file" in dstbench(*given, "weights=nowhere").err
     assert dstbench("leaderboard", "results/toys").out.count("\n## ") == 2
     assert dstbench("score", "results/toys").err.startswith("error: nothing would be other")
     nowhere = dstbench("score", "results", "--eta", "1")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,37 @@ def dstbench_models():
     return [Stepping]
 """
 
+BLIND = """
+from pydantic import Field
+from dstbench import hookimpl
+from dstbench.contracts import FeatureExtractor, Features, PluginSettings
+
+class Blind(FeatureExtractor["Blind.Settings"]):
+    "Sees pixels, and knows no classes."
+
+    name = "blind"
+    library = "numpy"
+    weights_hash = "0" * 64
+    resize = "none"
+
+    class Settings(PluginSettings):
+        contrast: float = Field(1, gt=0, description="factor of the pixels")
+
+    def __call__(self, images):
+        return Features(self.settings.contrast * images[:, 0].float().flatten(1) / 255)
+
+@hookimpl
+def dstbench_feature_extractors():
+    return [Blind]
+"""
+
 
 @pytest.fixture
 def pipeline(
     plug_in: Callable[[str, str], None], workspace: Workspace, request: pytest.FixtureRequest
 ) -> Pipeline:
     plug_in("stepping", STEPS)
+    plug_in("blind", BLIND)
     plugins: Plugins = request.getfixturevalue("plugins")
     return Pipeline(plugins, workspace)
 
@@ -91,6 +117,37 @@ def test_another_extractor_scores_the_same_samples(
     assert scored.scores != record.scores
     assert scored.cell.id != record.cell.id
     assert (scored.counts, scored.times) == (record.counts, record.times)
+
+
+def test_an_extractor_without_logits_gives_all_scores_but_one(
+    pipeline: Pipeline, trained: tuple[Record, CellFolder]
+) -> None:
+    _, folder = trained
+    plain = again(pipeline, folder, extractor="blind")
+    assert plain.scores is not None
+    assert plain.scores.inception_score is None
+    assert None not in (plain.scores.fid, plain.scores.kid, plain.scores.recall)
+    assert plain.protocol is not None
+    assert plain.protocol.inception_score_splits is None
+    assert plain.protocol.library is not None
+    assert plain.protocol.library.endswith(f", numpy {version('numpy')}")
+    text = load_results(folder.path.parent.parent).text()
+    assert "IS: none, because blind has no logits;" in text
+    assert "IS: over " in text
+
+
+def test_an_extractor_is_told_its_settings(
+    pipeline: Pipeline, trained: tuple[Record, CellFolder]
+) -> None:
+    _, folder = trained
+    plain = again(pipeline, folder, extractor="blind")
+    doubled = again(pipeline, folder, extractor="blind", extractor_settings={"contrast": 2})
+    assert doubled.cell.extractor_settings == {"contrast": 2}
+    assert doubled.scores is not None
+    assert plain.scores is not None
+    assert doubled.scores.fid != plain.scores.fid
+    with pytest.raises(ConfigError, match=r"feature extractor 'blind': .*\s*contrast"):
+        again(pipeline, folder, extractor="blind", extractor_settings={"contrast": 0})
 
 
 def test_what_is_kept_of_the_same_evaluation_has_the_same_scores(

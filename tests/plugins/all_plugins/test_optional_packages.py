@@ -10,7 +10,7 @@ import pytest
 QUICKSTART = Path(__file__).parents[3] / "benchmarks" / "quickstart.toml"
 OPTIONAL = [
     "efficientnet_lite_pytorch", "lmdb", "mlflow", "prdc", "ray", "submitit", "svgpathtools",
-    "tensorboard", "wandb",
+    "tensorboard", "timm", "wandb",
 ]  # fmt: skip
 
 WITHOUT = f"""

@@ -64,8 +64,10 @@ FIXED = dict.fromkeys(("topology-moves", "kept-connections-stay"), "its masks ar
 
 SKIPPED: dict[str, dict[str, str]] = {
     "celeba-hq": WITHOUT_DATA,
+    "clip": WITHOUT_WEIGHTS,
     "digits": NO_DRAWINGS,
     "digits-strokes": NO_LABELS,
+    "dinov2": WITHOUT_WEIGHTS,
     "efficientnet-lite0": {} if find_spec("efficientnet_lite_pytorch") else WITHOUT_WEIGHTS,
     "gmp": {"blocks-stay-whole": 'refused: structure = "2:4" leaves no room'},
     "granet": {"blocks-stay-whole": 'refused: structure = "2:4" leaves no room'},

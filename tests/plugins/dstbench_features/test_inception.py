@@ -12,12 +12,12 @@ import dstbench_features
 import pytest
 import torch
 import torch_fidelity
-from dstbench_features.inception import WEIGHTS_URL, Inception
+from dstbench_features.inception import PUBLISHED, Inception
 from PIL import Image
 from torch import Tensor, nn
 
 from dstbench.cache import Cache, file_digest
-from dstbench.contracts import READY, Availability, PluginSettings, Workspace
+from dstbench.contracts import Availability, PluginSettings, Workspace
 from dstbench.errors import ScoreError
 from dstbench.metrics import extract, score
 from dstbench.settings import EvaluationSettings
@@ -137,24 +137,13 @@ def test_without_a_network_the_error_says_what_to_do(workspace: Workspace) -> No
         Inception(Inception.Settings(), workspace)
     message = str(raised.value)
     assert "no route to host" in message
-    assert WEIGHTS_URL in message
+    assert PUBLISHED.url in message
     assert "setting 'weights'" in message
 
 
-def test_a_download_is_checked_and_cached(weights: Path, workspace: Workspace) -> None:
-    def download(url: str, path: Path, sha256: str) -> None:
-        assert url == WEIGHTS_URL
-        assert len(sha256) == 64
-        path.write_bytes(weights.read_bytes())
-
-    before = Inception.availability(Inception.Settings(), workspace)
-    assert before == Availability("download", f"91 MB from {WEIGHTS_URL}")
-    with patch("dstbench_features.inception.download", side_effect=download) as downloads:
-        first = Inception(Inception.Settings(), workspace)
-        second = Inception(Inception.Settings(), workspace)
-    assert downloads.call_count == 1
-    assert first.weights_hash == second.weights_hash == file_digest(weights)
-    assert Inception.availability(Inception.Settings(), workspace) == READY
+def test_the_published_weights_are_to_be_downloaded(workspace: Workspace) -> None:
+    found = Inception.availability(Inception.Settings(), workspace)
+    assert found == Availability("download", f"91 MB from {PUBLISHED.url}")
 
 
 def test_a_missing_file_of_weights_is_named(workspace: Workspace, tmp_path: Path) -> None:
