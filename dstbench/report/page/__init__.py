@@ -28,7 +28,7 @@ from dstbench.report.floors import warnings
 from dstbench.report.leaderboard import Table
 from dstbench.report.neighbours import CAPTION, alternating
 from dstbench.report.notes import _notes, _skipped
-from dstbench.report.page.charts import learning_curves, topologies, trade_offs
+from dstbench.report.page.charts import Chart, learning_curves, topologies, trade_offs
 from dstbench.report.rows import Row
 from dstbench.report.sheet import _strip, row_label
 from dstbench.report.templates import render_template
@@ -137,7 +137,7 @@ def _order(text: str) -> str:
     return "1e300" if text == "—" else text
 
 
-def _curves(table: Table, results: Shown) -> Iterator[str]:
+def _curves(table: Table, results: Shown) -> Iterator[Chart]:
     known: list[tuple[Row, Record, pd.DataFrame]] = []
     for row in table.rows:
         for record in row.records[: CURVES - len(known)]:
@@ -149,7 +149,7 @@ def _curves(table: Table, results: Shown) -> Iterator[str]:
         yield learning_curves(known)
 
 
-def _topologies(table: Table, results: Shown) -> Iterator[str]:
+def _topologies(table: Table, results: Shown) -> Iterator[Chart]:
     """The layers of the first cell of each sparse row."""
     known = []
     for row in table.rows[:MAPS]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
@@ -31,63 +32,79 @@ CHARTS: tuple[tuple[Against, str, str], ...] = (
 """What FID is shown against, its name, and the axis."""
 
 
-def trade_offs(table: Table) -> Iterator[str]:
-    """FID against sparsity, FLOPs and measured times, as far as they are known, in HTML."""
+class Chart(NamedTuple):
+    """A chart as a page shows it."""
+
+    title: str
+    plot: str
+    """HTML."""
+    choices: Sequence[str] = ()
+    """Names of its traces, where they are shown one at a time."""
+    chosen: int = 0
+    """Which of them is shown first."""
+
+
+def trade_offs(table: Table) -> Iterator[Chart]:
+    """FID against sparsity, FLOPs and measured times, as far as they are known."""
     for what, name, axis in CHARTS:
         found = points(table, what)
         if (found["method"] != DENSE).any():
-            yield _html(_trade_off(found, f"FID against {name}", axis, what != "sparsity"))
+            figure = _trade_off(found, axis, what != "sparsity")
+            yield Chart(f"FID against {name}", _html(figure))
 
 
-def learning_curves(histories: Sequence[tuple[Row, Record, pd.DataFrame]]) -> str:
-    """The loss of each cell by step, in HTML."""
+def learning_curves(histories: Sequence[tuple[Row, Record, pd.DataFrame]]) -> Chart:
+    """The loss of each cell by step."""
     colours = _colours(row.method for row, _, _ in histories)
     figure = go.Figure()
     named: set[str] = set()
     for row, record, history in histories:
-        name = _label(row)
+        method = html.escape(row.method)
         thinned = _thinned(history)
         figure.add_scatter(
-            x=thinned["step"], y=thinned["loss"], name=name, legendgroup=name, mode="lines",
+            x=thinned["step"], y=thinned["loss"], name=method, legendgroup=method, mode="lines",
             line={"color": colours[row.method], "width": 1.2}, opacity=0.8,
-            showlegend=name not in named, hovertemplate=f"{name}, seed {record.cell.seed}<br>"
-            "step %{x}: loss %{y:.4g}<extra></extra>",
+            showlegend=method not in named, hovertemplate=f"{_label(row)}, seed {record.cell.seed}"
+            "<br>step %{x}: loss %{y:.4g}<extra></extra>",
         )  # fmt: skip
-        named.add(name)
-    _lay_out(figure, "Learning curves", "optimizer step", "loss")
-    figure.update_yaxes(type="log")
-    return _html(figure)
+        named.add(method)
+    _lay_out(figure, "optimizer step", "loss")
+    ticks = [digit * 10**power for power in range(-9, 9) for digit in (1, 2, 5)]
+    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    return Chart("Learning curves", _html(figure))
 
 
-def topologies(found: Sequence[tuple[Row, pd.DataFrame]]) -> str:
-    """Maps of layers by step, one for each row and choice, in HTML: densities, and the connections
-    that topology updates replaced or added."""
+def topologies(found: Sequence[tuple[Row, pd.DataFrame]]) -> Chart:
+    """Maps of layers by step, one for each row and choice: densities, and the connections that
+    topology updates replaced or added, of which the first is shown first."""
     figure = go.Figure()
     names = []
+    changes = []
     for row, topology in found:
-        name = _label(row)
         for column, what in (("density", "density"), ("changed", "connections changed")):
             grid = topology.pivot_table(index="layer", columns="step", values=column, sort=False)
-            if column == "changed" and len(grid.columns) < 2:
-                continue  # masks that stay
-            names.append(f"{name}: {what}")
+            steps = list(grid.columns)
+            if column == "changed":
+                if len(steps) < 2:
+                    continue  # masks that stay
+                changes.append(len(names))
+            end = max(row.done[0].cell.training_settings.steps, steps[-1] + 1)
+            names.append(f"{row_label(row.method, row.sparsity)}: {what}")
             figure.add_heatmap(
-                x=grid.columns, y=[html.escape(str(layer)) for layer in grid.index],
-                z=grid.to_numpy(), visible=len(names) == 1, colorscale="Viridis",
-                hovertemplate="%{y}<br>step %{x}: %{z:.4g}<extra></extra>",
+                x=[*steps, end], y=[html.escape(str(layer)) for layer in grid.index],
+                z=grid.to_numpy(), visible=False, colorscale="Viridis", zmin=0,
+                zmax=1 if column == "density" else None, colorbar={"thickness": 16},
+                customdata=np.broadcast_to(steps, grid.shape),
+                hovertemplate="%{y}<br>step %{customdata}: %{z:.4g}<extra></extra>",
             )  # fmt: skip
-    _lay_out(figure, "Layers over time", "optimizer step", "")
-    buttons = [
-        {"label": name, "method": "restyle", "args": [{"visible": [n == name for n in names]}]}
-        for name in names
-    ]
-    menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.18}
-    figure.update_layout(updatemenus=[menu], margin={"l": 160})
-    figure.update_yaxes(showticklabels=False, title="layer, from the first")
-    return _html(figure)
+    chosen = changes[0] if changes else 0
+    figure.data[chosen].visible = True
+    _lay_out(figure, "optimizer step", "layer, from the first")
+    figure.update_yaxes(showticklabels=False)
+    return Chart("Layers over time", _html(figure), names, chosen)
 
 
-def _trade_off(found: pd.DataFrame, title: str, axis: str, front: bool) -> go.Figure:
+def _trade_off(found: pd.DataFrame, axis: str, front: bool) -> go.Figure:
     colours = _colours(found["method"])
     figure = go.Figure()
     if front:
@@ -110,14 +127,15 @@ def _trade_off(found: pd.DataFrame, title: str, axis: str, front: bool) -> go.Fi
             "%{customdata[1]:.2f} (%{customdata[2]} seeds)<br>"
             f"{axis}: %{{x:.3g}}<extra></extra>",
         )  # fmt: skip
-    _lay_out(figure, title, axis, "FID")
+    _lay_out(figure, axis, "FID")
     return figure
 
 
-def _lay_out(figure: go.Figure, title: str, x: str, y: str) -> None:
+def _lay_out(figure: go.Figure, x: str, y: str) -> None:
     figure.update_layout(
-        title=title, template="plotly_white", height=380, hovermode="closest",
-        margin={"l": 60, "r": 20, "t": 50, "b": 50}, legend={"orientation": "h", "y": -0.2},
+        template="plotly_white", height=400, hovermode="closest",
+        margin={"l": 60, "r": 20, "t": 40, "b": 50},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
     )  # fmt: skip
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)

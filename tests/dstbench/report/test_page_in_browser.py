@@ -24,7 +24,7 @@ from selenium.common.exceptions import (  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -152,6 +152,18 @@ def test_a_point_tells_what_it_is(page) -> None:
     told = browser.find_element(By.CSS_SELECTOR, ".hoverlayer .hovertext").text
     assert "dense, S = 0" in told
     assert "FID 10." in told
+
+
+def test_layers_of_another_row_are_a_choice_away(page) -> None:
+    browser = page(1400)
+    choice = Select(browser.find_element(By.CSS_SELECTOR, ".charts select"))
+    assert choice.first_selected_option.text == "static, S = 0.5: connections changed"
+
+    choice.select_by_visible_text("rigl, S = 0.5: density")
+
+    shown = "return [...document.querySelectorAll('.charts > *')].at(-1).querySelector("
+    shown += "'.js-plotly-plot').data.findIndex((trace) => trace.visible)"
+    soon(browser, lambda b: b.execute_script(shown), 4)
 
 
 def test_samples_of_other_seeds_are_a_click_away(page) -> None:
