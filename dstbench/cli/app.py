@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from dstbench.cli.help import help
 from dstbench.cli.plugin_commands import check, machine, new, plugins
 from dstbench.cli.printing import log_into, note_warnings, out, tell_error
 from dstbench.cli.results_commands import compare, dashboard, merge, publish
+from dstbench.cli.signals import stoppable
 from dstbench.cli.streams import (
     is_about_output,
     leave_output,
@@ -42,8 +44,16 @@ def main() -> None:
     """Run the command line.
 
     Exit code 2 and one message for what was asked wrongly; 1 where its output cannot be written,
-    quietly where nobody reads it any more.
+    quietly where nobody reads it any more; 128 and a signal's number where that has ended it.
     """
+    code: object = 0
+    with stoppable() as asked, suppress(KeyboardInterrupt):  # it is among those that were asked
+        code = _code()
+    sys.exit(128 + asked[0] if asked else code)  # type: ignore[arg-type]
+
+
+def _code() -> object:
+    """Run the command that was asked for; the exit code."""
     replace_what_cannot_be_encoded()
     note_warnings()
     log_into(None)
@@ -65,7 +75,7 @@ def main() -> None:
         if not isinstance(failure, BrokenPipeError):
             tell_error(f"standard output cannot be written to: {failure.strerror}")
         code = code or 1
-    sys.exit(code)  # type: ignore[arg-type]
+    return code
 
 
 def _version(wanted: bool) -> None:

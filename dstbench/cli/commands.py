@@ -89,14 +89,11 @@ def run(
         print_cells(grid.selected)
         return
 
-    from dstbench.cli.signals import Stopped, stoppable
-
     try:
-        with stoppable():
-            found = _run(grid, results, executor, jobs, device, threads, yes, log_file)
-    except Stopped as stop:
+        found = _run(grid, results, executor, jobs, device, threads, yes, log_file)
+    except KeyboardInterrupt:
         tell("stopped; the same command goes on from the latest checkpoint")
-        raise typer.Exit(stop.exit_code) from None
+        raise
     if found.records:
         text = found.written_text()
         try:

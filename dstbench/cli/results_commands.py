@@ -82,11 +82,6 @@ def dashboard(
 
     Pages follow the run by themselves. Other machines cannot ask for them.
     """
-    from dstbench.cli.signals import Stopped, stoppable
     from dstbench.report.dashboard.server import serve
 
-    try:
-        with stoppable():
-            serve(folder, port, lambda address: tell(f"{address} shows {folder}; Ctrl-C ends it"))
-    except Stopped as stop:
-        raise typer.Exit(stop.exit_code) from None
+    serve(folder, port, lambda address: tell(f"{address} shows {folder}; Ctrl-C ends it"))

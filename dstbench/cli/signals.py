@@ -1,4 +1,4 @@
-"""What ends a run from outside: Ctrl-C, SIGTERM, and a terminal that is closed."""
+"""What ends a command from outside: Ctrl-C, SIGTERM, and a terminal that is closed."""
 
 from __future__ import annotations
 
@@ -9,37 +9,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from dstbench.execution.stopping import SAME_REQUEST, SIGNALS
+from dstbench.stopping import SAME_REQUEST, SIGNALS
 
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal, by its number, has asked the process to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-    @property
-    def exit_code(self) -> int:
-        """What a shell says of a process that this signal has ended."""
-        return 128 + self.number
-
-
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise :class:`Stopped` at the first signal, and end the process at once at the second.
+def stoppable() -> Iterator[list[int]]:
+    """Raise ``KeyboardInterrupt`` at the first signal, and end the process at once at the second;
+    the numbers of those that came.
 
     What the process ignores (under ``nohup``, in the background of a script) it goes on to ignore.
     """
-    asked: list[float] = []
+    asked: list[int] = []
+    since = 0.0
 
     def stop(number: int, frame: FrameType | None) -> None:
-        asked.append(time.monotonic())
+        nonlocal since
+        asked.append(number)
         if len(asked) == 1:
-            raise Stopped(number)
-        if asked[-1] - asked[0] >= SAME_REQUEST:
+            since = time.monotonic()
+            raise KeyboardInterrupt
+        if time.monotonic() - since >= SAME_REQUEST:
             if os.isatty(2):
                 os.write(2, _SHOW_CURSOR)
             os._exit(128 + number)
@@ -49,7 +40,7 @@ def stoppable() -> Iterator[None]:
     for number in heard:
         signal.signal(number, stop)
     try:
-        yield
+        yield asked
     finally:
         for number, handler in heard.items():
             signal.signal(number, handler)

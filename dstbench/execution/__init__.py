@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dstbench.contracts import Ended
 from dstbench.errors import StoreError
-from dstbench.execution.stopping import Held
+from dstbench.stopping import Held
 
 if TYPE_CHECKING:
     from dstbench.cell import Cell

@@ -18,7 +18,6 @@ from dstbench.execution.batches import check_size
 from dstbench.execution.checkpoint import no_checkpoint, pack_checkpoint, unpack_checkpoint
 from dstbench.execution.history import History, ignore, restore, tables
 from dstbench.execution.optimization import build_average, build_optimizer, set_learning_rate
-from dstbench.execution.stopping import Held
 from dstbench.execution.timing import Elapsed, read_clocks
 from dstbench.kernels import Choice
 from dstbench.kernels.thresholds import choice_of_machine
@@ -26,6 +25,7 @@ from dstbench.records import Budget
 from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
+from dstbench.stopping import Held
 from dstbench.store.folder import CellFolder
 from dstbench.store.sealed import DamagedError, load_sealed
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -71,12 +72,13 @@ class Store:
         """Raise :class:`StoreError` if no cell can be run here, because nothing can be written."""
         cells = self.folder / "cells"
         there = next(each for each in (cells, *cells.absolute().parents) if each.exists())
-        reason = None
+        reason: str | None = None
         if not there.is_dir():
             reason = f"{there} is not a folder"
         else:
             try:  # rights are not all there is to it
-                os.rmdir(tempfile.mkdtemp(prefix=".dstbench-", dir=there))
+                with TemporaryDirectory(prefix=".dstbench-", dir=there) as inside:
+                    reason = _why_no_locks(Path(inside))
             except OSError as error:
                 reason = f"{there} may not be written to ({error.strerror})"
         if reason:
@@ -114,7 +116,7 @@ class Store:
             if name in ids:
                 continue
             with suppress(StoreError):
-                record = self.record(name)
+                record = self._own_record(name)
                 if record and record.is_final and record.cell.kin in kin:
                     yield record
 
@@ -157,7 +159,7 @@ class Store:
         problems: list[str] = []
         for name in self.names():
             try:
-                record = self.record(name)
+                record = self._own_record(name)
             except StoreError as error:
                 problems.append(str(error))
             else:
@@ -172,6 +174,14 @@ class Store:
             logger.warning("%s", problem)
         self.keep_index()
         return sorted(found, key=lambda record: record.started)
+
+    def _own_record(self, name: str) -> Record | None:
+        """As :meth:`record`; :class:`StoreError` for a copy of another cell's folder."""
+        record = self.record(name)
+        if record and record.cell.id != name and self.cell(record.cell).path.exists():
+            folder = self.folder / "cells" / name
+            raise StoreError(f"{folder}: left out: a copy of {record.cell.id}, which is there, too")
+        return record
 
     def rescored(self, records: Sequence[Record]) -> list[Record]:
         """What these records' cells score under other evaluations than their own; a cell that was
@@ -213,3 +223,17 @@ class Store:
                 except StoreError as error:
                     logger.warning("%s", error)
         return found
+
+
+def _why_no_locks(folder: Path) -> str | None:
+    """Why files in a new folder cannot be locked; ``None``: they can.
+
+    Some network file systems have no locks, or are mounted without: nothing would tell a cell that
+    is being run from one whose process has died.
+    """
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return f"files in {folder.parent} cannot be locked ({error.strerror})"
+    return None

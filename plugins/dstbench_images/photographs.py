@@ -112,7 +112,7 @@ def prepare(
         try:
             decode_all(folder)
         except DataError:  # what could not be read is tried again
-            for pixels in folder.glob("*.pixels"):
+            for pixels in folder.glob("*.pixels*"):
                 pixels.unlink()
             raise
 

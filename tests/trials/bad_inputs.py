@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from trial import Outcome
+from trial import Outcome, drawn
 from world import BENCHMARK, Done, World, remove
 
 Command = tuple[str, ...]
@@ -184,11 +184,11 @@ def problem_of(case: Case, done: Done) -> str:
     return ""
 
 
-def bad_inputs(world: World, size: int, chance: random.Random, deadline: float) -> Outcome:
+def bad_inputs(world: World, span: range, chance: random.Random, deadline: float) -> Outcome:
     """Each case, or as many of them as there is time for."""
     problems, tried = [], 0
     trial = world.copy("bad")
-    for case in chance.sample(CASES, min(size, len(CASES))):
+    for case in drawn(CASES, span, chance):
         if time.monotonic() > deadline:
             break
         trial.file.write_text(case.text)

@@ -2,17 +2,16 @@
 
 import os
 import random
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from moments import Killer
-from trial import Outcome
-from world import NOBODY, World, difference, fingerprint, remove
-
-CELL = "ldm-toy-images-leftmost"
-"""The cell whose files are damaged, by the beginning of its id."""
+from trial import Outcome, drawn
+from world import NOBODY, World, cells, difference, fingerprint, remove
 
 OF_CELL = (
     "record.json",
@@ -39,6 +38,7 @@ OF_CACHE = (
     "ldm-latents-*/facts.json",
     "ldm-latents-*.lock",
 )
+OF_STROKES = ("vmnist-*/sketches.safetensors", "vmnist-*/checksums.json", "vmnist-*/key.json")
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt", "history.csv", "topology.csv")
 
 
@@ -71,7 +71,8 @@ HARMS: dict[str, Callable[[Path], object]] = {
 
 class Case(NamedTuple):
     kind: str
-    """Where the file is: ``cell``, ``results``, ``cache``, ``checkpoint`` or ``benchmark``."""
+    """Where the file is: ``cell``, ``results``, ``cache``, ``strokes`` (in the cache),
+    ``checkpoint``, ``index`` (of records) or ``benchmark``."""
     file: str
     harm: str
 
@@ -81,7 +82,9 @@ def cases() -> Iterator[Case]:
         "cell": OF_CELL,
         "results": OF_RESULTS,
         "cache": OF_CACHE,
+        "strokes": OF_STROKES,
         "checkpoint": CHECKPOINTS,
+        "index": ("records.index",),
         "benchmark": ("toys.toml",),
     }
     for kind, names in files.items():
@@ -93,68 +96,162 @@ def cases() -> Iterator[Case]:
 CASES = list(cases())
 
 
-def damage(world: World, size: int, chance: random.Random, deadline: float) -> Outcome:
-    """Each kind of file, damaged in each way, or as many as ``size`` and the time allow."""
-    finished, begun = world.copy("finished"), world.copy("begun")
-    done = finished.dstbench("run", "toys.toml", "--jobs", "1")
+STROKES = """\
+name = "toys"
+[grid]
+seeds = [0]
+sparsities = [0.5]
+sparsifiers = ["dense", "leftmost"]
+[[tasks]]
+model = "chirodiff"
+dataset = "vmnist"
+[datasets.vmnist]
+path = "strokes.npz"
+image_size = 8
+[models.chirodiff]
+layers = 1
+units = 8
+diffusion_steps = 24
+sampling_steps = 4
+[training]
+steps = 4
+batch_size = 6
+[evaluation]
+extractor = "toy-features"
+samples = 9
+kid_subsets = 2
+[execution]
+measure_seconds = 0
+"""
+"""A benchmark of drawings."""
+
+RUN = ("run", "toys.toml", "--jobs", "1")
+
+
+class Scene(NamedTuple):
+    """A world that is damaged, and what is there if it is not."""
+
+    world: World
+    cell: str
+    """The cell whose files are damaged."""
+    expected: dict[str, dict[str, object]]
+
+
+def _scene(world: World) -> Scene:
+    done = world.dstbench(*RUN, drawing=False)
     assert done.code == 0, done.said
-    expected = fingerprint(finished.results)
-    cell = next(name for name in expected if name.startswith(CELL))
+    expected = fingerprint(world.results)
+    return Scene(
+        world, max(expected, key=lambda name: ("leftmost" in name, name[0] != "t")), expected
+    )
+
+
+def _of_strokes(world: World) -> World:
+    import numpy as np
+
+    made = world.copy("strokes")
+    made.file.write_text(STROKES)
+    points = np.random.default_rng(0).normal(size=(40, 6, 3))
+    points[:, :, 2] = [0, 0, 1, 0, 0, 1]
+    np.savez(made.work / "strokes.npz", points=points.reshape(-1, 3), lengths=np.full(40, 6))
+    return made
+
+
+def _indexed(world: World) -> World:
+    """Results of so many cells that an index is kept of their records."""
+    from dstbench.store.folder import CellFolder
+    from dstbench.store.index import FILE, FRESH, WORTH_IT
+
+    made = world.copy("indexed")
+    record = CellFolder(next(iter(cells(made.results).values()))).record()
+    assert record is not None
+    for seed in range(1, WORTH_IT + 1):
+        cell = record.cell.model_copy(update={"seed": seed})
+        folder = CellFolder(made.results / "cells" / cell.id)
+        folder.path.mkdir()
+        folder.write_record(record.model_copy(update={"cell": cell}))
+    time.sleep(FRESH + 1)
+    made.dstbench("status", made.results)
+    assert (made.results / FILE).exists()
+    return made
+
+
+def damage(world: World, span: range, chance: random.Random, deadline: float) -> Outcome:
+    """Each kind of file, damaged in each way, or as many as the span and the time allow."""
+    chosen = drawn(CASES, span, chance)
+    kinds = {case.kind for case in chosen}
+    finished, begun = _scene(world.copy("finished")), world.copy("begun")
     # Killed while it writes its third checkpoint, the last cell has two.
     killer = Killer("checkpoint writing", 12, 0)
-    done = begun.dstbench("run", "toys.toml", "--jobs", "1", before=killer.watch)
+    done = begun.dstbench(*RUN, before=killer.watch)
     assert done.code == -9, done.said
+    scenes = dict.fromkeys(("cell", "results", "cache", "benchmark"), finished)
+    scenes["checkpoint"] = finished._replace(world=begun)
+    if "strokes" in kinds:
+        scenes["strokes"] = _scene(_of_strokes(world))
+    if "index" in kinds:
+        scenes["index"] = finished._replace(world=_indexed(finished.world))
 
     problems, tried = [], 0
-    for case in chance.sample(CASES, min(size, len(CASES))):
+    for case in chosen:
         if time.monotonic() > deadline:
             break
-        trial = (begun if case.kind == "checkpoint" else finished).copy("damaged")
-        if case.kind == "cache":  # has to be read
-            remove(trial.results / "cells" / cell)
-        path = _path(case, trial, cell)
-        if path is None:
-            continue
         tried += 1
+        print(f"{tried} files", end="\r", file=sys.stderr, flush=True)
+        scene = scenes[case.kind]
+        trial = scene.world.copy("damaged")
+        if case.kind in ("cache", "strokes"):  # has to be read
+            remove(trial.results / "cells" / scene.cell)
+        path = _path(case, trial, scene.cell)
         HARMS[case.harm](path)
         user = None
         if case.harm == "no permission" and os.getuid() == 0:
             user = NOBODY
             for each in (trial.folder, *trial.folder.rglob("*")):
                 os.chown(each, NOBODY, NOBODY, follow_symlinks=False)
-        if problem := _problem(case, trial, cell, path, expected, user):
+        check = _index_problem if case.kind == "index" else _problem
+        if problem := check(case, trial, scene, path, user):
             problems.append(f"{case.kind}, {case.file}, {case.harm}: {problem}")
         path.chmod(0o755) if path.exists() else None
         remove(trial.folder)
     return Outcome("damage", tried, f"damaged files ({', '.join(HARMS)})", problems)
 
 
-def _path(case: Case, trial: World, cell: str) -> Path | None:
+def _index_problem(case: Case, trial: World, scene: Scene, path: Path, user: int | None) -> str:
+    """What is not as it should be in what is told of results whose index is damaged."""
+    whole = scene.world
+    for command in ("status", "leaderboard"):
+        told = trial.dstbench(command, trial.results, user=user)
+        expected = whole.dstbench(command, whole.results)
+        if told.code or told.has_traceback or told.out != expected.out:
+            return f"{command}: {told.code}, {told.said[-600:]}"
+        remove(path)
+        shutil.copy(whole.results / case.file, path)
+        HARMS[case.harm](path)
+    return ""
+
+
+def _path(case: Case, trial: World, cell: str) -> Path:
     if case.kind == "benchmark":
         return trial.file
-    if case.kind == "results":
+    if case.kind in ("results", "index"):
         return trial.results / case.file
-    if case.kind == "cache":
-        return next(iter(sorted(trial.cache.glob(case.file))), None)
+    if case.kind in ("cache", "strokes"):
+        return min(trial.cache.glob(case.file))
     path = trial.results / "cells" / cell / case.file
     path.touch()  # running.json is there of a process that was killed
     return path
 
 
-def _problem(
-    case: Case,
-    trial: World,
-    cell: str,
-    path: Path,
-    expected: dict[str, dict[str, object]],
-    user: int | None,
-) -> str:
+def _problem(case: Case, trial: World, scene: Scene, path: Path, user: int | None) -> str:
     """What is not as it should be after a run, and what tells of its results."""
-    ran = trial.dstbench("run", "toys.toml", "--jobs", "1", user=user)
+    cell, expected, drawing = scene.cell, scene.expected, case.kind == "results"
+    ran = trial.dstbench(*RUN, user=user, drawing=drawing)
     told = [ran]
     if case.kind != "benchmark":
         told += [trial.dstbench("status", trial.results, user=user),
-                 trial.dstbench("leaderboard", trial.results, "--write", user=user)]  # fmt: skip
+                 trial.dstbench("leaderboard", trial.results, "--write", user=user,
+                                drawing=drawing)]  # fmt: skip
     for done in told:
         if done.code < 0:
             return "hangs"
@@ -165,7 +262,7 @@ def _problem(
         return (
             "" if ran.code == 0 or (ran.code == 2 and named) else f"{ran.code}: {ran.said[-300:]}"
         )
-    if told[1].code or told[2].code or "ldm" not in told[2].out:
+    if told[1].code or told[2].code or "| dense" not in told[2].out:
         return f"the others are not shown: {told[1].said[-300:]} {told[2].said[-300:]}"
     if path.exists() and not path.is_dir():
         path.chmod(0o644)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trial import Outcome
+from trial import Outcome, drawn
 from world import BENCHMARK, World, remove
 
 LONGEST = 100_000
@@ -296,13 +296,13 @@ def _of_data() -> list[Case]:
 CASES = [*_of_results(), *_of_benchmarks(), *_of_data()]
 
 
-def hostile(world: World, size: int, chance: random.Random, deadline: float) -> Outcome:
+def hostile(world: World, span: range, chance: random.Random, deadline: float) -> Outcome:
     """Each case, or as many of them as there is time for."""
     finished = world.copy("finished")
     done = finished.dstbench("run", "toys.toml", "--jobs", "1", "--only", "model=toy-net")
     assert done.code == 0, done.said
     problems, tried = [], 0
-    for case in chance.sample(CASES, min(size, len(CASES))):
+    for case in drawn(CASES, span, chance):
         if time.monotonic() > deadline:
             break
         tried += 1

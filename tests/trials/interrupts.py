@@ -3,13 +3,14 @@
 import os
 import random
 import signal
+import sys
 import time
 from collections import Counter
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from trial import Outcome
+from trial import Outcome, drawn
 from world import World, difference, fingerprint, left_over, remove, table
 
 
@@ -59,42 +60,61 @@ def note_steps(log: Path, interrupted: int | None) -> None:
     first_stage._pixels, first_stage.encode = noted_pixels, noted_encode
 
 
-def interrupts(world: World, size: int, chance: random.Random, deadline: float) -> Outcome:
-    """A grid is stopped in each of its steps, or in ``size`` of them, and gone on with."""
+def interrupts(world: World, span: range, chance: random.Random, deadline: float) -> Outcome:
+    """Each cell of a grid is stopped in each of its steps, or those of a span are, and gone
+    on with."""
     undisturbed = world.copy("undisturbed")
-    log = undisturbed.folder / "steps"
-    done = undisturbed.dstbench("run", "toys.toml", "--jobs", "1", before=_noting(log))
+    done = undisturbed.dstbench("run", "toys.toml", "--jobs", "1", drawing=False)
     assert done.code == 0, done.said
     expected, rows = fingerprint(undisturbed.results), table(undisturbed.results)
-    steps = log.read_text().splitlines()
-    numbers = chance.sample(range(1, len(steps) + 1), min(size, len(steps)))
+    steps = {cell: _steps(_without(undisturbed, cell)) for cell in expected}
+    every = [(cell, number + 1) for cell, taken in steps.items() for number in range(len(taken))]
     problems, tried = [], 0
-    for number in numbers:
+    for cell, number in drawn(every, span, chance):
         if time.monotonic() > deadline:
             break
         tried += 1
-        trial = world.copy("interrupted")
+        print(f"{tried} steps", end="\r", file=sys.stderr, flush=True)
+        trial = _without(undisturbed, cell)
         log = trial.folder / "steps"
-        stopped = trial.dstbench("run", "toys.toml", "--jobs", "1", before=_noting(log, number))
-        done = trial.dstbench("run", "toys.toml", "--jobs", "1", before=_noting(log))
-        taken = log.read_text().splitlines()
+        run = ("run", "toys.toml", "--jobs", "1")
+        stopped = trial.dstbench(*run, before=_noting(log, number), drawing=False)
+        done = trial.dstbench(*run, before=_noting(log), drawing=False)
+        taken = Counter(log.read_text().splitlines())
         if stopped.code != 130 or stopped.has_traceback:
             problem = f"exit code {stopped.code}: {stopped.err[-500:]}"
         elif done.code or done.has_traceback:
             problem = f"exit code {done.code}: {done.err[-500:]}"
-        elif Counter(taken) != Counter(steps):
-            problem = f"steps: {Counter(taken) - Counter(steps)}, {Counter(steps) - Counter(taken)}"
+        elif taken != Counter(steps[cell]):
+            problem = f"steps: {taken - Counter(steps[cell])}, {Counter(steps[cell]) - taken}"
         else:
             problem = difference(expected, fingerprint(trial.results))
             problem = problem or ("" if table(trial.results) == rows else "leaderboard")
             problem = problem or ", ".join(left_over(trial.results))
         if problem:
-            problems.append(f"step {number} ({steps[number - 1]}): {problem}")
+            problems.append(f"step {number} of {cell} ({steps[cell][number - 1]}): {problem}")
         remove(trial.folder)
     tried_of = (
-        f"of {len(steps)} steps (of cells and of their first stage) with Ctrl-C in the middle"
+        f"of {len(every)} steps (of cells and of their first stage) with Ctrl-C in the middle"
     )
     return Outcome("interrupts", tried, tried_of, problems)
+
+
+def _without(finished: World, cell: str) -> World:
+    """The world where one cell is yet to be run, and a dense one's first stage to be trained."""
+    trial = finished.copy("interrupted")
+    remove(trial.results / "cells" / cell)
+    if "dense" in cell:
+        for path in trial.cache.glob("ldm-*"):
+            remove(path)
+    return trial
+
+
+def _steps(trial: World) -> list[str]:
+    log = trial.folder / "steps"
+    done = trial.dstbench("run", "toys.toml", "--jobs", "1", before=_noting(log), drawing=False)
+    assert done.code == 0, done.said
+    return log.read_text().splitlines()
 
 
 def _noting(log: Path, interrupted: int | None = None) -> Any:

@@ -13,9 +13,9 @@ CELLS = 4
 """Cells of the grid, in each of which most phases come."""
 
 
-def kills(world: World, size: int, chance: random.Random, deadline: float) -> Outcome:
+def kills(world: World, span: range, chance: random.Random, deadline: float) -> Outcome:
     """A grid is killed again and again until it gets to its end, then another, until there were
-    ``size`` kills, spread over all phases."""
+    so many kills, spread over all phases."""
     undisturbed, lengths = world.copy("undisturbed"), Lengths()
     done = undisturbed.dstbench("run", "toys.toml", "--jobs", "1", before=lengths.watch)
     assert done.code == 0, done.said
@@ -24,11 +24,11 @@ def kills(world: World, size: int, chance: random.Random, deadline: float) -> Ou
 
     killed: Counter[str] = Counter()
     grids, problems = 0, []
-    while killed.total() < size and time.monotonic() < deadline:
+    while killed.total() < len(span) and time.monotonic() < deadline:
         grids += 1
         trial = world.copy("killed")
         story = []
-        while killed.total() < size and time.monotonic() < deadline:
+        while killed.total() < len(span) and time.monotonic() < deadline:
             least = min(killed[phase] for phase in PHASES)
             phase = chance.choice([each for each in PHASES if killed[each] == least])
             visits, longest = found[phase]

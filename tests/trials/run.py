@@ -30,7 +30,7 @@ from world import World, new_world
 class Trial(NamedTuple):
     """A trial, and how much of it there is in full and in short."""
 
-    run: Callable[[World, int, random.Random, float], Outcome]
+    run: Callable[[World, range, random.Random, float], Outcome]
     size: int
     short: int
 
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("trials", nargs="*", metavar="TRIAL", help=f"of {', '.join(TRIALS)}")
     parser.add_argument("--short", action="store_true", help="a small part of each")
     parser.add_argument("--size", type=int, help="how much of each is tried")
+    parser.add_argument("--skip", type=int, default=0, help="of what is drawn, the first so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60, help="of each, at most")
     args = parser.parse_args()
@@ -62,7 +63,8 @@ def main() -> None:
             trial, begun = TRIALS[name], time.monotonic()
             size = args.size or (trial.short if args.short else trial.size)
             chance = random.Random(f"{name} {args.seed}")
-            outcome = trial.run(world, size, chance, begun + 60 * args.minutes)
+            span = range(args.skip, args.skip + size)
+            outcome = trial.run(world, span, chance, begun + 60 * args.minutes)
             minutes, bad = (time.monotonic() - begun) / 60, outcome.problems
             tried = f"{outcome.count} {outcome.tried}"
             print(f"| {outcome.name} | {tried} | {len(bad)} | {minutes:.1f} |", flush=True)

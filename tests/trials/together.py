@@ -42,14 +42,14 @@ def note_cells(log: Path) -> None:
     Pipeline.run, CellFolder.write_record = noted_run, noted_write  # type: ignore[method-assign]
 
 
-def together(world: World, size: int, chance: random.Random, deadline: float) -> Outcome:
-    """``size`` grids, each run by four processes at once."""
+def together(world: World, span: range, chance: random.Random, deadline: float) -> Outcome:
+    """Grids, each run by four processes at once."""
     undisturbed = world.copy("undisturbed")
     done = undisturbed.dstbench("run", "toys.toml", "--jobs", "1")
     assert done.code == 0, done.said
     expected, rows = fingerprint(undisturbed.results), table(undisturbed.results)
     problems, grids, killed = [], 0, 0
-    while grids < size and time.monotonic() < deadline:
+    while grids < len(span) and time.monotonic() < deadline:
         grids += 1
         trial = world.copy("shared")
         log = trial.folder / "log"

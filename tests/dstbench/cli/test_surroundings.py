@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from dstbench.cli import main
 from dstbench.cli.streams import clean
+from dstbench.store.files import write_folder
 
 RUN = "from dstbench.cli import main; main()"
 
@@ -218,3 +221,33 @@ def test_a_second_signal_leaves_at_once_and_quietly(
             process.kill()
     assert process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_any_command_quietly(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    def merge(folders: list[Path], to: Path, keep: object) -> None:
+        write_folder(to, lambda folder: signal.raise_signal(number))
+
+    monkeypatch.setattr("dstbench.api.merge", merge)
+    monkeypatch.setattr(sys, "argv", ["dstbench", "merge", str(tmp_path), "-o", f"{tmp_path}/to"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 128 + number
+    assert capsys.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "dstbench.cli.app", Slow("slow"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130

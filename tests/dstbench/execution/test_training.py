@@ -476,7 +476,7 @@ def test_a_signal_loses_no_step(
 def test_a_second_signal_is_not_waited_with(
     make: MakeTrainer, folder: CellFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dstbench.execution.stopping.SAME_REQUEST", 0)
+    monkeypatch.setattr("dstbench.stopping.SAME_REQUEST", 0)
 
     def on_step(step: int, loss: float) -> None:
         signal.raise_signal(signal.SIGINT)

@@ -75,6 +75,29 @@ def test_they_are_extracted_once(workspace: Workspace, data: Data) -> None:
     assert torch.equal(first.logits, second.logits)
 
 
+def test_they_are_gone_on_with_where_a_process_was_stopped(
+    workspace: Workspace, data: Data, tmp_path: Path
+) -> None:
+    class Stopped(Counting):
+        def __call__(self, images: Tensor) -> Features:
+            if len(self.batches) == 2:
+                raise KeyboardInterrupt
+            return super().__call__(images)
+
+    settings = EvaluationSettings(batch_size=3)
+    with pytest.raises(KeyboardInterrupt):
+        real_features(data, "toy", Stopped(workspace), settings, workspace)
+    rest = Counting(workspace)
+    found = real_features(data, "toy", rest, settings, workspace)
+    assert rest.batches == [3, 1]
+    elsewhere = Workspace(workspace.device, Cache(tmp_path / "elsewhere"))
+    whole = real_features(data, "toy", Counting(workspace), settings, elsewhere)
+    assert torch.equal(found.features, whole.features)
+    assert torch.equal(found.logits, whole.logits)
+    kept = {path.name for path in workspace.cache.root.glob("features-*/*")}
+    assert kept == {"features.safetensors", "key.json", "checksums.json"}
+
+
 def test_other_data_split_weights_or_resize_are_other_features(
     workspace: Workspace, data: Data
 ) -> None:

@@ -1,6 +1,8 @@
 """What is on disk."""
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -185,6 +187,35 @@ def test_records_of_the_same_conditions(tmp_path: Path, make_record: MakeRecord)
     assert found == {others[name].cell.id for name in ("dense", "added", "diverged")}
     (store.cell(others["dense"].cell).path / "record.json").write_text("{}")
     assert len(list(store.of_conditions([own.cell]))) == 2
+
+
+def test_a_copy_of_a_cell_is_left_out(
+    tmp_path: Path, make_record: MakeRecord, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path / "small")
+    own, other = make_record("static", 0.5), make_record("dense")
+    for record in (own, other):
+        store.cell(record.cell).path.mkdir(parents=True)
+        store.cell(record.cell).write_record(record)
+    copy = store.cell(other.cell).path.with_name("a copy")
+    shutil.copytree(store.cell(other.cell).path, copy)
+    assert {record.cell.id for record in store.records()} == {own.cell.id, other.cell.id}
+    assert caplog.messages == [f"{copy}: left out: a copy of {other.cell.id}, which is there, too"]
+    assert list(store.of_conditions([own.cell])) == [other]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_results_where_nothing_can_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    Store(tmp_path / "small").require_writable()
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(StoreError, match=rf"{tmp_path} cannot be locked \({os.strerror(number)}\)"):
+        Store(tmp_path / "small").require_writable()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "cells", "missing"])

@@ -4,11 +4,14 @@ import os
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
+from dstbench_images import photographs
+from dstbench_images.decoding import decode
 from dstbench_images.image_folder import ImageFolder
 from PIL import Image
 
@@ -147,6 +150,52 @@ def test_what_is_not_rgb_becomes_so(load: Callable[..., Data], tmp_path: Path) -
     everything = torch.stack([*data.train, *data.validation])
     assert everything.shape == (7, 3, SIZE, SIZE)
     assert (everything[:, :, -1, -1] == 200).all(dim=1).sum() == 1
+
+
+def test_decoding_goes_on_where_it_was_stopped(
+    load: Callable[..., Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"train/{red}.png": picture(red) for red in range(1, 8)}
+    files |= {f"val/{red}.png": picture(red) for red in range(10, 15)}
+    root = write(tmp_path / "images", files | {"train/3.png": b"bad", "val/11.png": b"bad"})
+    monkeypatch.setattr(photographs, "PART", 2)
+    read: list[bytes] = []
+
+    def decoding(stop_after: int) -> Callable[..., object]:
+        def decodes(content: bytes, **form: Any) -> object:
+            read.append(content)
+            if len(read) > stop_after:
+                raise KeyboardInterrupt
+            return decode(content, **form)
+
+        read.clear()
+        return decodes
+
+    for stop_after in (5, 7):  # files, of which four and seven are kept
+        monkeypatch.setattr(photographs, "decode", decoding(stop_after))
+        with pytest.raises(KeyboardInterrupt):
+            load(root)
+    monkeypatch.setattr(photographs, "decode", decoding(99))
+    data = load(root)
+    assert len(read) == 1
+    monkeypatch.setenv("DSTBENCH_CACHE", str(tmp_path / "elsewhere"))
+    workspace = Workspace(torch.device("cpu"), Cache())
+    whole = ImageFolder(ImageFolder.Settings(path=str(root), image_size=SIZE)).load(workspace)
+    assert reds(data) == ([1, 2, 4, 5, 6, 7], [10, 12, 13, 14])
+    assert data.fingerprint == whole.fingerprint
+
+
+def test_what_could_not_be_read_is_tried_again(load: Callable[..., Data], tmp_path: Path) -> None:
+    root = write(tmp_path / "images", {f"{red}.png": picture(red) for red in range(9)})
+    times = root.stat(), (root / "4.png").stat()
+    (root / "4.png").write_bytes(b"\0" * times[1].st_size)
+    os.utime(root / "4.png", ns=(times[1].st_atime_ns, times[1].st_mtime_ns))
+    with pytest.raises(DataError, match="allows 0"):
+        load(root, max_bad_files=0)
+    (root / "4.png").write_bytes(picture(4))
+    os.utime(root / "4.png", ns=(times[1].st_atime_ns, times[1].st_mtime_ns))
+    train, validation = reds(load(root, max_bad_files=0))
+    assert sorted([*train, *validation]) == list(range(9))
 
 
 def test_bad_files_are_named_and_left_out_up_to_a_limit(

@@ -1,8 +1,11 @@
 """What all datasets share: splits, cache, what is left out, pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from dstbench_sketches import preparing
 from dstbench_sketches.preparing import (
     PARALLEL_FROM,
     Drawing,
@@ -17,6 +20,7 @@ from dstbench_sketches.preparing import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstbench.cache import Cache
 from dstbench.contracts import Items
 from dstbench.errors import DataError
 
@@ -98,6 +102,45 @@ def test_prepared_once_for_the_same_content(told, monkeypatch) -> None:
     assert first.fingerprint == second.fingerprint
     for before, after in zip(first.train, second.train, strict=True):
         torch.testing.assert_close(before, after, rtol=0, atol=0)
+
+
+def test_preparing_goes_on_where_it_was_stopped(told, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(preparing, "PART", 2)
+    dot = Drawing("a dot", [[(1, 1)]])
+    splits = Splits([*drawings(3), dot, *drawings(2, start=3)], drawings(3))
+    read = []
+
+    def reading(stop_after: int):
+        def reads(strokes):
+            read.append(strokes)
+            if len(read) > stop_after:
+                raise KeyboardInterrupt
+            return strokes
+
+        return reads
+
+    def load(stop_after: int, workspace):
+        read.clear()
+        return prepare(
+            "lines", {}, lambda: splits, reading(stop_after), SketchSettings(), workspace
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        load(5, told.workspace)
+    loaded = load(99, told.workspace)
+    assert len(read) == 5  # all but two parts
+    whole = load(99, replace(told.workspace, cache=Cache(tmp_path / "elsewhere")))
+    assert len(read) == 9
+    assert loaded.fingerprint == whole.fingerprint
+    assert [len(loaded.train), len(loaded.validation)] == [5, 3]
+    left_out = (
+        "lines: left out 1 of 9 drawings; the first: a dot: all points of the drawing are the same"
+    )
+    assert told.messages == [left_out, left_out]
+    (folder,) = told.workspace.cache.root.glob("lines-????????????????")
+    assert {path.name for path in folder.iterdir()} == {
+        "sketches.safetensors", "key.json", "checksums.json"
+    }  # fmt: skip
 
 
 def test_fingerprint_is_that_of_sequences_and_pictures(told) -> None:
