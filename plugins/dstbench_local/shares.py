@@ -32,14 +32,18 @@ def divide(run_cell: RunCell, cells: Sequence[Cell]) -> list[Share]:
     The threads of a cell depend on its network alone, never on how many other cells are left, so
     that a run that goes on in several parts has the same results as one in one go.
     """
+    import torch
+    from joblib import cpu_count
+
     small: list[Cell] = []
     large: list[Cell] = []
     for cell in cells:
         (large if (run_cell.parameters(cell) or 0) >= LARGE else small).append(cell)
-    cores = _cores(run_cell.threads)
+    cores = int(cpu_count())
     threads = run_cell.threads or 1
     jobs = max(1, min(cores // threads, _rooms(), len(small)))
-    shares = [Share(small, jobs, threads), Share(large, 1, run_cell.threads or cores)]
+    most = run_cell.threads or min(cores, torch.get_num_threads())  # OpenMP's variables limit it
+    shares = [Share(small, jobs, threads), Share(large, 1, most)]
     return [share for share in shares if share.cells]
 
 
@@ -57,16 +61,6 @@ def told(shares: Sequence[Share]) -> str:
 
 def _many(count: int, noun: str, ending: str = "s") -> str:
     return f"{count} {noun}{ending if count != 1 else ''}"
-
-
-def _cores(asked: int | None) -> int:
-    """Cores of this machine that are there for this process, or as many as OpenMP's variables say
-    where no number of threads was asked for."""
-    import torch
-    from joblib import cpu_count
-
-    cores = int(cpu_count())
-    return cores if asked else min(cores, torch.get_num_threads())
 
 
 def _rooms() -> int:

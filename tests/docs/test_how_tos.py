@@ -54,6 +54,8 @@ def type_in(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         return
     assert words[0] == "dstbench"
     typed = [str(path) for word in words for path in (sorted(Path().glob(word)) or [word])]
+    if words[1] == "run":
+        typed += ["--jobs", "1"]  # processes take longer to start than these cells to run
     monkeypatch.setattr(sys, "argv", typed)
     with pytest.raises(SystemExit) as exited:
         cli.main()

@@ -145,7 +145,7 @@ def test_the_benchmark_of_ones_own_plugins_runs(installed: Path, tmp_path: Path)
         dstbench("plan", "stripes.toml", "--format", "json", cwd=tmp_path, path=installed)
     )
     assert all(cell["training_flops"] for cell in cells)
-    dstbench("run", "stripes.toml", "--jobs", "1", cwd=tmp_path, path=installed)
+    dstbench("run", "stripes.toml", cwd=tmp_path, path=installed)
     log = [json.loads(line) for line in (tmp_path / "finished.jsonl").read_text().splitlines()]
     assert len(log) == len(cells) == 2 * (1 + 2 * (2 + 1 + 1 + 1))
     assert all(entry["status"] == "done" for entry in log)

@@ -170,6 +170,16 @@ def toys_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def folder(toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with toys.toml in it."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "toys.toml").write_bytes((TOYS / "toys.toml").read_bytes())
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
 def plug_in(toys_installed: Path) -> Iterator[Callable[[str, str], None]]:
     """Installs a distribution beside the toys, with a module behind an entry point of its name."""
     modules: list[str] = []

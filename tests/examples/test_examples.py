@@ -68,7 +68,7 @@ def test_they_are_plugged_in(python: Python) -> None:
 
 
 def test_a_benchmark_of_them_ends_in_a_leaderboard(python: Python, tmp_path: Path) -> None:
-    python(*DSTBENCH, "run", EXAMPLES / "moons.toml")
+    python(*DSTBENCH, "run", EXAMPLES / "moons.toml", "--jobs", "1")
     board = pd.read_csv(tmp_path / "results" / "moons" / "leaderboard.csv")
     rows = board.set_index("method")
     assert list(rows.index) == [

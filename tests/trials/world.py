@@ -22,15 +22,8 @@ from typing import Any
 TOYS = Path(__file__).resolve().parents[1] / "dstbench"
 """The folder of the module ``toys``."""
 
-BENCHMARK = """\
-name = "toys"
-[grid]
-seeds = [0]
-sparsities = [0.5]
-sparsifiers = ["dense", "leftmost"]
-[[tasks]]
-model = "toy-net"
-dataset = "toy-images"
+BENCHMARK = (TOYS / "toys.toml").read_text().replace("every = 5", "every = 4\nlog_every = 5")
+BENCHMARK += """\
 [[tasks]]
 model = "ldm"
 dataset = "toy-images"
@@ -47,15 +40,6 @@ block_out_channels = [8, 16]
 layers_per_block = 1
 norm_num_groups = 4
 steps = 10
-[training]
-steps = 12
-batch_size = 6
-checkpoint_every = 4
-log_every = 5
-[evaluation]
-extractor = "toy-features"
-samples = 9
-kid_subsets = 2
 [execution]
 measure_seconds = 0
 """

@@ -23,24 +23,7 @@ from dstbench.errors import ConfigError
 from dstbench.grid import Cell
 from dstbench.store import CellFolder
 
-BENCHMARK = """
-name = "toys"
-[grid]
-seeds = [0]
-sparsities = [0.5]
-sparsifiers = ["dense", "leftmost"]
-[[tasks]]
-model = "toy-net"
-dataset = "toy-images"
-[training]
-steps = 12
-batch_size = 6
-checkpoint_every = 5
-[evaluation]
-extractor = "toy-features"
-samples = 9
-kid_subsets = 2
-"""
+BENCHMARK = (Path(__file__).parents[1] / "toys.toml").read_text()
 
 
 class Outcome(NamedTuple):
@@ -51,16 +34,6 @@ class Outcome(NamedTuple):
 
 Dstbench = Callable[..., Outcome]
 """Runs the command line with these arguments."""
-
-
-@pytest.fixture
-def folder(toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with toys.toml in it."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    (folder / "toys.toml").write_text(BENCHMARK)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 @pytest.fixture
@@ -309,7 +282,7 @@ def test_what_is_told_goes_into_a_file_as_well(dstbench: Dstbench, folder: Path)
     (folder / "toys.toml").write_text(BENCHMARK + tracking.replace("toy", "tin"))
     refused = dstbench("run", "toys.toml", "--log-file", "run.log")
     assert refused.err.startswith(
-        "error: toys.toml:19: tracking.trackers[0]: unknown tracker 'tin-lines'; did you mean "
+        "error: toys.toml:21: tracking.trackers[0]: unknown tracker 'tin-lines'; did you mean "
         "'toy-lines'?"
     )
 
@@ -869,7 +842,7 @@ def test_a_broken_plugin_hides_no_other_error_of_the_file(
     (folder / "toys.toml").write_text(text + "[models.toy-net]\ndropuot = 0.1\n")
     check_refused(
         dstbench("run", "toys.toml"),
-        "toys.toml:19: models.toy-net.dropuot: unknown key; did you mean 'dropout'? "
+        "toys.toml:21: models.toy-net.dropuot: unknown key; did you mean 'dropout'? "
         "(known: dropout)",
     )
 
@@ -978,10 +951,10 @@ def test_jobs_are_auto_unless_the_file_says(
     monkeypatch.setattr(Local, "run", run)
     dstbench("run", "toys.toml")
     dstbench("run", "toys.toml", "--jobs", "3")
-    (folder / "toys.toml").write_text(BENCHMARK + "[executors.local]\njobs = 2\n")
-    dstbench("run", "toys.toml")
     dstbench("run", "toys.toml", "--jobs", "auto")
-    assert asked == ["auto", 3, 2, "auto"]
+    (folder / "toys.toml").write_text(BENCHMARK.partition("[executors")[0])
+    dstbench("run", "toys.toml")
+    assert asked == [1, 3, "auto", "auto"]
 
 
 STRIKES = """

@@ -12,26 +12,11 @@ import pytest
 
 from dstbench.store import CellFolder
 
-TASK = """\
+BENCHMARK = (Path(__file__).parents[1] / "toys.toml").read_text()
+ENDLESS = """
 [[tasks]]
 model = "toy-net"
 dataset = "toy-images"
-"""
-BENCHMARK = f"""\
-name = "toys"
-[grid]
-seeds = [0]
-sparsities = [0.5]
-sparsifiers = ["dense", "leftmost"]
-[training]
-steps = 12
-batch_size = 6
-[evaluation]
-extractor = "toy-features"
-samples = 9
-kid_subsets = 2
-{TASK}"""
-ENDLESS = f"""{TASK}
 [tasks.training]
 steps = 1_000_000
 """

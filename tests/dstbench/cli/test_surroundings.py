@@ -18,34 +18,9 @@ from dstbench.store.files import write_folder
 
 RUN = "from dstbench.cli import main; main()"
 
-BENCHMARK = """
-name = "toys"
-[grid]
-seeds = [0]
-sparsities = [0.5]
-sparsifiers = ["dense", "leftmost"]
-[[tasks]]
-model = "toy-net"
-dataset = "toy-images"
-[training]
-steps = 12
-batch_size = 6
-[evaluation]
-extractor = "toy-features"
-samples = 9
-kid_subsets = 2
-"""
+BENCHMARK = (Path(__file__).parents[1] / "toys.toml").read_text()
 
-LONG = BENCHMARK.replace("steps = 12", "steps = 1_000_000\ncheckpoint_every = 1_000_000")
-
-
-@pytest.fixture
-def folder(toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with toys.toml in it."""
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "toys.toml").write_text(BENCHMARK)
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
+LONG = BENCHMARK.replace("= 12", "= 1_000_000").replace("every = 5", "every = 1_000_000")
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:

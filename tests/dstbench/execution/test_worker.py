@@ -216,16 +216,16 @@ batch_size = 6
 extractor = "toy-features"
 samples = 9
 kid_subsets = 2
+[executors.local]
+jobs = 1
 """
 
 
 @pytest.fixture
-def folder(toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(folder: Path) -> Path:
     """The current folder, with toys.toml in it."""
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "toys.toml").write_text(BENCHMARK)
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
+    (folder / "toys.toml").write_text(BENCHMARK)
+    return folder
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

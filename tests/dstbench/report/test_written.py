@@ -64,30 +64,14 @@ except SystemExit as end:
 print(sorted({"diffusers", "torch._dynamo", "dstbench.execution.pipeline"} & set(sys.modules)))
 """
 
-BENCHMARK = """
-name = "toys"
-[grid]
-seeds = [0]
-sparsities = [0.5]
-sparsifiers = ["dense"]
-[[tasks]]
-model = "toy-net"
-dataset = "toy-images"
-[training]
-steps = 2
-batch_size = 6
-[evaluation]
-extractor = "toy-features"
-samples = 9
-kid_subsets = 2
-"""
+BENCHMARK = (Path(__file__).parents[1] / "toys.toml").read_text()
 
 
 @pytest.mark.slow
 def test_a_run_with_nothing_to_do_imports_nothing_heavy(
     toys_installed: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "toys.toml").write_text(BENCHMARK)
+    (tmp_path / "toys.toml").write_text(BENCHMARK.replace(', "leftmost"', ""))
     ends = [
         subprocess.run(
             [sys.executable, "-c", NOTHING_TO_DO, "run", "toys.toml"],

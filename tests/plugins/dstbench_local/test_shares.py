@@ -80,9 +80,14 @@ def test_threads_that_were_asked_for_divide_the_cores() -> None:
     assert divide(Sizes(threads=2), cells) == [Share(cells[:9], 2, 2), Share(cells[9:], 1, 2)]
 
 
-def test_variables_of_openmp_limit_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_openmp_limit_threads_not_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert divide(Sizes(), some("small", 9))[0].jobs == 1
+    small, large = some("small", 9), some("large", 1)
+    shares = divide(Sizes(), [*small, *large])
+    assert shares == [Share(small, 4, 1), Share(large, 1, 1)]
+    assert told(shares) == (
+        "9 cells: 4 processes with 1 thread each; 1 cell, one at a time with 1 thread"
+    )
 
 
 def test_memory_limits_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
