@@ -76,7 +76,8 @@ def _command(function: Callable[..., Any]) -> Iterator[str]:
         elif isinstance(info, OptionInfo):
             value = "" if annotation is bool else f" {info.metavar or choices or name.upper()}"
             typed = [_code(f"{each}{value}") for each in _names(name, info)]
-            default = "" if parameter.default in (None, False) else _code(parameter.default)
+            none = parameter.default in (None, False, parameter.empty)
+            default = "" if none else _code(parameter.default)
             rows.append((", ".join(typed), default, meaning))
     yield f"## `{function.__name__}`"
     yield f"```\n{' '.join(usage)}\n```"

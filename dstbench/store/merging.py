@@ -237,7 +237,8 @@ def _refusal(conflicts: Sequence[str]) -> str:
 
 
 def _layout(folders: Sequence[Path], to: Path) -> Layout:
-    """The orders of all folders, one after the other, and the margin of the first."""
+    """The orders and published scores of all folders, one after the other, and the margin of the
+    first."""
     found = []
     for folder in folders:
         with suppress(OSError):
@@ -250,4 +251,5 @@ def _layout(folders: Sequence[Path], to: Path) -> Layout:
         tasks=tuple(dict.fromkeys(task for each in found for task in each.tasks)),
         sparsifiers=tuple(dict.fromkeys(name for each in found for name in each.sparsifiers)),
         report=found[0].report,
+        targets=tuple(dict.fromkeys(target for each in found for target in each.targets)),
     )

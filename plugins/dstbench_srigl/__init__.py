@@ -23,8 +23,9 @@ class SRigL(DynamicSparsifier):
     it loses all its inputs, and those left get more. An ablated unit comes back when it has enough.
 
     A layer's number of active weights is a multiple of its output units, near what the layer
-    distribution gives it; all together are at most as many as S asks for. It never changes: of the
-    units that could be ablated, as many are as leave the others a whole number of inputs.
+    distribution gives it, but not none while others have more than one input for each unit; all
+    together are at most as many as S asks for. It never changes: of the units that could be
+    ablated, as many are as leave the others a whole number of inputs.
     """
 
     name = "srigl"
@@ -51,8 +52,18 @@ class SRigL(DynamicSparsifier):
     def layer_counts(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         wanted = super().layer_counts(shapes)
         units = {name: shape[0] for name, shape in shapes.items()}
-        counts = {name: wanted[name] // units[name] * units[name] for name in wanted}
+        counts = {name: max(wanted[name] // units[name], 1) * units[name] for name in wanted}
         missing = sum(wanted.values()) - sum(counts.values())
+        while missing < 0:  # one input each was too much
+            name = max(
+                filter(counts.get, counts),
+                key=lambda name: (
+                    counts[name] > units[name],
+                    (counts[name] - wanted[name]) / units[name],
+                ),
+            )
+            counts[name] -= units[name]
+            missing += units[name]
         while fitting := [
             name for name in counts if units[name] <= missing and counts[name] < prod(shapes[name])
         ]:

@@ -65,6 +65,8 @@ def write_page(every: Sequence[Shown], path: Path, title: str) -> None:
     Raises:
         StoreError: nothing has been run, or the file cannot be written.
     """
+    if path.is_dir():
+        raise StoreError(f"{path}: is a folder; name a file to write")
     text = render_page(every, title)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +95,9 @@ def render_page(every: Sequence[Shown], title: str, live: str = "") -> str:
     return render_template(
         "page.html",
         title=title,
-        summary=", ".join(f"{count} cells {status}" for status, count in statuses.items()),
+        summary=", ".join(
+            f"{count} cell{'s' * (count != 1)} {status}" for status, count in statuses.items()
+        ),
         sections=sections,
         plotly=get_plotlyjs(),
         datatables=script + end,
@@ -171,6 +175,8 @@ def _pages(table: Table, results: Shown) -> Iterator[dict[str, Any]]:
     seeds = sorted(by_seed)
     size = 0
     for seed in seeds:
+        if size > STRIPS:
+            return
         strips = []
         of_seed = by_seed[seed]
         for _, record in of_seed:
@@ -188,8 +194,6 @@ def _pages(table: Table, results: Shown) -> Iterator[dict[str, Any]]:
                 beside = alternating(results.samples(record.cell), near)
                 pairs.append(_picture(row_label(row.method, row.sparsity), beside, record))
         size += sum(len(strip["png"]) for strip in (*strips, *pairs))
-        if size > STRIPS:
-            return
         if strips:
             yield {"name": f"seed {seed}", "strips": strips}
         if pairs:

@@ -1,6 +1,7 @@
 """The report as a file: all that there is, escaped, in one piece."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,18 @@ def test_it_shows_table_charts_and_samples(text: str) -> None:
     assert "right of it the training image whose features are nearest" in page
     for words in ("How samples were scored", "Machines and versions"):
         assert words in page
+
+
+def test_large_pictures_leave_out_further_seeds_and_not_the_first(
+    shown, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("dstbench.report.page.STRIPS", 1)
+    path = tmp_path / "report.html"
+
+    write_page([shown], path, "large")
+
+    seeds = re.findall(r'data-name="seed (\d)', path.read_text(encoding="utf-8"))
+    assert set(seeds) == {"3"}  # and not 4
 
 
 def test_differences_that_were_tested_are_told(shown, make_record, tmp_path) -> None:
@@ -100,6 +113,8 @@ def test_a_place_that_cannot_be_written_to_is_named(shown, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"file.*cannot be written"):
         write_page([shown], tmp_path / "file" / "report.html", "nowhere")
+    with pytest.raises(StoreError, match="is a folder; name a file to write"):
+        write_page([shown], Path(), "here")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from dstbench.errors import StoreError
 from dstbench.files import copy_regular
 from dstbench.records import Record
 from dstbench.report.merged import merge
-from dstbench.settings import ReportSettings
+from dstbench.settings import ReportSettings, TargetSettings
 from dstbench.store import CellFolder, Store, merging
 from dstbench.store.layout import Layout
 from dstbench.store.rescored import rescored, write_rescored
@@ -58,8 +58,16 @@ def test_cells_of_both_and_those_that_are_equal_once(cell: KeepCell) -> None:
         cell("mine", seed=seed, fid=1.5 + seed)
     cell("yours", seed=1, fid=2.5, step=0.5)
     cell("yours", "rigl", 0.5, 2, fid=3.5)
-    Store(Path("mine")).write_layout(Layout(tasks=("b", "a"), report=ReportSettings(margin=0.2)))
-    Store(Path("yours")).write_layout(Layout(tasks=("c", "a"), sparsifiers=("rigl",)))
+    published, more = (
+        TargetSettings(model="ldm", dataset="digits", sparsifier="rigl", mean=mean, source="x")
+        for mean in (1.0, 2.0)
+    )
+    Store(Path("mine")).write_layout(
+        Layout(tasks=("b", "a"), report=ReportSettings(margin=0.2), targets=(published,))
+    )
+    Store(Path("yours")).write_layout(
+        Layout(tasks=("c", "a"), sparsifiers=("rigl",), targets=(more, published))
+    )
 
     found = merge(["mine", "yours"], "ours")
 
@@ -67,7 +75,10 @@ def test_cells_of_both_and_those_that_are_equal_once(cell: KeepCell) -> None:
     assert found.name == "ours"
     assert len(found.records) == 3
     assert Store(Path("ours")).layout() == Layout(
-        tasks=("b", "a", "c"), sparsifiers=("rigl",), report=ReportSettings(margin=0.2)
+        tasks=("b", "a", "c"),
+        sparsifiers=("rigl",),
+        report=ReportSettings(margin=0.2),
+        targets=(published, more),
     )
     assert Path("ours/leaderboard.md").read_text().startswith("# ours\n")
     for written in ("report.html", "leaderboard.csv", "cells.csv", "samples.png"):

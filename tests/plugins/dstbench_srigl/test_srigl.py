@@ -35,6 +35,22 @@ def test_counts_are_multiples_of_the_units_and_near_what_is_asked() -> None:
     assert counts == {"first": 8, "second": 8, "third": 12}
 
 
+@pytest.mark.parametrize(
+    ("sparsity", "counts"),
+    [
+        # asked are 1.6 of 8 and 12.8 of 64: one input for each of the first 4 units, and of the 10
+        # that are left one for each of the other 8
+        (0.8, {"first": 4, "second": 8}),
+        (0.85, {"first": 0, "second": 8}),  # asked are 11 in all: not enough for both
+    ],
+)
+def test_no_layer_is_cut_off_while_others_have_connections_to_give(
+    sparsity: float, counts: dict[str, int]
+) -> None:
+    shapes = {"first": (4, 2), "second": (8, 8)}
+    assert SRigL(sparsity, total_steps=1, distribution="uniform").layer_counts(shapes) == counts
+
+
 def test_every_unit_has_the_same_fan_in_throughout_training() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 16, 3), nn.Conv2d(16, 2, 1))
