@@ -129,8 +129,10 @@ def _ended(log: Path) -> int:
 def watch(
     command: list[str], environment: dict[str, str], log: Path, kills: list[int], deadline: float
 ) -> list[Seen]:
-    """Run a command to its end, or stop it at the deadline; what was seen of it on the way. A worker
-    is killed whenever so many cells have ended as ``kills`` says."""
+    """Run a command to its end, or stop it at the deadline; what was seen of it on the way.
+
+    A worker is killed whenever so many cells have ended as ``kills`` says.
+    """
     seen = []
     with log.with_name("said").open("ab") as said:
         process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
