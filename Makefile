@@ -11,7 +11,7 @@ quickstart: install  ## train, sample and score the 14 cells of benchmarks/quick
 	$(BIN)/dstbench run benchmarks/quickstart.toml --results runs
 
 test: install  ## all tests, slow ones included
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 # On a GPU machine without a network: make gpu PYTHON=python3 WHEELS=FOLDER, where that Python has torch
 # and FOLDER the wheels of what else it lacks.

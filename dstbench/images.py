@@ -1,4 +1,4 @@
-"""Images as the items of a dataset: stacked, and hashed."""
+"""Images as the items of a dataset: stacked, hashed, and as Pillow has them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
 
@@ -26,3 +27,11 @@ def hash_images(*splits: Sequence[Tensor]) -> str:
         for image in images:
             content.update(image.numpy().tobytes())
     return content.hexdigest()
+
+
+def to_picture(image: Tensor) -> Image:
+    """An image (C, H, W) of uint8, C = 1 or 3, in grey or in colour."""
+    from PIL import Image
+
+    pixels = image.movedim(0, -1).numpy()
+    return Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels)

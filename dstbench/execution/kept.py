@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
-from torchvision.utils import make_grid
 
 from dstbench.contracts import Data, Split
+from dstbench.images import to_picture
 from dstbench.store.files import write_atomically
 from dstbench.store.folder import CellFolder
 
@@ -23,7 +23,7 @@ KEPT_REALS = 12
 def keep_samples(folder: CellFolder, images: Tensor) -> None:
     """Keep sample images (N, C, H, W), and a picture of all of them."""
     folder.write_images(folder.samples, last_channel(images))
-    grid = to_pil_image(make_grid(images, nrow=math.ceil(math.sqrt(len(images))), padding=0))
+    grid = _grid(images)
     write_atomically(folder.sheet, lambda path: grid.save(path, format="png"))
 
 
@@ -39,3 +39,14 @@ def last_channel(images: Tensor) -> NDArray[np.uint8]:
     """Images (N, C, H, W) as (N, H, W, C)."""
     array: NDArray[np.uint8] = images.permute(0, 2, 3, 1).contiguous().numpy()
     return array
+
+
+def _grid(images: Tensor) -> Image.Image:
+    """Images (N, C, H, W) side by side, in as many columns as rows, or one more."""
+    columns = math.ceil(math.sqrt(len(images)))
+    height, width = images.shape[2:]
+    grid = Image.new("RGB", (columns * width, math.ceil(len(images) / columns) * height))
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        grid.paste(to_picture(image), (column * width, row * height))
+    return grid

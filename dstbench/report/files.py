@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from dstbench.contracts import Data
 from dstbench.errors import DataError
+from dstbench.images import to_picture
 
 
 def write_samples(
@@ -37,5 +37,5 @@ def write_samples(
 
 def _png(image: Tensor) -> bytes:
     file = BytesIO()
-    to_pil_image(image).save(file, "png")
+    to_picture(image).save(file, "png")
     return file.getvalue()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,24 +19,37 @@ from dstbench.testing.trials.trial import Trial
 TRIALS = "trials.json"
 
 
-def resumed(trials: Sequence[Trial], more_steps: int) -> list[dict[str, Tensor]]:
-    """The states after so many more steps, taken in a new process that loads what these save."""
+class Stopped(NamedTuple):
+    """A trial between two of its steps."""
+
+    told: dict[str, Any]
+    """All that a new process needs to make the same trial, as JSON has it."""
+    saved: dict[str, Any]
+    """The state that it goes on from."""
+
+    @classmethod
+    def now(cls, trial: Trial) -> Stopped:
+        """A trial as it is now, whatever becomes of it."""
+        return cls(_told(trial), deepcopy(trial.saved()))
+
+
+def resumed(stopped: Sequence[Stopped], more_steps: int) -> list[dict[str, Tensor]]:
+    """The states after so many more steps, taken in a new process that loads what was saved."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         told = {
             "threads": torch.get_num_threads(),
             "more_steps": more_steps,
-            "trials": [_told(trial) for trial in trials],
+            "trials": [each.told for each in stopped],
         }
         (folder / TRIALS).write_text(json.dumps(told))
-        torch.save([trial.saved() for trial in trials], folder / "saved.pt")
+        torch.save([each.saved for each in stopped], folder / "saved.pt")
         run_module(__name__, name)
         ends: list[dict[str, Tensor]] = torch.load(folder / "ends.pt", weights_only=True)
         return ends
 
 
 def _told(trial: Trial) -> dict[str, Any]:
-    """All that a new process needs to make the same trial, as JSON has it."""
     sparsifier = trial.sparsifier
     assert sparsifier is not None
     return {
@@ -64,6 +78,7 @@ def _resume(folder: Path) -> None:
         trial.restore(state)
         trial.train(told["more_steps"])
         ends.append(trial.state())
+        trial.end()
     torch.save(ends, folder / "ends.pt")
 
 

@@ -173,6 +173,11 @@ class Trial:
         self.initial_gradients += 1
         self.backward()
 
+    def end(self) -> None:
+        """Leave the network to itself: steps of other trials are not told to this one any more."""
+        if self.sparsifier is not None:
+            self.sparsifier.detach()
+
     def moments(self) -> Iterator[tuple[str, str, Tensor]]:
         """The optimizer's moments of each weight that may be masked: the weight's name, the
         moment's name, the moment."""

@@ -46,10 +46,11 @@ def of_a_check(cls: type[Any], check: str) -> Any:
     return pytest.param(cls, check, marks=marks, id=f"{cls.__name__}-{check}")
 
 
-def the_check(cls: type[Any], name: str) -> Check:
+@cache
+def checks_of_right(cls: type[Any]) -> dict[str, Check]:
+    """By name: its checks, which share what they look at, as in ``dstbench check``."""
     data = toy_images() if cls is ToyModel else None  # it takes no other
-    (check,) = [check for check in checks(cls, data=data) if str(check) == name]
-    return check
+    return {str(check): check for check in checks(cls, data=data)}
 
 
 @cache
@@ -66,7 +67,7 @@ def test_a_wrong_plugin_is_caught(
 ) -> None:
     for module in (availability, executors, trackers):
         monkeypatch.setattr(module, "SECONDS", getattr(cls, "patience", module.SECONDS))
-    check = the_check(cls, name)
+    (check,) = [check for check in checks(cls) if str(check) == name]
     with pytest.raises(CheckFailed) as caught:
         check()
     report = str(caught.value)
@@ -85,7 +86,7 @@ def test_a_wrong_plugin_is_caught(
     ],
 )
 def test_a_right_plugin_passes(cls: type[Any], name: str) -> None:
-    the_check(cls, name)()
+    checks_of_right(cls)[name]()
 
 
 @pytest.mark.parametrize(("kind", "right"), RIGHT.items())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dstbench.kernels.library import why_not
 from dstbench.plugins.plugin import Plugin
 from dstbench.plugins.registry import load_plugins
 from dstbench.testing import checks
@@ -110,6 +111,12 @@ def pictures(tmp_path: Path) -> Path:
         pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernels() -> None:
+    """Looked for before a test has an empty cache, in which they would be compiled once more."""
+    why_not()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dstbench.testing.checking import seeded
 from dstbench.testing.checks.sparsifiers.subject import STEPS, SparsifierSubject, broken
 from dstbench.testing.trials.networks import NETWORKS
 from dstbench.testing.trials.processes import require_importable
-from dstbench.testing.trials.resuming import resumed
+from dstbench.testing.trials.resuming import Stopped, resumed
 from dstbench.testing.trials.trial import Trial, first_difference
 
 STOP_EARLY = 7
@@ -20,10 +20,12 @@ def training_is_deterministic(subject: SparsifierSubject) -> None:
         states = []
         for global_seed in (1, 1, 2):
             with seeded(global_seed):
-                trials = list(subject.trials([network]))
-                for trial in trials:
+                trials, ends = [], []
+                for trial in subject.trials([network]):
                     trial.train(STEPS)
-                states.append([trial.state() for trial in trials])
+                    trials.append(trial)
+                    ends.append(trial.state())
+                states.append(ends)
         first, same, other = states
         for trial, *compared in zip(trials, first, same, other, strict=True):
             if difference := first_difference(compared[0], compared[1]):
@@ -41,13 +43,15 @@ def training_survives_a_new_process(subject: SparsifierSubject) -> None:
     """Saved after some steps and loaded in a new process, training goes on to the same weights,
     masks, moments and averages, bit for bit."""
     require_importable(subject.cls)
-    trials = list(subject.trials())
-    for trial in trials:
+    uninterrupted, stopped = [], []
+    for trial in subject.trials():
         trial.train(STOP_EARLY)
-    ends = resumed(trials, more_steps=STEPS)
-    for trial, end in zip(trials, ends, strict=True):
+        stopped.append(Stopped.now(trial))
         trial.train(STEPS)
-        if difference := first_difference(trial.state(), end):
+        uninterrupted.append((trial, trial.state()))
+    ends = resumed(stopped, more_steps=STEPS)
+    for (trial, state), end in zip(uninterrupted, ends, strict=True):
+        if difference := first_difference(state, end):
             raise broken(
                 trial,
                 f"uninterrupted and saved after step {STOP_EARLY}, the runs differ: {difference}. "

@@ -52,6 +52,7 @@ class SparsifierSubject(Subject):
                 trial = self.trial(network, sparsity, **conditions)
                 steps = min(STEPS, trial.arguments["total_steps"])
                 self._trajectories[key] = record(trial, steps)
+                trial.end()
         return self._trajectories[key]
 
     def trials(
@@ -61,8 +62,11 @@ class SparsifierSubject(Subject):
         **conditions: Any,
     ) -> Iterator[Trial]:
         """Trials of each network at each sparsity, but for those that the class refuses with a
-        :class:`~dstbench.errors.SparsityError`; skips the check where it refuses all."""
-        return _not_refused(self.trial, networks, sparsities, **conditions)
+        :class:`~dstbench.errors.SparsityError`; skips the check where it refuses all. A trial is
+        ended when the next is asked for."""
+        for trial in _not_refused(self.trial, networks, sparsities, **conditions):
+            yield trial
+            trial.end()
 
     def trajectories(
         self,
