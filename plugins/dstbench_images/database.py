@@ -107,6 +107,8 @@ def _open(file: Path) -> Any:
     import lmdb
 
     open_regular(file).close()
+    if not file.stat().st_size:
+        raise DataError(f"{file} is damaged: it is empty")
     # torchvision's reader would keep its list of keys as a pickle in the current folder.
     environment = lmdb.open(
         str(file), subdir=False, readonly=True, lock=False, readahead=False, max_dbs=MOST_INNER

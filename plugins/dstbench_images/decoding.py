@@ -103,12 +103,14 @@ class _Greys(NamedTuple):
 
 def _greys(file: ImageFile) -> _Greys | None:
     """None for an image of 8 bits or less."""
+    tags = getattr(file, "tag_v2", {})  # of a TIFF file: others have 16 bits
+    bits, signed = tags.get(BITS, (16,))[0], tags.get(SAMPLE_FORMAT, (1,))[0] == 2
+    if signed and bits <= 8:
+        raise DataError(f"signed numbers of {bits} bits, which are not read")
     if file.mode == "F":
         return _Greys((1, 255))
     if file.mode != "I" and not file.mode.startswith("I;16"):
         return None
-    tags = getattr(file, "tag_v2", {})  # of a TIFF file: others have 16 bits
-    bits, signed = tags.get(BITS, (16,))[0], tags.get(SAMPLE_FORMAT, (1,))[0] == 2
     white = 2 ** (bits - signed) - 1
     return _Greys((255, 65535, white) if bits > 16 else (white,), tags.get(PHOTOMETRIC) == 0)
 

@@ -23,10 +23,30 @@ SVG = "{http://www.w3.org/2000/svg}"
 NOT_DRAWN = {f"{SVG}{name}" for name in ("clipPath", "defs", "marker", "mask", "pattern", "symbol")}
 """Elements whose content is there for others to refer to."""
 
-NOT_READ = {f"{SVG}{name}" for name in ("svg", "use")}
-"""Elements that draw what is elsewhere, or in a frame of their own; but for the first of all."""
+NOT_READ = {
+    f"{SVG}{name}"
+    for name in (
+        *("animate", "animateMotion", "animateTransform", "set"),
+        *("circle", "ellipse", "line", "polygon", "polyline", "rect"),
+        *("foreignObject", "image", "svg", "switch", "use"),
+    )
+}
+"""Elements that draw, but no paths or not what lies in them; the first of all is an exception."""
 
-_HIDES_OR_MOVES = re.compile("display|visibility|transform")
+_MISLEADING = {"clip-path", "filter", "mask", "transform-origin"}
+ATTRIBUTES_NOT_READ = _MISLEADING | {"requiredExtensions", "requiredFeatures", "systemLanguage"}
+STYLES_NOT_READ = _MISLEADING | {"d", "rotate", "scale", "transform", "translate"}
+"""Properties that hide, move or replace what is drawn."""
+
+INHERITED = ("stroke", "stroke-opacity", "stroke-width", "visibility")
+
+_HIDES_OR_MOVES = re.compile(
+    r"@import|clip|display|filter|mask|opacity|rotate|scale|stroke\s*:\s*(none|transparent)"
+    r"|transform|translate|visibility|\bd\s*:",
+    re.IGNORECASE,
+)
+
+_NOT_OF_A_PATH = re.compile(r"[^MmZzLlHhVvCcSsQqTtAaEe0-9+\-.,\s]")
 
 Transform = NDArray[np.float64]
 """(3, 3), for points (x, y, 1)."""
@@ -35,9 +55,12 @@ Transform = NDArray[np.float64]
 def read_svg(svg: bytes) -> list[Stroke]:
     """The strokes that can be seen: every path, where the transforms around it put it.
 
+    A path without a stroke's colour is seen, too; one that says it has none is not.
+
     Raises:
         DataError: for what is not such a file; entities that a file defines are not expanded, but
-            refused, and so are ``use``, ``svg`` within ``svg``, and styles that hide or move.
+            refused, and so is all that is drawn otherwise than by paths, or hidden, moved or
+            replaced otherwise than by transforms, display, visibility, opacity and stroke.
         PluginError: if the package svgpathtools is not installed.
     """
     from defusedxml import DefusedXmlException
@@ -47,6 +70,8 @@ def read_svg(svg: bytes) -> list[Stroke]:
         root = fromstring(svg)
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         raise DataError(f"not the XML of a character: {error}") from error
+    if root.tag != f"{SVG}svg":
+        raise DataError(f"no SVG: the first element is '{root.tag:.40}', in no namespace of SVG's")
     return [
         _moved(stroke, transform)
         for path, transform in _visible_paths(root)
@@ -56,28 +81,57 @@ def read_svg(svg: bytes) -> list[Stroke]:
 
 def _visible_paths(root: Element) -> Iterator[tuple[Element, Transform]]:
     """The paths in order, each with the product of all transforms around it."""
-    to_come = [(root, np.identity(3), True)]
+    to_come: list[tuple[Element, Transform, dict[str, str]]] = [(root, np.identity(3), {})]
     while to_come:
-        element, transform, visible = to_come.pop()
-        if element.tag in NOT_DRAWN or _property(element, "display") == "none":
+        element, transform, inherited = to_come.pop()
+        style = _style(element)
+        said = {name.lower(): value.strip().lower() for name, value in element.items()} | style
+        if (
+            element.tag in NOT_DRAWN
+            or not element.tag.startswith(SVG)
+            or said.get("display") == "none"
+            or _is_zero(said.get("opacity", ""))
+        ):
             continue
-        if element.tag in NOT_READ and element is not root:
-            raise DataError(f"an element '{element.tag.removeprefix(SVG)}', which is not read")
-        if element.tag == f"{SVG}style" and _HIDES_OR_MOVES.search(element.text or ""):
-            raise DataError("a style sheet that hides or moves something, which is not read")
-        if "transform" in _style(element):
-            raise DataError("a transform in a style, which is not read")
+        _check(element, style, is_root=element is root)
         transform = transform @ _transform(element.get("transform", ""))
-        visible = {"visible": True, "hidden": False, "collapse": False}.get(
-            _property(element, "visibility"), visible
-        )
-        if element.tag == f"{SVG}path" and visible:
+        inherited = inherited | {
+            name: said[name] for name in INHERITED if said.get(name, "inherit") != "inherit"
+        }
+        if element.tag == f"{SVG}path" and _is_seen(inherited):
             yield element, transform
-        to_come.extend((child, transform, visible) for child in reversed(element))
+        to_come.extend((child, transform, inherited) for child in reversed(element))
 
 
-def _property(element: Element, name: str) -> str:
-    return _style(element).get(name, element.get(name, "")).strip().lower()
+def _check(element: Element, style: dict[str, str], is_root: bool) -> None:
+    """Raise :class:`DataError` for what would be misread."""
+    if element.tag in NOT_READ and not is_root:
+        raise DataError(f"an element '{element.tag.removeprefix(SVG)}', which is not read")
+    if element.tag == f"{SVG}style" and _HIDES_OR_MOVES.search(element.text or ""):
+        raise DataError("a style sheet that hides or moves something, which is not read")
+    for name in sorted(STYLES_NOT_READ & style.keys()):
+        if style[name] != "none":
+            raise DataError(f"a {name} in a style, which is not read")
+    for name in sorted(ATTRIBUTES_NOT_READ & {*element.keys()}):
+        if element.get(name) != "none":
+            raise DataError(f"an attribute '{name}', which is not read")
+
+
+def _is_seen(properties: dict[str, str]) -> bool:
+    return not (
+        properties.get("visibility") in ("hidden", "collapse")
+        or properties.get("stroke") in ("none", "transparent")
+        or _is_zero(properties.get("stroke-opacity", ""))
+        or _is_zero(properties.get("stroke-width", ""))
+    )
+
+
+def _is_zero(quantity: str) -> bool:
+    """Whether ``quantity`` is nothing of some unit, such as ``0%``."""
+    try:
+        return float(quantity.rstrip("%abcdefghijklmnopqrstuvwxyz")) == 0
+    except ValueError:
+        return False
 
 
 def _style(element: Element) -> dict[str, str]:
@@ -104,6 +158,8 @@ def _moved(stroke: Stroke, transform: Transform) -> Stroke:
 
 def _strokes(d: str) -> Iterator[Stroke]:
     svgpathtools = _svgpathtools()
+    if wrong := _NOT_OF_A_PATH.search(d):
+        raise DataError(f"a path that cannot be read, d={d[:40]!r}: {wrong[0]!r} in it")
     try:
         path = svgpathtools.parse_path(d)
         strokes = [_points(part) for part in path.continuous_subpaths()] if len(path) else []

@@ -162,6 +162,8 @@ def _arrays(path: Path, settings: VMNIST.Settings) -> list[Drawing]:
             with np.load(file, allow_pickle=False) as arrays:
                 points, lengths = np.asarray(arrays["points"]), np.asarray(arrays["lengths"])
         _check_size(points.size * np.dtype(np.float64).itemsize, most)
+        if points.dtype.kind not in "biuf":
+            raise ValueError(f"'points' is of {points.dtype}")
         points = points.astype(np.float64)
     except Exception as error:  # a damaged archive may fail in any way
         raise DataError(

@@ -98,6 +98,11 @@ def test_32_bits_without_a_sign() -> None:
         decoded(signed)
 
 
+def test_8_bits_with_a_sign_are_refused() -> None:
+    with pytest.raises(DataError, match="signed numbers of 8 bits, which are not read"):
+        decoded(tiff(of_numbers(100, "uint8"), tag339=2))
+
+
 def test_a_range_is_that_of_the_whole_image_and_not_of_its_middle() -> None:
     wide = np.zeros((8, 24), "float32")
     wide[:, 8:16], wide[:, 0] = 1, 255
@@ -131,6 +136,8 @@ def with_alpha(mode: str, colours: tuple[int, ...], alpha: int) -> Image.Image:
         (saved(with_alpha("RGBA", (9, 8, 7), 0), "tiff"), WHITE),
         (saved(with_alpha("LA", (9,), 0), "png"), WHITE),
         (saved(with_alpha("LA", (9,), 255), "png"), (9, 9, 9)),
+        (png(16, 4, b"\x50\x50\xff\xff" * SIZE), (80, 80, 80)),
+        (png(16, 4, b"\x50\x50\0\0" * SIZE), WHITE),
         (saved(of_palette(1), "png", transparency=1), WHITE),
         (saved(of_palette(1), "png", transparency=0), (0, 200, 0)),
         (saved(of_palette(1), "png", transparency=b"\xff\x00"), WHITE),

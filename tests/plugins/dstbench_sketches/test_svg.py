@@ -43,6 +43,8 @@ def test_a_path_that_starts_twice_is_two_strokes() -> None:
         (b"\xff\xfe\x00", "XML"),
         (svg('d="M0,0L1,1"')[:-20], "XML"),
         (b'<?xml version="1.0" encoding="no-such"?><svg/>', "XML"),
+        (b'<svg><path d="M0,0L1,1"/></svg>', "no SVG: the first element is 'svg'"),
+        (b'<html xmlns="http://www.w3.org/1999/xhtml"/>', "no SVG: the first element is"),
         (svg('d="M0,0L1,1"', 'class="no d"'), "without a line"),
         (svg('d="M0,0L1,1"', 'd=""'), "without a line"),
         (svg('d="M5,5"'), "without a line"),
@@ -143,6 +145,14 @@ def test_a_transform_that_is_none_is_refused(transform: str) -> None:
         f'<g style="visibility:collapse"><g>{LINE}</g></g>',
         '<path style="display:none" d=""/>',
         '<defs><use href="#a"/></defs>',
+        f'<g opacity="0">{LINE}</g>',
+        f'<g style="opacity: 0.0%"><g opacity="1">{LINE}</g></g>',
+        f'<g stroke="none">{LINE}</g>',
+        '<path stroke="red" style="stroke:transparent" d="M0,0L1,1"/>',
+        '<path stroke-opacity="0" d="M0,0L1,1"/>',
+        '<path stroke-width="0px" d="M0,0L1,1"/>',
+        f'<x:g xmlns:x="urn:x">{LINE}</x:g>',
+        "<text>1</text><title>one</title><desc/>",
     ],
 )
 def test_what_is_not_seen_is_no_stroke(hidden: str) -> None:
@@ -151,6 +161,7 @@ def test_what_is_not_seen_is_no_stroke(hidden: str) -> None:
 
 def test_within_what_is_hidden_something_may_be_visible() -> None:
     assert len(drawn(f'<g visibility="hidden">{LINE}<g visibility="visible">{LINE}</g></g>')) == 1
+    assert len(drawn(f'<g stroke="none">{LINE}<g stroke="red">{LINE}</g></g>')) == 1
 
 
 @pytest.mark.parametrize(
@@ -159,12 +170,40 @@ def test_within_what_is_hidden_something_may_be_visible() -> None:
         (f'<symbol id="a">{LINE}</symbol><use href="#a"/>', "an element 'use', which is not read"),
         (f'<svg x="5">{LINE}</svg>', "an element 'svg', which is not read"),
         (f"<style>.a {{display: none}}</style>{LINE}", "a style sheet that hides or moves"),
+        (f"<style><![CDATA[.a {{DISPLAY: none}}]]></style>{LINE}", "a style sheet that hides"),
+        (f"<style>.a {{opacity: 0}}</style>{LINE}", "a style sheet that hides or moves"),
+        (f"<style>.a {{stroke : none}}</style>{LINE}", "a style sheet that hides or moves"),
+        (f'<style>path {{d: path("M0,0L1,1")}}</style>{LINE}', "a style sheet that hides or moves"),
+        (f'<style>@import "other.css";</style>{LINE}', "a style sheet that hides or moves"),
         (f'<g style="transform: scale(2)">{LINE}</g>', "a transform in a style"),
+        (f'<g transform="scale(2)" transform-origin="5 5">{LINE}</g>', "'transform-origin'"),
+        (f'<g transform="translate(5px, 5%)">{LINE}</g>', "a transform that cannot be read"),
+        (f"<switch>{LINE}{LINE}</switch>", "an element 'switch', which is not read"),
+        (f'<line x1="0" y1="0" x2="10%" y2="5mm"/>{LINE}', "an element 'line'"),
+        (f'<polyline points="0,0 1,1"/>{LINE}', "an element 'polyline'"),
+        (f'<image href="x.png"/>{LINE}', "an element 'image'"),
+        ('<path d="M0,0L1,1"><set attributeName="d" to="M5,5L6,6"/></path>', "an element 'set'"),
+        (f'<g clip-path="url(#a)">{LINE}</g>', "an attribute 'clip-path'"),
+        (f'<g style="mask: url(#a)">{LINE}</g>', "a mask in a style"),
+        ('<path style="d: path(\'M0,0L1,1\')" d="M5,5L6,6"/>', "a d in a style"),
+        (f'<g systemLanguage="ja">{LINE}</g>', "an attribute 'systemLanguage'"),
+        ('<path d="M0,0 X1,1"/>', "'X' in it"),
     ],
 )
 def test_what_would_be_misread_is_refused(content: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         drawn(content)
+
+
+def test_a_style_sheet_that_only_colours_is_let_pass() -> None:
+    colours = "<style>path { fill: none; stroke: #000; stroke-width: 3 }</style>"
+    assert drawn(f'{colours}<g style="mask: none">{LINE}</g>') == [[(1, 2), (3, 2)]]
+
+
+def test_files_in_other_encodings() -> None:
+    head = '<?xml version="1.0" encoding="utf-16"?>'
+    file = f'{head}<svg xmlns="http://www.w3.org/2000/svg">{LINE}</svg>'
+    assert len(read_svg(file.encode("utf-16"))) == 1
 
 
 def test_groups_within_groups_without_end() -> None:

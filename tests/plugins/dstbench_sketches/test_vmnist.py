@@ -176,6 +176,7 @@ def test_arrays_of_other_lengths_are_another_dataset(told, tmp_path) -> None:
         ({"points": np.zeros((4, 3)), "lengths": np.array([5, -1])}, "sum to the 4"),
         ({"points": np.zeros((4, 3)), "lengths": np.array([4.0])}, "whole numbers"),
         ({"points": np.array([["a"] * 3]), "lengths": np.array([1])}, "of numbers"),
+        ({"points": np.zeros((4, 3), complex), "lengths": np.array([4])}, "of complex128"),
         ({"points": np.array([None]), "lengths": np.array([1])}, "pickle"),
         ({"points": np.full((4, 3), np.nan), "lengths": np.full(2, 2)}, "no drawing is left"),
     ],
