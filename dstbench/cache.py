@@ -26,9 +26,12 @@ logger = logging.getLogger("dstbench")
 KEY = "key.json"
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def canonical(key: Any) -> str:
     """The JSON text of a key, the same whatever the order in which its dictionaries were made."""
-    return json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _ENCODER.encode(key)
 
 
 def digest(key: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dstbench.cache import Cache
 from dstbench.cell import Cell
 from dstbench.contracts import Availability, Executor, Workspace
-from dstbench.errors import ConfigError, DstbenchError, PluginError
+from dstbench.errors import ConfigError, DstbenchError, PluginError, StoreError
 from dstbench.grid.benchmark import Benchmark
 from dstbench.grid.expansion import cells
 from dstbench.grid.reader import load_benchmark
@@ -70,11 +70,22 @@ class Grid:
         """The results, if no selected cell is to be run, or sampled in other ways: to know that
         takes few imports."""
         store = Store(Path(results) / self.benchmark.name)
+        found: list[Record] = []
+        problems: list[str] = []
         with without_collector():
-            if any(store.is_open(cell) or cell.evaluation.get("also") for cell in self.selected):
-                return None
+            for cell in self.selected:
+                try:
+                    record = store.record(cell.id)
+                except StoreError as error:
+                    problems.append(str(error))
+                    continue
+                if record is None or not record.is_final or cell.evaluation.get("also"):
+                    return None
+                found.append(record)
+            for problem in problems:
+                report(problem)
             store.remove_pending_others(self.cells)
-            return self.results(store, store.readable(self.selected, report), report)
+            return self.results(store, found, report)
 
     def results(self, store: Store, selected: Iterable[Record], report: Report) -> Results:
         """The results of the benchmark: of all its cells, and of whatever else was run under the

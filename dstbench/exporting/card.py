@@ -10,7 +10,7 @@ from typing import Any
 
 from dstbench.cell import DENSE, Cell
 from dstbench.records import Record
-from dstbench.report import render
+from dstbench.report.text import render
 
 NAME = "README.md"
 

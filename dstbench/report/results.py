@@ -147,7 +147,7 @@ class Results:
 
     def text(self, format: Format = "markdown") -> str:
         """The leaderboard, with notes on how its numbers came about."""
-        from dstbench.report import render_tables
+        from dstbench.report.text import render_tables
 
         return render_tables(self.tables, format, self.name)
 
@@ -157,8 +157,8 @@ class Results:
 
         Raises :class:`~dstbench.errors.StoreError` where nothing can be written there.
         """
-        from dstbench.report import write_tables
         from dstbench.report.page import write_page
+        from dstbench.report.writing import write_tables
 
         if not self.records:
             return

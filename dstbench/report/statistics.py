@@ -9,8 +9,6 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import Literal
 
-from scipy.special import stdtr, stdtrit
-
 LEVEL = 0.05
 """Probability of a wrong verdict that is accepted, over a whole family of tests."""
 SEEDS_OF_A_TEST = 3
@@ -46,12 +44,16 @@ class PairedDifferences:
     @property
     def interval(self) -> tuple[float, float]:
         """Ends of the mean's 95 % interval; NaN without a spread."""
+        from scipy.special import stdtrit  # half a second, if nothing is compared
+
         half = float(stdtrit(self.seeds - 1, 1 - LEVEL / 2)) * self._error
         return self.mean - half, self.mean + half
 
     def p(self, than: float = 0, direction: Direction = "two-sided") -> float:
         """The p-value of the t-test whose null hypothesis is that the true mean is ``than`` (or
         lies beyond it, where a ``direction`` is asked for); NaN without a spread, or ``than``."""
+        from scipy.special import stdtr
+
         t, freedom = (self.mean - than) / self._error, self.seeds - 1
         if direction == "two-sided":
             return 2 * float(stdtr(freedom, -abs(t)))

@@ -1,6 +1,8 @@
 """Who holds a cell: the lock of its folder, and what the process that has it says of its progress.
 
-A lock is the operating system's: it goes with its process, however that ends.
+A lock is the operating system's: it goes with its process, however that ends. One on a file system
+of another machine goes, too, when that machine has not heard of this one for long, and nobody is
+told: what the process that holds a cell last said is in the folder for as long as it holds it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ class Claim(BaseModel):
     """The loss of that step; ``None`` before the first."""
     steps: int | None = None
     """Number of steps of the training, where it is not the one of the cell's settings."""
+
+    def is_of(self, other: Claim) -> bool:
+        """Whether the same process has made both, of the same hold."""
+        return (self.host, self.pid, self.since) == (other.host, other.pid, other.since)
 
 
 class CellLock:
@@ -81,7 +87,9 @@ class CellLock:
             yield
         finally:
             with suppress(OSError):  # the folder may have been moved meanwhile
-                self._running.unlink(missing_ok=True)
+                if not self._is_lost():
+                    self._running.unlink(missing_ok=True)
+            self._claim = None
             lock.release()
 
     def is_held(self) -> bool:
@@ -97,11 +105,27 @@ class CellLock:
                 os.close(descriptor)
         return False
 
+    def require_held(self) -> None:
+        """Raise :class:`HeldError` if this process held the cell, and another one does by now."""
+        if self._is_lost():
+            raise HeldError(
+                f"cell {self.folder.name} is being run by another process, since this machine was "
+                "cut off from the results folder"
+            )
+
+    def _is_lost(self) -> bool:
+        said = self.claim() if self._claim else None
+        return said is not None and self._claim is not None and not said.is_of(self._claim)
+
     def heartbeat(self, step: int, loss: float, steps: int | None = None) -> None:
         """Say, every few seconds at most, how far the process is that holds the cell; where that
-        cannot be written, it is left unsaid."""
+        cannot be written, it is left unsaid.
+
+        Raises :class:`HeldError` if another process holds the cell by now.
+        """
         due = time.monotonic() - self._claimed_at >= SECONDS_BETWEEN_HEARTBEATS
         if self._claim and due:
+            self.require_held()
             with suppress(OSError):
                 update = {"step": step, "loss": loss, "steps": steps}
                 self._write(self._claim.model_copy(update=update))

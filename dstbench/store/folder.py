@@ -69,12 +69,14 @@ class CellFolder:
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Keep a checkpoint, and the one before it, as far as the disk has room for both.
 
-        Raises :class:`StoreError` where it has none, or nothing can be written.
+        Raises :class:`StoreError` where it has none, nothing can be written, or another process
+        holds the cell by now.
         """
         from dstbench.store.sealed import save_sealed
 
         def write(path: Path) -> None:
             save_sealed(state, path)
+            self._lock.require_held()
             with suppress(FileNotFoundError):
                 os.replace(self.checkpoint, self.previous_checkpoint)
 
@@ -207,18 +209,12 @@ class CellFolder:
         an earlier one's weights is removed.
 
         Raises :class:`StoreError`, and leaves everything as it is, where it could not be read back
-        as it is.
+        as it is, or another process holds the cell by now.
         """
+        images = self.samples, self.reals, self.neighbours
         kept = {
             path.name: file_digest(path)
-            for path in (
-                self.denoiser,
-                self.samples,
-                self.reals,
-                self.neighbours,
-                self.history,
-                self.topology,
-            )
+            for path in (self.denoiser, *images, self.history, self.topology)
             if record.status == "done" and path.is_file()
         }
         text = record_text(record, kept)
@@ -229,23 +225,26 @@ class CellFolder:
                 file.flush()
                 os.fsync(file.fileno())
             read_record(path)
+            self._lock.require_held()
 
         write_atomically(self._record, write)
         for path in self.path.glob("scores-*.json"):
             path.unlink()
 
     def write_denoiser(self, denoiser: nn.Module, masks: Mapping[str, Tensor]) -> int:
-        """Keep the trained network, of masked weights the active values alone; the bytes of its
-        tensors.
+        """Keep the trained network, of masked weights the active values alone; its tensors' bytes.
 
         ``masks`` (bool) are by parameter name. :meth:`denoiser_state` reads it again.
         """
         from dstbench.store.weights import write_network
 
         sizes: list[int] = []
-        write_atomically(
-            self.denoiser, lambda path: sizes.append(write_network(path, denoiser, masks))
-        )
+
+        def write(path: Path) -> None:
+            sizes.append(write_network(path, denoiser, masks))
+            self._lock.require_held()
+
+        write_atomically(self.denoiser, write)
         return sizes[0]
 
     def denoiser_state(self) -> dict[str, Tensor]:
@@ -306,5 +305,6 @@ class CellFolder:
             raise StoreError(f"{path}: cannot be read: {error}") from error
 
     def write_images(self, path: Path, images: NDArray[np.uint8]) -> None:
-        """Keep images there, uint8 (n, H, W, C)."""
+        """Keep images there, uint8 (n, H, W, C), unless another process holds the cell by now."""
+        self._lock.require_held()
         write_images(path, images)

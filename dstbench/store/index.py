@@ -65,6 +65,7 @@ class RecordIndex:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self.cells = folder / "cells"
+        self._cells = str(self.cells)
         self._known: dict[str, Known] = {}
         self._kept: dict[str, Known] | None = None
         """Records in the file, by the name of the cell's folder."""
@@ -105,7 +106,7 @@ class RecordIndex:
 
     def _stamp(self, name: str) -> Stamp | None:
         try:
-            found = os.stat(f"{self.cells}/{name}/record.json")
+            found = os.stat(f"{self._cells}/{name}/record.json")
         except OSError:
             return None
         return Stamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -111,10 +111,9 @@ class Store:
         from one of them in sparsifier, its settings, sparsity and seed alone. Records that cannot
         be read are left out."""
         ids = {cell.id for cell in cells}
-        kin = {cell.kin for cell in cells}
-        for name in self.names():
-            if name in ids:
-                continue
+        others = [name for name in self.names() if name not in ids]
+        kin = {cell.kin for cell in cells} if others else set()
+        for name in others:
             with suppress(StoreError):
                 record = self._own_record(name)
                 if record and record.is_final and record.cell.kin in kin:
@@ -186,14 +185,13 @@ class Store:
     def rescored(self, records: Sequence[Record]) -> list[Record]:
         """What these records' cells score under other evaluations than their own; a cell that was
         also run so, or scored so twice, counts once."""
-        known = {record.cell.id for record in records}
         found: dict[str, Record] = {}
         for record in records:
             if record.status == "done":
                 for again in rescored(self.cell(record.cell)):
-                    if again.cell.id not in known:
-                        found.setdefault(again.cell.id, again)
-        return list(found.values())
+                    found.setdefault(again.cell.id, again)
+        known = {record.cell.id for record in records} if found else set()
+        return [again for id, again in found.items() if id not in known]
 
     def samples(self, records: Sequence[Record]) -> dict[str, NDArray[np.uint8]]:
         """The sample images of these records' cells, where they have any, by cell id; those that

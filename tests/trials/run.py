@@ -23,6 +23,7 @@ import hostile
 import interrupts
 import kills
 import together
+import two_hosts
 from trial import Outcome
 from world import World, new_world
 
@@ -41,6 +42,8 @@ TRIALS = {
     "interrupts": Trial(interrupts.interrupts, 100, 1),
     "damage": Trial(damage.damage, len(damage.CASES), 4),
     "hostile": Trial(hostile.hostile, len(hostile.CASES), 8),
+    "hosts": Trial(two_hosts.shared_folder, 6, 1),
+    "hosts-ray": Trial(two_hosts.ray_cluster, 2, 0),
     "bad-inputs": Trial(bad_inputs.bad_inputs, len(bad_inputs.CASES), 20),
 }
 
@@ -62,6 +65,8 @@ def main() -> None:
         for name in args.trials or TRIALS:
             trial, begun = TRIALS[name], time.monotonic()
             size = args.size or (trial.short if args.short else trial.size)
+            if not size:  # too long for the suite
+                continue
             chance = random.Random(f"{name} {args.seed}")
             span = range(args.skip, args.skip + size)
             outcome = trial.run(world, span, chance, begun + 60 * args.minutes)

@@ -76,7 +76,7 @@ def together(world: World, span: range, chance: random.Random, deadline: float) 
             problem = difference(expected, fingerprint(trial.results))
             problem = problem or ("" if table(trial.results) == rows else "leaderboard")
             problem = problem or ", ".join(left_over(trial.results))
-            problem = problem or _repeated(log, victim if ends[0].code else None)
+            problem = problem or repeated(log, victim if ends[0].code else None)
         if problem:
             problems.append(f"{problem} ({killer.phase}, {killer.seconds:.3f} s)")
         remove(trial.folder)
@@ -84,7 +84,7 @@ def together(world: World, span: range, chance: random.Random, deadline: float) 
     return Outcome("together", grids, tried, problems)
 
 
-def _repeated(log: Path, victim: int | None) -> str:
+def repeated(log: Path, victim: int | None) -> str:
     """What was done more than once, but what the process that was killed had not ended."""
     events = [line.split() for line in log.read_text().splitlines()]
     begun = Counter(cell for event, cell, _ in events if event == "begun")

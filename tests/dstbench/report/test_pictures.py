@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dstbench.errors import StoreError
-from dstbench.report import write_report
+from dstbench.report.writing import write_report
 from dstbench.report.leaderboard import tables
 from dstbench.report.neighbours import neighbour_sheet
 from dstbench.report.panels import DODGE, dodges

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from dstbench.records import Quantity, Record, Scores
-from dstbench.report import write_report
 from dstbench.report.comparisons import Reference
+from dstbench.report.writing import write_report
 
 SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "recompute.py"
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from dstbench.errors import StoreError
+from dstbench.errors import HeldError, StoreError
 from dstbench.records import Record
-from dstbench.store import CellFolder, Store, write_atomically
+from dstbench.store import CellFolder, Store, claim, write_atomically
 from dstbench.store.rescored import write_rescored
 
 MakeRecord = Callable[..., Record]
@@ -129,6 +129,36 @@ def test_a_second_process_does_not_get_the_cell(folder: CellFolder) -> None:
         process.kill()
     with folder.locked():
         pass  # a killed process holds nothing
+
+
+def test_who_has_lost_a_cell_leaves_it_to_the_process_that_has_it(
+    folder: CellFolder, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a machine is cut off from the file system that keeps its locks, and comes back."""
+    monkeypatch.setattr(claim, "SECONDS_BETWEEN_HEARTBEATS", 0)
+    images = np.zeros((1, 4, 4, 1), np.uint8)
+    with folder.locked():
+        folder.write_checkpoint({"step": 1})
+        (folder.path / "lock").unlink()  # the system forgets the lock
+        other = CellFolder(folder.path)
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        with other.locked():
+            for write in (
+                lambda: folder.heartbeat(2, 0.5),
+                lambda: folder.write_checkpoint({"step": 2}),
+                lambda: folder.write_denoiser(nn.Linear(1, 1), {}),
+                lambda: folder.write_images(folder.samples, images),
+                lambda: folder.write_record(make_record()),
+            ):
+                with pytest.raises(HeldError, match="since this machine was cut off"):
+                    write()
+            assert folder.version() is None
+            assert [path.name for path in folder.checkpoints] == ["checkpoint.pt"]
+            other.heartbeat(3, 0.5)
+            left = {path.name for path in folder.path.iterdir()}
+            assert left == {"checkpoint.pt", "lock", "running.json"}
+            other.write_record(make_record())
+    assert folder.record() == make_record()
 
 
 def test_what_is_sent_of_a_cell(folder: CellFolder, make_record: MakeRecord) -> None:
