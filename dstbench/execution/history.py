@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -42,7 +43,7 @@ def restore(folder: CellFolder, kept: Mapping[str, str]) -> list[Path]:
             whole = False
         if not whole:
             damaged.append(path)
-        write_atomically(path, lambda path, content=content: path.write_bytes(content))
+        write_atomically(path, partial(Path.write_bytes, data=content))
     return damaged
 
 

@@ -63,7 +63,7 @@ def extract_in_parts(
     def take(content: bytes, note: Mapping[str, Any]) -> None:
         columns = note["columns"]
         rows = torch.frombuffer(bytearray(content), dtype=torch.float32).view(-1, sum(columns))
-        features, *logits = rows.split(columns, dim=1)
+        features, *logits = torch.split(rows, columns, dim=1)
         parts.append(Features(features, logits[0] if logits else None))
         seen.append(note["images"])
 
