@@ -17,9 +17,9 @@ def begin(path: Path) -> None:
 
     Raises :class:`ConfigError` where it cannot be written to.
     """
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"{path}: is no file that could be written to")
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: is no file that could be written to")
         path.open("a").close()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written to: {error.strerror}") from None

@@ -178,8 +178,8 @@ def rescore(
     if known := read_rescored(folder, cell):
         return known
     _require_weights(pipeline, cell, download)
-    pipeline.workspace.report(f"{record.cell.id}: scored again")
     with folder.locked():
+        pipeline.workspace.report(f"{record.cell.id}: scored again")
         found = _rescored(pipeline, folder, cell, asked, trusted or download)
         write_rescored(folder, found)
     return found

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Protocol
 
+from dstbench.disk import unwritable
 from dstbench.errors import StoreError
 
 MOST = 256 << 20
@@ -70,5 +71,10 @@ def write_folder(to: Path, write: Callable[[Path], object]) -> None:
             os.rename(unfinished, to)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError as error:
-        raise StoreError(f"{to}: cannot be written: {error.strerror or error}") from None
+    except Exception as error:
+        reason = unwritable(error, to.parent)  # it may be of a library's own kind
+        if reason is None and isinstance(error, OSError):
+            reason = error.strerror or str(error)
+        if reason is None:
+            raise
+        raise StoreError(f"{to}: cannot be written: {reason}") from None

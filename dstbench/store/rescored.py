@@ -21,12 +21,13 @@ def write_rescored(folder: CellFolder, record: Record) -> None:
     """Keep what a trained cell scores under another evaluation: a record of the cell that would
     have been evaluated so.
 
-    Raises :class:`StoreError` where it could not be read back.
+    Raises :class:`StoreError` where it could not be read back, or cannot be written.
     """
-    text = record_text(record, {})
-    write_atomically(
-        _path(folder, record.cell), lambda path: path.write_text(text, encoding="utf-8")
-    )
+    text, to = record_text(record, {}), _path(folder, record.cell)
+    try:
+        write_atomically(to, lambda path: path.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{to}: cannot be written: {error.strerror}") from None
 
 
 def read_rescored(folder: CellFolder, cell: Cell) -> Record | None:

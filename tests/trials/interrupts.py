@@ -18,6 +18,7 @@ def note_steps(log: Path, interrupted: int | None) -> None:
     """Have this process write every training step into a file, of cells and of first stages, and
     send itself Ctrl-C in the middle of the step of this number."""
     import dstbench_ldm.autoencoder as first_stage
+    import dstbench_ldm.first_stage as latents
 
     from dstbench.execution.training import Trainer
 
@@ -58,6 +59,7 @@ def note_steps(log: Path, interrupted: int | None) -> None:
 
     Trainer._backward = noted_backward  # type: ignore[method-assign]
     first_stage._pixels, first_stage.encode = noted_pixels, noted_encode
+    latents.encode = noted_encode
 
 
 def interrupts(world: World, span: range, chance: random.Random, deadline: float) -> Outcome:

@@ -30,6 +30,8 @@ def test_what_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
         log_file.begin(tmp_path)
     with pytest.raises(ConfigError, match="cannot be written to: No such file or directory"):
         log_file.begin(tmp_path / "away" / "run.log")
+    with pytest.raises(ConfigError, match="cannot be written to: File name too long"):
+        log_file.begin(tmp_path / ("x" * 300))
 
 
 def test_what_a_worker_reports_and_is_warned_of(tmp_path: Path) -> None:

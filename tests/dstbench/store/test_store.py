@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from dstbench.errors import HeldError, StoreError
 from dstbench.records import Record
 from dstbench.store import CellFolder, Store, claim, write_atomically
+from dstbench.store.files import write_folder
 from dstbench.store.rescored import write_rescored
 
 MakeRecord = Callable[..., Record]
@@ -44,6 +46,23 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         write_atomically(path, fail)
     assert path.read_text() == "whole"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_folder_on_a_full_disk_is_no_folder(tmp_path: Path, error: Exception) -> None:
+    def write(folder: Path) -> None:
+        (folder / "half").touch()
+        raise error
+
+    with pytest.raises(StoreError, match="to: cannot be written: No space left on device"):
+        write_folder(tmp_path / "to", write)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_record_comes_back(folder: CellFolder, make_record: MakeRecord) -> None:
