@@ -144,17 +144,19 @@ class Connections:
         layer = CLayer(
             inputs, outputs, rows, columns, self._stride, *self._padding, group, block, block
         )
+        backward = group < 4 or self.kind == "gru"  # groups of four go back as they came
         sizes = (
             math.ceil(inputs / block) * (outputs // group) + 1,
             active // group,
-            math.ceil(outputs / block) * inputs + 1,
-            active,
+            math.ceil(outputs / block) * inputs + 1 if backward else 0,
+            active if backward else 0,
         )
         self._indices = [torch.empty(size, dtype=torch.int32) for size in sizes]
         forward_ptr, forward_at, backward_ptr, backward_at = map(address, self._indices)
         library.index_forward(ctypes.byref(layer), address(mask), forward_ptr, forward_at)
         layer.forward_ptr, layer.forward_at = forward_ptr, forward_at
-        library.index_backward(ctypes.byref(layer), backward_ptr, backward_at)
+        if backward:
+            library.index_backward(ctypes.byref(layer), backward_ptr, backward_at)
         layer.backward_ptr, layer.backward_at = backward_ptr, backward_at
         self._layer = layer
 

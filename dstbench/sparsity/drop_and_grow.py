@@ -21,7 +21,7 @@ from dstbench.sparsity.optimizers import (
     start_second_moments_at_mean,
 )
 from dstbench.sparsity.scheduled import ScheduledSparsifier
-from dstbench.sparsity.selection import largest
+from dstbench.sparsity.selection import count_true, largest
 from dstbench.sparsity.settings import DynamicSparsifierSettings
 from dstbench.sparsity.sparsifier import Sparsifier
 from dstbench.sparsity.structure import whole_counts
@@ -238,13 +238,13 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
         scores = structure.sums(self.survival_scores(layer))
         kept = self.choose_kept(groups_of(layer), scores, count // layer.group, prune_rate)
         layer.allot(count)
-        if count > int(kept.count_nonzero()) * layer.group:
+        if count > count_true(kept) * layer.group:
             scores = self.growth_scores(layer, self._rng)
             mask = choose_mask(layer, kept, scores, self.select_mask)
         else:
             mask = structure.of_connections(kept)
         new = mask.logical_and(~layer.mask)
-        changed = int(new.count_nonzero())
+        changed = count_true(new)
         values = self.grown_values(layer) if changed else None
         layer.replace_mask(mask)
         if values is not None:

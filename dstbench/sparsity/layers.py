@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.errors import SparsityError
+from dstbench.sparsity.selection import count_true
 from dstbench.sparsity.shapes import WeightShape, weight_shapes
 from dstbench.sparsity.structure import UNSTRUCTURED, Structure
 
@@ -180,7 +181,7 @@ class Layer:
         Raises:
             SparsityError: for a mask of another number, or without the layer's structure.
         """
-        if (count := int(mask.count_nonzero())) != self._active:
+        if (count := count_true(mask)) != self._active:
             raise SparsityError(
                 f"the mask that was selected for {self.name} holds {count} of "
                 f"{self.mask.numel()} connections, instead of {self._active}"

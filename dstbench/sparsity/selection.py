@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dstbench.errors import SparsityError
+
+_SAMPLE = 1024
+"""About as many scores are looked at to guess where among all of them one ranks."""
 
 
 def largest(scores: Tensor, among: Tensor, count: int) -> Tensor:
@@ -23,14 +27,26 @@ def largest(scores: Tensor, among: Tensor, count: int) -> Tensor:
     if count == 0:
         return torch.zeros_like(among)
     threshold = _kth_largest(scores, among, count)
-    chosen = torch.ge(scores, threshold).logical_and_(among)
-    if int(chosen.count_nonzero()) != count:
+    chosen = _at_least(scores, threshold).logical_and_(among)
+    if count_true(chosen) != count:
         chosen = torch.gt(scores, threshold).logical_and_(among)
         tied = torch.eq(scores, threshold).logical_and_(among)
-        chosen.logical_or_(_first(tied, count - int(chosen.count_nonzero())))
-        if int(chosen.count_nonzero()) != count:
+        chosen.logical_or_(_first(tied, count - count_true(chosen)))
+        if count_true(chosen) != count:
             raise SparsityError("cannot choose by scores of which some are NaN")
     return chosen
+
+
+def _at_least(scores: Tensor, threshold: float) -> Tensor:
+    """Where scores are at least a threshold; NumPy compares seven times as fast as torch."""
+    if not scores.is_cpu or scores.dtype == torch.bfloat16:
+        return torch.ge(scores, threshold)
+    return torch.from_numpy(np.asarray(np.greater_equal(scores.numpy(), threshold)))
+
+
+def count_true(mask: Tensor) -> int:
+    """Number of true elements of a boolean mask, which NumPy counts five times as fast as torch."""
+    return int(np.count_nonzero(mask.numpy()) if mask.is_cpu else mask.count_nonzero())
 
 
 def _kth_largest(scores: Tensor, among: Tensor, k: int) -> float | int:
@@ -41,8 +57,27 @@ def _kth_largest(scores: Tensor, among: Tensor, k: int) -> float | int:
         raise SparsityError(f"cannot choose {k} of {len(candidates)} candidates")
     if isinstance(candidates, Tensor):
         return candidates.kthvalue(others + 1).values.item()
-    candidates.partition(others)
-    return candidates[others].item()  # type: ignore[no-any-return]
+    near, below = _bracket(candidates, others)
+    near.partition(others - below)
+    return near[others - below].item()  # type: ignore[no-any-return]
+
+
+def _bracket(candidates: npt.NDArray[Any], index: int) -> tuple[npt.NDArray[Any], int]:
+    """Some of the candidates, among them the one that sorting would bring to ``index``, and the
+    number of those left out before it: what a sample says, which partition takes far longer for.
+    """
+    count = len(candidates)
+    if count < 16 * _SAMPLE:
+        return candidates, 0
+    sample = np.sort(candidates[:: count // _SAMPLE])
+    at, margin = index * len(sample) // count, len(sample) // 32
+    less = candidates < sample[at - margin] if at >= margin else np.zeros(count, dtype=bool)
+    inside = ~less  # as is NaN, which sorting brings last
+    if at + margin < len(sample):
+        inside &= candidates <= sample[at + margin]
+    near, below = candidates[inside], int(np.count_nonzero(less))
+    sound = below <= index < below + len(near)  # unless the sample has misled
+    return (near, below) if sound else (candidates, 0)
 
 
 def _candidates(scores: Tensor, among: Tensor) -> Tensor | npt.NDArray[Any]:

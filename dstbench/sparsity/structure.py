@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dstbench.errors import SparsityError
-from dstbench.sparsity.selection import largest
+from dstbench.sparsity.selection import count_true, largest
 from dstbench.sparsity.shapes import units_of
 
 
@@ -73,7 +73,7 @@ class Structure:
     def fill(self, kept: Tensor, scores: Tensor, count: int) -> Tensor:
         """The mask of groups with ``count`` of them: ``kept``, then the highest ``scores``; ties
         go to the lower index."""
-        return largest(scores, ~kept, count - int(kept.count_nonzero())).logical_or_(kept)
+        return largest(scores, ~kept, count - count_true(kept)).logical_or_(kept)
 
 
 UNSTRUCTURED = Structure()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dstbench.errors import SparsityError
 from dstbench.sparsity.layers import Layer
+from dstbench.sparsity.selection import count_true
 
 
 def verify(layers: Iterable[Layer], chosen: Mapping[str, int], averaged: nn.Module | None) -> None:
@@ -22,7 +24,7 @@ def verify(layers: Iterable[Layer], chosen: Mapping[str, int], averaged: nn.Modu
         SparsityError: naming the layer, what is wrong with it, and by how much.
     """
     for layer in layers:
-        held = int(layer.mask.count_nonzero())
+        held = count_true(layer.mask)
         if held != layer.active:
             raise SparsityError(
                 f"the mask of {layer.name} holds {held} of {layer.mask.numel()} connections, "
@@ -43,7 +45,7 @@ def verify(layers: Iterable[Layer], chosen: Mapping[str, int], averaged: nn.Modu
 def _check_zero(layer: Layer, what: str, weight: Tensor) -> None:
     if layer.density == 1:
         return
-    outside = int(weight.detach().ne(0).logical_and_(~layer.mask).count_nonzero())
+    outside = count_true(_is_not_zero(weight.detach()).logical_and_(~layer.mask))
     if outside:
         inactive = layer.mask.numel() - layer.active
         raise SparsityError(
@@ -52,6 +54,13 @@ def _check_zero(layer: Layer, what: str, weight: Tensor) -> None:
             "load_state_dict, an averaging of weights); load the sparsifier's state, too, or take "
             "a step, which masks it"
         )
+
+
+def _is_not_zero(tensor: Tensor) -> Tensor:
+    """Where a tensor is not zero, in its strides; NumPy compares several times as fast as torch."""
+    if tensor.is_cpu and tensor.dtype != torch.bfloat16:
+        return torch.from_numpy(np.asarray(np.not_equal(tensor.numpy(), 0)))
+    return tensor.ne(0)
 
 
 PROBES = 128

@@ -85,7 +85,9 @@ void convolve_backward(const Layer* layer, int64_t threads, int64_t n, int64_t r
     float* grad = arena.floats(g.grad.size());
     pack_images(threads, n, g.grad, gradient, grad);
     const Packed result{g.in.blocks, g.in.channels, rows, columns, 0, 0, 0, 0};
-    if (of_images && layer->stride == 1)
+    if (of_images && layer->group == MAX_GROUP)
+        unpack_images(threads, n, g.in, grouped_input_gradient(threads, *layer, g, values, grad), of_images);
+    else if (of_images && layer->stride == 1)
         input_gradient(threads, *layer, g, values, grad,
                        [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t plane) {
                            band_to_images(n, result, band.block, band.row, band.rows, first, last, done, plane, of_images);
@@ -123,7 +125,10 @@ void project_backward(const Layer* layer, int64_t threads, int64_t n, int64_t co
     const Geometry g = geometry(*layer, blocks_of(n, LANES * columns), 1, columns);
     float* grad = arena.floats(g.grad.size());
     pack_tokens(threads, n, g.grad, gradient, grad);
-    if (of_tokens)
+    if (of_tokens && layer->group == MAX_GROUP) {
+        const float* done = grouped_input_gradient(threads, *layer, g, values, grad);
+        unpack_tokens(threads, n, g.in, done, of_tokens);
+    } else if (of_tokens)
         input_gradient(threads, *layer, g, values, grad,
                        [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t) {
                            band_to_tokens(n, g.in, band.block, first, last, done, of_tokens);

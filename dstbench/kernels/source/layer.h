@@ -12,7 +12,8 @@ struct Layer {
     const int32_t* forward_ptr;
     const int32_t* forward_at;
     // By blocks of output channels, then by inputs: places among the values, which are in the order
-    // of forward_at, those of a group together.
+    // of forward_at, those of a group together. Convolutions and projections do without in groups
+    // of MAX_GROUP.
     const int32_t* backward_ptr;
     const int32_t* backward_at;
 
@@ -145,6 +146,19 @@ void input_gradient(int64_t threads, const Layer& layer, const Geometry& g, cons
                     Finish finish) {
     const Packed result{g.in.blocks, g.in.channels, g.in.rows, g.in.columns, 0, 0, 0, 0};
     multiply_bands(threads, backward_taps(layer, values, g.grad, 0, 0), plan_of(g.grad, result), 1, nullptr, grad, finish);
+}
+
+// The input's gradient where four output channels share their connections, packed as the input is.
+float* grouped_input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* values,
+                              const float* grad) {
+    const Taps taps = forward_taps(layer, values, g.in.plane(), g.in.row());
+    float* out = arena.floats(g.in.size());
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        const int64_t first = share(g.in.size(), part, parts), last = share(g.in.size(), part + 1, parts);
+        std::memset(out + first, 0, 4 * (last - first));
+    });
+    spread(threads, taps, plan_of(g.in, g.grad), layer.stride, grad, out);
+    return out;
 }
 
 // The input's gradient of a convolution of stride s: the pixels at (a, b) modulo s are those of a

@@ -58,7 +58,7 @@ void pack_images(int64_t threads, int64_t n, const Packed& p, const float* image
     });
 }
 
-// packed without border -> (n, channels, rows, columns)
+// packed -> (n, channels, rows, columns)
 void unpack_images(int64_t threads, int64_t n, const Packed& p, const float* packed, float* images) {
     const int64_t pixels = p.rows * p.columns, planes = p.blocks * p.channels;
     parallel(threads, [&](int64_t part, int64_t parts) {
@@ -66,10 +66,14 @@ void unpack_images(int64_t threads, int64_t n, const Packed& p, const float* pac
         for (int64_t i = share(planes, part, parts); i < share(planes, part + 1, parts); ++i) {
             const int64_t block = i / p.channels, channel = i % p.channels;
             float* to = images + (block * LANES * p.channels + channel) * pixels;
-            const float* from = packed + i * p.plane();
+            const float* inner = packed + i * p.plane() + p.start();
+            int64_t y = 0, x = 0;
             for (int64_t at = 0; at < pixels; at += LANES) {
                 const int64_t end = std::min<int64_t>(LANES, pixels - at);
-                for (int64_t q = 0; q < LANES; ++q) r[q] = q < end ? load(from + (at + q) * LANES) : vec{};
+                for (int64_t q = 0; q < LANES; ++q) {
+                    r[q] = q < end ? load(inner + y * p.row() + x * LANES) : vec{};
+                    if (++x == p.columns) x = 0, ++y;
+                }
                 transpose(r);
                 store_rows(r, to + at, p.channels * pixels, n - block * LANES, end);
             }
@@ -126,6 +130,13 @@ void band_to_tokens(int64_t n, const Packed& p, int64_t block, int64_t first, in
             store_rows(r, tokens + token * p.channels + c, p.channels, n - token, end);
         }
     }
+}
+
+void unpack_tokens(int64_t threads, int64_t n, const Packed& p, const float* packed, float* tokens) {
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        for (int64_t block = share(p.blocks, part, parts); block < share(p.blocks, part + 1, parts); ++block)
+            band_to_tokens(n, p, block, 0, p.channels, packed + block * p.block(), tokens);
+    });
 }
 
 }  // namespace

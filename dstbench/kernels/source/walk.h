@@ -47,7 +47,7 @@ struct Walk {
     const float* bias;
     const float* in;
     float* out;
-    int64_t first, last;
+    int64_t first, last;  // outputs; of spread_tile, blocks of inputs
     bool adds;  // to what is in out
 };
 
@@ -158,43 +158,165 @@ void weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
     }
 }
 
-using Tile = void (*)(const Walk&, int64_t, int64_t);
-
-template <int G, int STEP, bool WEIGHT, int RY, int RX>
-constexpr Tile tile_of() {
-    if constexpr (G * RY * RX <= TILE) return WEIGHT ? weight_tile<G, RY, RX, STEP> : forward_tile<G, RY, RX, STEP>;
-    else return nullptr;
+// Four channels share their connections: sums of C connections side by side, each with all four
+// channels, stay in registers over all pixels of a tile.
+template <int C, int RY, int RX, int STEP>
+inline void products(const Plan& plan, const float* in, const int32_t* off, const float* grad, vec* parts) {
+    constexpr int G = MAX_GROUP, PIXELS = std::min(RX, TILE / 8);
+    vec total[C][G] = {};
+#pragma GCC unroll 1
+    for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 1
+        for (int x = 0; x < RX; x += PIXELS) {
+            const float* from = grad + y * plan.out_row + x * plan.out_column;
+            const float* to = in + (y * plan.in_row + x * LANES) * STEP;
+            vec held[G][PIXELS];
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g)
+#pragma GCC unroll 2
+                for (int i = 0; i < PIXELS; ++i) {
+                    held[g][i] = load(from + g * plan.out_plane + i * plan.out_column);
+                    keep(held[g][i]);
+                }
+#pragma GCC unroll 4
+            for (int c = 0; c < C; ++c)
+#pragma GCC unroll 2
+                for (int i = 0; i < PIXELS; ++i) {
+                    vec v = load(to + off[c] + i * STEP * LANES);
+                    keep(v);
+#pragma GCC unroll 4
+                    for (int g = 0; g < G; ++g) total[c][g] += held[g][i] * v;
+                }
+        }
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c)
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) parts[c * G + g] = total[c][g];
 }
-template <int G, int STEP, bool WEIGHT, int RY>
+
+template <int RY, int RX, int STEP>
+void grouped_weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
+    constexpr int G = MAX_GROUP, C = TILE / G;
+    const Taps& taps = *walk.taps;
+    const float* base = walk.in + in_at;
+    for (int64_t b = 0; b < taps.blocks; ++b) {
+        float* to = walk.out + int64_t(taps.ptr[b * taps.outputs + walk.first]) * G;
+        vec parts[LANES + TILE];
+        int filled = 0;
+        const auto add_up = [&] {
+            for (; filled >= LANES; filled -= LANES, to += LANES) {
+                store(to, load(to) + sums(parts));
+                std::copy(parts + LANES, parts + filled, parts);
+            }
+        };
+        for (int64_t o = walk.first; o < walk.last; ++o) {
+            const int32_t* bounds = taps.ptr + b * taps.outputs + o;
+            const float* grad = walk.bias + grad_at + o * G * walk.plan->out_plane;
+            int32_t j = bounds[0];
+            for (; j + C <= bounds[1]; j += C) {
+                products<C, RY, RX, STEP>(*walk.plan, base, taps.off + j, grad, parts + filled);
+                filled += C * G;
+                add_up();
+            }
+            for (; j < bounds[1]; ++j) {
+                products<1, RY, RX, STEP>(*walk.plan, base, taps.off + j, grad, parts + filled);
+                filled += G;
+                add_up();
+            }
+        }
+        if (filled) {
+            for (int i = filled; i < LANES; ++i) parts[i] = vec{};
+            const vec rest = sums(parts);
+            for (int i = 0; i < filled; ++i) to[i] += rest[i];
+        }
+    }
+}
+
+// The way back: four channels' gradients stay in registers, which walk.bias holds, and each of the
+// connections that they share adds to walk.out what they give to its inputs.
+template <int RY, int RX, int STEP>
+void spread_tile(const Walk& walk, int64_t to_at, int64_t grad_at) {
+    constexpr int G = MAX_GROUP;
+    const Taps& taps = *walk.taps;
+    const Plan& plan = *walk.plan;
+    for (int64_t b = walk.first; b < walk.last; ++b)
+        for (int64_t o = 0; o < taps.outputs; ++o) {
+            const int32_t* bounds = taps.ptr + b * taps.outputs + o;
+            if (bounds[0] == bounds[1]) continue;
+            const float* from = walk.bias + grad_at + o * G * plan.out_plane;
+            vec grad[G][RY][RX];
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g)
+#pragma GCC unroll 4
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 4
+                    for (int x = 0; x < RX; ++x) {
+                        grad[g][y][x] = load(from + g * plan.out_plane + y * plan.out_row + x * plan.out_column);
+                        keep(grad[g][y][x]);
+                    }
+            for (int32_t j = bounds[0]; j < bounds[1]; ++j) {
+                float* to = walk.out + to_at + taps.off[j];
+                const float* w = taps.val + int64_t(j) * G;
+                vec weight[G];
+#pragma GCC unroll 4
+                for (int g = 0; g < G; ++g) weight[g] = splat(w[g]);
+#pragma GCC unroll 4
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 4
+                    for (int x = 0; x < RX; ++x) {
+                        float* at = to + (y * plan.in_row + x * LANES) * STEP;
+                        vec total = load(at);
+#pragma GCC unroll 4
+                        for (int g = 0; g < G; ++g) total += weight[g] * grad[g][y][x];
+                        store(at, total);
+                    }
+            }
+        }
+}
+
+using Tile = void (*)(const Walk&, int64_t, int64_t);
+enum Pass { FORWARD, WEIGHT, SPREAD };
+
+// Pixels of a tile.
+constexpr int pixels_of(Pass pass, int group) { return pass == WEIGHT && group == MAX_GROUP ? TILE : TILE / group; }
+
+template <int G, int STEP, Pass PASS, int RY, int RX>
+constexpr Tile tile_of() {
+    if constexpr (RY * RX > pixels_of(PASS, G)) return nullptr;
+    else if constexpr (PASS == FORWARD) return forward_tile<G, RY, RX, STEP>;
+    else if constexpr (G < MAX_GROUP) return weight_tile<G, RY, RX, STEP>;
+    else return PASS == WEIGHT ? grouped_weight_tile<RY, RX, STEP> : spread_tile<RY, RX, STEP>;
+}
+template <int G, int STEP, Pass PASS, int RY>
 Tile tile_of(int64_t columns) {
     switch (columns) {
-        case 1: return tile_of<G, STEP, WEIGHT, RY, 1>();
-        case 2: return tile_of<G, STEP, WEIGHT, RY, 2>();
-        case 4: return tile_of<G, STEP, WEIGHT, RY, 4>();
-        case 8: return tile_of<G, STEP, WEIGHT, RY, 8>();
-        default: return tile_of<G, STEP, WEIGHT, RY, 16>();
+        case 1: return tile_of<G, STEP, PASS, RY, 1>();
+        case 2: return tile_of<G, STEP, PASS, RY, 2>();
+        case 4: return tile_of<G, STEP, PASS, RY, 4>();
+        case 8: return tile_of<G, STEP, PASS, RY, 8>();
+        default: return tile_of<G, STEP, PASS, RY, 16>();
     }
 }
-template <int G, int STEP, bool WEIGHT>
+template <int G, int STEP, Pass PASS>
 Tile tile_of(int64_t rows, int64_t columns) {
     switch (rows) {
-        case 1: return tile_of<G, STEP, WEIGHT, 1>(columns);
-        case 2: return tile_of<G, STEP, WEIGHT, 2>(columns);
-        case 4: return tile_of<G, STEP, WEIGHT, 4>(columns);
-        case 8: return tile_of<G, STEP, WEIGHT, 8>(columns);
-        default: return tile_of<G, STEP, WEIGHT, 16>(columns);
+        case 1: return tile_of<G, STEP, PASS, 1>(columns);
+        case 2: return tile_of<G, STEP, PASS, 2>(columns);
+        case 4: return tile_of<G, STEP, PASS, 4>(columns);
+        case 8: return tile_of<G, STEP, PASS, 8>(columns);
+        default: return tile_of<G, STEP, PASS, 16>(columns);
     }
 }
-template <bool WEIGHT>
+template <Pass PASS>
 Tile tile_of(int64_t group, int64_t step, int64_t rows, int64_t columns) {
     if (step == 1) {
-        if (group == 4) return tile_of<4, 1, WEIGHT>(rows, columns);
-        if (group == 2) return tile_of<2, 1, WEIGHT>(rows, columns);
-        return tile_of<1, 1, WEIGHT>(rows, columns);
+        if (group == 4) return tile_of<4, 1, PASS>(rows, columns);
+        if (group == 2) return tile_of<2, 1, PASS>(rows, columns);
+        return tile_of<1, 1, PASS>(rows, columns);
     }
-    if (group == 4) return tile_of<4, 2, WEIGHT>(rows, columns);
-    if (group == 2) return tile_of<2, 2, WEIGHT>(rows, columns);
-    return tile_of<1, 2, WEIGHT>(rows, columns);
+    if (group == 4) return tile_of<4, 2, PASS>(rows, columns);
+    if (group == 2) return tile_of<2, 2, PASS>(rows, columns);
+    return tile_of<1, 2, PASS>(rows, columns);
 }
 
 struct Place { int64_t in, out; Tile tile; };
@@ -212,10 +334,10 @@ int64_t power_of_two(int64_t most) {
 }
 
 // Bands that cover all blocks of a plan. Square tiles share more of their inputs than flat ones.
-template <bool WEIGHT>
+template <Pass PASS>
 std::vector<Band> bands_of(const Plan& plan, int64_t group, int64_t step) {
     std::vector<Band> found;
-    const int64_t most = TILE / group, widest = power_of_two(std::min({most, int64_t(WIDE), plan.columns}));
+    const int64_t most = pixels_of(PASS, group), widest = power_of_two(std::min({most, int64_t(WIDE), plan.columns}));
     const int64_t height = power_of_two(std::min(most / widest, plan.rows));
     for (int64_t block = 0; block < plan.blocks; ++block)
         for (int64_t y = 0; y < plan.rows;) {
@@ -227,7 +349,7 @@ std::vector<Band> bands_of(const Plan& plan, int64_t group, int64_t step) {
                 band.places.push_back(
                     {block * plan.in_block + plan.in_start + y * step * plan.in_row + x * step * LANES,
                      block * plan.out_block + plan.out_start + y * plan.out_row + x * plan.out_column,
-                     tile_of<WEIGHT>(group, step, rows, columns)});
+                     tile_of<PASS>(group, step, rows, columns)});
                 x += columns;
             }
             found.push_back(band);
@@ -255,7 +377,7 @@ void share_out(int64_t threads, const Taps& taps, const std::vector<Band>& bands
 // Into packed outputs.
 void multiply(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* bias, const float* in,
               float* out, bool adds = false) {
-    share_out(threads, taps, bands_of<false>(plan, taps.group, step),
+    share_out(threads, taps, bands_of<FORWARD>(plan, taps.group, step),
               [&](int64_t, const Band& band, int64_t first, int64_t last) {
                   const Walk walk{&taps, &plan, bias, in, out, first, last, adds};
                   for (const Place& each : band.places) each.tile(walk, each.in, each.out);
@@ -269,7 +391,7 @@ void multiply_bands(int64_t threads, const Taps& taps, Plan plan, int64_t step, 
     plan.out_block = plan.out_start = 0;
     plan.out_row = plan.columns * LANES;
     plan.out_column = LANES;
-    const std::vector<Band> bands = bands_of<false>(plan, taps.group, step);
+    const std::vector<Band> bands = bands_of<FORWARD>(plan, taps.group, step);
     if (bands.empty()) return;
     plan.out_plane = bands[0].rows * plan.out_row;
     const int64_t size = taps.outputs * taps.group * plan.out_plane;
@@ -285,7 +407,7 @@ void multiply_bands(int64_t threads, const Taps& taps, Plan plan, int64_t step, 
 // Sums of in times grad over all positions, per connection: (connections, group).
 void correlate(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* grad, const float* in,
                float* sums) {
-    const std::vector<Band> bands = bands_of<true>(plan, taps.group, step);
+    const std::vector<Band> bands = bands_of<WEIGHT>(plan, taps.group, step);
     const std::vector<int64_t> cuts = taps.cuts(threads);
     parallel(threads, [&](int64_t part, int64_t parts) {
         for (int64_t cut = part; cut < threads; cut += parts) {
@@ -298,6 +420,18 @@ void correlate(int64_t threads, const Taps& taps, const Plan& plan, int64_t step
             for (const Band& band : bands)
                 for (const Place& each : band.places) each.tile(walk, each.in, each.out);
         }
+    });
+}
+
+// Into packed inputs, which are zero: what each connection brings of the outputs' gradients. Blocks
+// of inputs are shared out.
+void spread(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* grad, float* out) {
+    const std::vector<Band> bands = bands_of<SPREAD>(plan, taps.group, step);
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        const Walk walk{&taps, &plan, grad, nullptr, out, share(taps.blocks, part, parts),
+                        share(taps.blocks, part + 1, parts), true};
+        for (const Band& band : bands)
+            for (const Place& each : band.places) each.tile(walk, each.in, each.out);
     });
 }
 
