@@ -18,6 +18,8 @@ from dstbench.cell import DENSE
 from dstbench.report.leaderboard import Table
 
 PANELS_ABREAST = 3
+LEGEND = 1.6
+"""Inches for a legend; one of long names gets more."""
 LOG_FROM = 10
 """Ratio of the largest to the smallest FID from which on a panel's scale is logarithmic."""
 
@@ -32,7 +34,8 @@ def panels(count: int) -> tuple[Figure, list[Axes]]:
     abreast = min(count, PANELS_ABREAST)
     deep = math.ceil(count / abreast)
     with sns.axes_style("ticks"):
-        figure = Figure(figsize=(4.6 * abreast + 1.6, 3.6 * deep), dpi=150, layout="constrained")
+        size = (4.6 * abreast + LEGEND, 3.6 * deep)
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
         every = list(figure.subplots(deep, abreast, squeeze=False).flat)
     for unused in every[count:]:
         unused.remove()
@@ -85,6 +88,8 @@ def add_legend(figure: Figure) -> None:
         if legend := axes.get_legend():
             legend.remove()
     labels = sorted(entries, key=lambda label: label != DENSE)
+    wide = 0.5 + 0.085 * max(map(len, labels), default=0)
+    figure.set_figwidth(figure.get_figwidth() + max(wide - LEGEND, 0))
     figure.legend(
         [entries[label] for label in labels], labels, loc="outside right upper", frameon=False
     )

@@ -94,6 +94,18 @@ def test_plot_has_a_panel_per_table_and_a_line_per_method(records, make_record):
     assert [[0.0, 13.5], [1.0, 13.5]] in lines  # dense, from edge to edge
 
 
+def test_long_names_take_no_room_from_the_panel(make_record):
+    method = {"sparsifier_settings": {"prune_rate": 0.5, "exploration_frequency": 100}}
+    varied = {"sparsifier_settings": {"prune_rate": 0.1, "exploration_frequency": 20}}
+    records = [make_record("rigl", 0.5, fid=9.0, cell=each) for each in (method, varied)]
+    figure = fid_vs_sparsity(tables(records))
+    assert "exploration_frequency=100" in figure.legends[0].get_texts()[0].get_text()
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_window_extent().width / figure.dpi > 3.5
+    assert axes.get_tightbbox().x1 < figure.legends[0].get_window_extent().x0
+
+
 @pytest.mark.parametrize(("fid", "scale"), [(99.0, "linear"), (101.0, "log")])
 def test_scale_follows_the_range(make_record, fid, scale):
     figure = fid_vs_sparsity(tables([make_record(fid=10.0), make_record("static", 0.9, fid=fid)]))
