@@ -85,7 +85,7 @@ def _visible_paths(root: Element) -> Iterator[tuple[Element, Transform]]:
     while to_come:
         element, transform, inherited = to_come.pop()
         style = _style(element)
-        said = {name.lower(): value.strip().lower() for name, value in element.items()} | style
+        said = {name: value.strip().lower() for name, value in element.items()} | style
         if (
             element.tag in NOT_DRAWN
             or not element.tag.startswith(SVG)
@@ -127,7 +127,7 @@ def _is_seen(properties: dict[str, str]) -> bool:
 
 
 def _is_zero(quantity: str) -> bool:
-    """Whether ``quantity`` is nothing of some unit, such as ``0%``."""
+    """Whether a quantity is zero, in whatever unit: ``0``, ``0%``, ``0.0px``."""
     try:
         return float(quantity.rstrip("%abcdefghijklmnopqrstuvwxyz")) == 0
     except ValueError:
