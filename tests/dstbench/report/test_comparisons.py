@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from dstbench.errors import ConfigError
 from dstbench.records import Record, Scores
-from dstbench.report.text import render
 from dstbench.report.comparisons import AGAINST_DENSE, Comparison, Reference
 from dstbench.report.leaderboard import comparison_frame, tables
 from dstbench.report.rows import FID
+from dstbench.report.text import render
 from dstbench.report.verdicts import differences, marks, recommendation
 
 MakeRecord = Callable[..., Record]

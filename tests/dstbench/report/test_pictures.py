@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dstbench.errors import StoreError
-from dstbench.report.writing import write_report
 from dstbench.report.leaderboard import tables
 from dstbench.report.neighbours import neighbour_sheet
 from dstbench.report.panels import DODGE, dodges
 from dstbench.report.plot import fid_vs_sparsity
 from dstbench.report.sheet import GAP, MARGIN, sample_sheet
 from dstbench.report.trade_off import fid_vs_cost, pareto_front
+from dstbench.report.writing import write_report
 
 
 @pytest.fixture

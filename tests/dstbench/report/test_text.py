@@ -7,9 +7,9 @@ import pytest
 
 from dstbench.errors import StoreError
 from dstbench.records import Scores
-from dstbench.report.text import render, render_tables
 from dstbench.report.leaderboard import leaderboard, tables
 from dstbench.report.published import published
+from dstbench.report.text import render, render_tables
 from dstbench.settings import TargetSettings
 
 
