@@ -194,10 +194,11 @@ def load_grid(
 ) -> Grid:
     """The grid of a benchmark, and the cells of it that are asked for, as :func:`run` has them."""
     only, skip = _criteria(only), _criteria(skip)
-    known = load_plugins(plugins)
     file = Path(source) if isinstance(source, str) else source
-    benchmark = load_benchmark(file, known, preset, sparsifiers_named(only))
-    grid = cells(benchmark)
+    with without_collector():
+        known = load_plugins(plugins)
+        benchmark = load_benchmark(file, known, preset, sparsifiers_named(only))
+        grid = cells(benchmark)
     return Grid(file, benchmark, known, grid, select(grid, only, skip))
 
 

@@ -21,7 +21,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from dstbench import hookimpl
@@ -129,17 +131,15 @@ def _ended(log: Path) -> int:
 def watch(
     command: list[str], environment: dict[str, str], log: Path, kills: list[int], deadline: float
 ) -> list[Seen]:
-    """Run a command to its end, or stop it at the deadline; what was seen of it on the way.
-
-    A worker is killed whenever so many cells have ended as ``kills`` says.
-    """
+    """Run a command to its end, or stop it at the deadline; what was seen of it on the way. A
+    worker is killed whenever so many cells have ended as ``kills`` says."""
     seen = []
     with log.with_name("said").open("ab") as said:
         process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
         while process.poll() is None:
             time.sleep(2)
             if time.monotonic() > deadline:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 process.wait()
                 break
             with suppress(OSError):
@@ -154,10 +154,15 @@ def watch(
     return seen
 
 
-def between(seen: list[Seen], cells: int) -> tuple[Seen, Seen]:
-    """The first sight after a tenth of the cells, and the last before nine tenths."""
-    inside = [each for each in seen if 0.1 * cells <= each.cells <= 0.9 * cells]
-    return inside[0], inside[-1]
+def per_cell(seen: list[Seen], cells: int) -> tuple[float, float]:
+    """Milliseconds of the CPU and by the clock that a cell takes: medians over tenths of the cells,
+    the first and the last left out, so that the start of a process counts in few of them."""
+    marks = [next(each for each in seen if each.cells >= cells * n / 10) for n in range(1, 10)]
+    parts = [(one, other, other.cells - one.cells) for one, other in pairwise(marks)]
+    return (
+        median(1000 * (other.cpu - one.cpu) / n for one, other, n in parts if n),
+        median(1000 * (other.clock - one.clock) / n for one, other, n in parts if n),
+    )
 
 
 def main() -> None:
@@ -201,19 +206,16 @@ def main() -> None:
         begun = [n for event, n in events.items() if event.startswith("begun")]
         store = Store(folder / "nothing")
         done = sum(record.status == "done" for record in store.records())
-        first, last = between(seen, reached)
-        cells = last.cells - first.cells
+        cpu, clock = per_cell(seen, reached)
         print(
             "| executor | cells | at a time | ms of the CPU per cell | ms by the clock per cell "
             "| MiB of `dstbench run` at 10 %, 50 %, 90 % | workers killed | done | done twice "
             "| begun twice | load |\n|---|" + "---:|" * 10
         )
-        half = min(seen, key=lambda each: abs(each.cells - reached / 2))
+        sights = [next(s for s in seen if s.cells >= part * reached) for part in (0.1, 0.5, 0.9)]
         row = (
             args.executor, f"{args.cells:,}", args.jobs,
-            f"{1000 * (last.cpu - first.cpu) / cells:.1f}",
-            f"{1000 * (last.clock - first.clock) / cells:.1f}",
-            ", ".join(f"{each.memory:.0f}" for each in (first, half, last)),
+            f"{cpu:.1f}", f"{clock:.1f}", ", ".join(f"{each.memory:.0f}" for each in sights),
             killed - len(kills), f"{done:,}", sum(n > 1 for n in ended),
             sum(n > 1 for n in begun), f"{os.getloadavg()[0]:.1f}",
         )  # fmt: skip

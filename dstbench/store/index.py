@@ -136,8 +136,8 @@ def _read(path: Path) -> dict[str, Known]:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Make thousands of records, none of which is dropped, without looking for garbage among them
-    again and again: that takes twice the time of making them."""
+    """Import modules, or make thousands of records, none of which is dropped, without looking for
+    garbage among them again and again: that takes up to twice the time of making them."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -71,7 +71,8 @@ class Host:
         self.address = address
         command = ["unshare", "--net", "--uts", "--mount", "sleep", "infinity"]
         self._holder = subprocess.Popen(command)
-        wait_until(lambda: _namespace(self.pid) != _namespace(os.getpid()))
+        wait_until(lambda: _namespace(self.pid) not in (None, _namespace(os.getpid())))
+        self._number = _namespace(self.pid)
         self.do("hostname", name)
         self.do("ip", "link", "set", "lo", "up")
 
@@ -99,36 +100,27 @@ class Host:
 
     def die(self) -> None:
         """Kill all its processes at once, of which its namespaces die."""
-        mine = _namespace(self.pid)
-        while found := [pid for pid in _pids() if _namespace(pid) == mine]:
+        while found := [pid for pid in _pids() if _namespace(pid) == self._number]:
             for pid in found:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            self._holder.poll()
-            _reap(found)
             time.sleep(0.05)
+        self._holder.wait()
 
     def link(self, state: str) -> None:
         """Cut the link to the other host (``"down"``), or mend it (``"up"``)."""
         self.do("ip", "link", "set", "eth0", state)
 
 
-def _reap(pids: Sequence[int]) -> None:
-    """Take note of the deaths of those that are children of this process."""
-    for pid in pids:
-        with suppress(ChildProcessError):
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-
-
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
-def _namespace(pid: int) -> int:
-    """The number of a process's network namespace; 0 for one that is dead."""
+def _namespace(pid: int) -> int | None:
+    """The number of a process's network namespace; ``None`` for one that is dead."""
     with suppress(OSError):
         return os.stat(f"/proc/{pid}/ns/net").st_ino
-    return 0
+    return None
 
 
 @contextmanager

@@ -7,7 +7,9 @@ Of the shared folder a third party keeps the locks, as NFS does: GlusterFS, on t
 import os
 import random
 import subprocess
+import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from hosts import PATIENCE, Host, missing, share, two_hosts, wait_until
@@ -79,7 +81,8 @@ def ray_cluster(world: World, size: int, chance: random.Random, deadline: float)
     """``size`` grids on a Ray cluster of two hosts that share nothing; the far one's link is cut
     when it runs a cell, by turns for good and for a moment."""
     name = "two hosts, Ray"
-    if reason := missing("ray"):
+    reason = missing() or ("" if find_spec("ray") else "the package ray is not installed")
+    if reason:
         return Outcome(name, 0, f"grids: {reason}", [])
     expected, rows = _undisturbed(world)
     problems, grids = [], 0
@@ -162,7 +165,7 @@ def _start_node(trial: World, host: Host, *options: str) -> None:
     Path("/tmp/ray").mkdir(exist_ok=True)
     host.do("mount", "-t", "tmpfs", "none", "/tmp/ray")
     command = host.command(
-        "ray", "start", *options, "--num-cpus=1", "--include-dashboard=false",
+        sys.executable, "-m", "ray.scripts.scripts", "start", *options, "--num-cpus=1", "--include-dashboard=false",
         f"--object-store-memory={80 * 2**20}", "--disable-usage-stats",
     )  # fmt: skip
     environment = {**os.environ, **trial.environment(), **_cache(trial, host)}
