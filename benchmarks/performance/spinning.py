@@ -5,6 +5,7 @@ threads under each way of waiting, alone and beside processes that do nothing bu
 turns, each in a process of its own, because OpenMP reads its variables once.
 
     python benchmarks/performance/spinning.py --rounds 5
+    python benchmarks/performance/spinning.py --rounds 8 --seconds 0.5 --beside 0    # 3 minutes
 """
 
 import argparse
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="for each network and round")
     parser.add_argument("--beside", type=int, nargs="*", default=[0, 1], help="looping processes")
     args = parser.parse_args()
+    quiet = min(args.beside)
     settings = [(1, next(iter(WAYS))), *((2, way) for way in WAYS)]
     times: dict[tuple[str, int, str, int], list[float]] = {}
     loads = [os.getloadavg()[0]]
@@ -91,6 +93,14 @@ def main() -> None:
                 for found in [times[name, threads, way, beside]]
             ]
             print("|", " | ".join([name, str(threads), way, *cells]), "|")
+    usual, brief, *_ = WAYS
+    ratios = []
+    for name in dict.fromkeys(key[0] for key in times):
+        pairs = zip(times[name, 2, brief, quiet], times[name, 2, usual, quiet], strict=True)
+        of = [one / other for one, other in pairs]
+        ratios.append(f"{name} {median(of):.2f} ({min(of):.2f} to {max(of):.2f})")
+    print(f"\nTime with {brief} of that without, two threads, round by round, {quiet} looping:")
+    print("; ".join(ratios) + ".")
     print(
         f"\nMedians of {args.rounds} rounds, and their range; load of the machine "
         f"{min(loads):.1f} to {max(loads):.1f}, {os.cpu_count()} cores."

@@ -81,7 +81,8 @@ class World:
         self.packages = folder / "site-packages"
         for each in (self.work, self.packages):
             each.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(BENCHMARK)
+        if not self.file.exists():
+            self.file.write_text(BENCHMARK)
         self._install("toys")
 
     def _install(self, name: str) -> None:
