@@ -43,6 +43,8 @@ def restore(folder: CellFolder, kept: Mapping[str, str]) -> list[Path]:
             whole = False
         if not whole:
             damaged.append(path)
+        if path.is_dir():
+            path.rename(path.with_name(f"{name}.damaged"))
         write_atomically(path, partial(Path.write_bytes, data=content))
     return damaged
 

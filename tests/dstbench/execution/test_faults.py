@@ -188,9 +188,22 @@ def become_a_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+def become_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 @pytest.mark.parametrize("table", ["history.csv", "topology.csv"])
 @pytest.mark.parametrize(
-    "harm", [flip, lambda path: path.write_bytes(b""), Path.unlink, become_a_pipe, Path.touch]
+    "harm",
+    [
+        flip,
+        lambda path: path.write_bytes(b""),
+        Path.unlink,
+        become_a_pipe,
+        become_a_folder,
+        Path.touch,
+    ],
 )
 def test_a_damaged_table_of_an_unfinished_cell_is_as_its_checkpoint_has_it(
     scheduler: Scheduler,
