@@ -78,17 +78,17 @@ def topologies(found: Sequence[tuple[Row, pd.DataFrame]]) -> Chart:
     """Maps of layers by step, one for each row and choice: densities, and the connections that
     topology updates replaced or added, of which the first is shown first."""
     figure = go.Figure()
-    names = []
-    changes = []
+    names: list[str] = []
+    changes: list[int] = []
     for row, topology in found:
         for column, what in (("density", "density"), ("changed", "connections changed")):
             grid = topology.pivot_table(index="layer", columns="step", values=column, sort=False)
-            steps = list(grid.columns)
+            steps = [int(step) for step in grid.columns]
             if column == "changed":
                 if len(steps) < 2:
                     continue  # masks that stay
                 changes.append(len(names))
-            end = max(row.done[0].cell.training_settings.steps, steps[-1] + 1)
+            end = max(row.done[0].steps or 0, steps[-1] + 1)
             names.append(f"{row_label(row.method, row.sparsity)}: {what}")
             figure.add_heatmap(
                 x=[*steps, end], y=[html.escape(str(layer)) for layer in grid.index],
