@@ -88,7 +88,7 @@ def topologies(found: Sequence[tuple[Row, pd.DataFrame]]) -> Chart:
                 if len(steps) < 2:
                     continue  # masks that stay
                 changes.append(len(names))
-            end = max(row.done[0].cell.training_settings.steps, steps[-1] + 1)
+            end = max(row.done[0].steps or 0, steps[-1] + 1)
             names.append(f"{row_label(row.method, row.sparsity)}: {what}")
             figure.add_heatmap(
                 x=[*steps, end], y=[html.escape(str(layer)) for layer in grid.index],

@@ -1,14 +1,19 @@
 """A trained transformer that knows labels, exported, and loaded without its data."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from dstbench_dit.model import DiffusionTransformer
+from dstbench_dit.settings import DiffusionTransformerSettings
 
 import dstbench
+from dstbench.contracts import Items
 from dstbench.errors import ConfigError, PluginError
+from dstbench.exporting.onnx import NAME, write_onnx
 
 BENCHMARK: dict[str, Any] = {
     "name": "tiny",
@@ -55,3 +60,31 @@ def test_a_cell_in_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             model.sample(1, labels=[11])
         with pytest.raises(ConfigError, match="2 labels for 16 samples"):
             model.sample(labels=[1, 2])
+
+
+@pytest.mark.slow
+def test_onnx_computes_the_same_for_batches_of_any_size(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="the format takes the extra onnx")
+    pytest.importorskip("onnxscript", reason="the format takes the extra onnx")
+    from onnx.reference import ReferenceEvaluator
+
+    settings = DiffusionTransformerSettings(
+        space="pixel", layers=1, width=16, heads=2, zero_init=False, class_conditional=True
+    )
+    outline = DiffusionTransformer.outline(settings, Items((3, 8, 8), classes=10))
+    assert outline is not None
+    denoiser = outline.denoiser.eval()
+    trained: Any = SimpleNamespace(
+        record=SimpleNamespace(cell=SimpleNamespace(model="dit")),
+        model=SimpleNamespace(build=lambda: outline.denoiser, example=lambda: outline.inputs),
+        denoiser=denoiser,
+    )
+    write_onnx(trained, tmp_path)
+    graph = ReferenceEvaluator(onnx.load(tmp_path / NAME))
+    for count in (1, 3):
+        inputs = (torch.randn(count, 3, 8, 8), torch.arange(count), torch.arange(count) + 7)
+        named = {name: value.numpy() for name, value in zip(graph.input_names, inputs, strict=True)}
+        (found,) = graph.run(None, named)
+        with torch.no_grad():
+            expected = denoiser(*inputs).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-5)
