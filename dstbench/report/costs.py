@@ -11,10 +11,15 @@ from dstbench.records import Ratio, Record
 
 
 def check(record: Record) -> None:
-    """Raise ``ArithmeticError`` for a record whose numbers have no ratios: of a network without
-    parameters, say."""
+    """Raise ``ArithmeticError`` or ``ValueError`` for a record whose numbers have no ratios, of a
+    network without parameters, say, or are infinite."""
     done = [record]
-    sparsities(done), counts(done), times(done), sizes(done)
+    sparsities(done), times(done)
+    counted = {**counts(done), **sizes(done)}
+    if any(map(math.isinf, counted.values())):
+        raise ValueError("a number is infinite")
+    if record.counts and not record.counts.inference_flops:
+        raise ValueError("a denoiser call takes no FLOPs")
 
 
 def sparsities(done: Sequence[Record]) -> dict[str, float]:

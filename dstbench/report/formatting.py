@@ -30,14 +30,15 @@ def with_interval(ratio: float, low: float, high: float) -> str:
 
 
 def scaled(scale: float) -> Callable[[float], str]:
-    return lambda value: f"{value * scale:,.{_decimals(value * scale)}f}"
+    return lambda value: f"{value * scale:,.{decimals_of(value * scale)}f}"
 
 
-def _fixed(value: float, decimals: int) -> str:
+def fixed(value: float, decimals: int) -> str:
+    """A number with so many decimals."""
     return MISSING if math.isnan(value) else f"{value:.{decimals}f}"
 
 
-def _decimals(value: float) -> int:
+def decimals_of(value: float) -> int:
     """How many decimals show three significant digits of a value."""
     return max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
 

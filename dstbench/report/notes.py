@@ -30,7 +30,7 @@ def told_sparsities(table: Table) -> dict[str, str]:
     }
 
 
-def _skipped(table: Table) -> str:
+def why_skipped(table: Table) -> str:
     """All there is to say of a table whose cells were all skipped."""
     count = len(table.records)
     reasons = dict.fromkeys(record.error or "no reason given" for record in table.records)
@@ -38,7 +38,8 @@ def _skipped(table: Table) -> str:
     return f"{table.heading}: {cells} skipped: {'; '.join(reasons)}"
 
 
-def _notes(table: Table) -> Iterator[str]:
+def notes_below(table: Table) -> Iterator[str]:
+    """All that is told below a table."""
     protocol = table.protocol
     if recommended := recommendation(table):
         yield recommended
@@ -170,7 +171,7 @@ def _untrained(table: Table) -> str | None:
         return None
     text = f"Untrained denoiser: FID {fmean(before):.2f}"
     dense = table.dense.scores(FID) if table.dense else {}
-    if not dense:
+    if not (dense and fmean(before)):
         return f"{text}."
     return f"{text}; the dense cells reach {fmean(dense.values()) / fmean(before):.3f} of it."
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstbench.cell import DENSE, Cell
-from dstbench.errors import StoreError, did_you_mean
+from dstbench.errors import ConfigError, StoreError, did_you_mean
 from dstbench.records import Protocol, Record
 from dstbench.report import costs
 from dstbench.report.comparisons import Reference
@@ -72,7 +72,10 @@ class Results:
         """The tables of the leaderboard, one per task and protocol."""
         from dstbench.report.leaderboard import tables
 
-        return tables(self.records, self.reference, self._layout.targets)
+        try:
+            return tables(self.records, self.reference, self._layout.targets)
+        except ConfigError as error:
+            raise ConfigError(f"{self.folder}: {error}") from None
 
     @cached_property
     def table(self) -> pd.DataFrame:

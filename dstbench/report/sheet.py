@@ -59,9 +59,9 @@ def _block(
         return None
     # Cells of a table are scored against the same real images.
     known = [record.cell.id for record in table.records if record.cell.id in reals][:1]
-    strips = [("real images", _strip(reals[name], name)) for name in known]
+    strips = [("real images", strip_of(reals[name], name)) for name in known]
     strips += [
-        (row_label(row.method, row.sparsity), _strip(samples[record.cell.id], record.cell.id))
+        (row_label(row.method, row.sparsity), strip_of(samples[record.cell.id], record.cell.id))
         for row in table.rows
         for record in row.records
         if record.cell.seed == seeds[0] and record.cell.id in samples
@@ -85,7 +85,7 @@ def row_label(method: str, sparsity: float) -> str:
     return f"{method}, S = {sparsity:g}" if sparsity else method
 
 
-def _strip(images: NDArray[np.uint8], cell: str) -> Image.Image:
+def strip_of(images: NDArray[np.uint8], cell: str) -> Image.Image:
     """The first images side by side, small ones enlarged without smoothing."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise StoreError(

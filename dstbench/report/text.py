@@ -13,16 +13,16 @@ from dstbench.records import Record
 from dstbench.report.comparisons import AGAINST_DENSE, Reference
 from dstbench.report.floors import warnings
 from dstbench.report.formatting import (
-    _decimals,
-    _fixed,
     as_csv,
+    decimals_of,
     escape_markdown,
+    fixed,
     scaled,
     with_interval,
     with_ratio,
 )
 from dstbench.report.leaderboard import Table, leaderboard_frame, tables
-from dstbench.report.notes import _notes, _skipped, told_sparsities
+from dstbench.report.notes import notes_below, told_sparsities, why_skipped
 from dstbench.report.rows import Metric
 from dstbench.report.verdicts import differences
 
@@ -59,29 +59,34 @@ def render_tables(found: Sequence[Table], format: Format, title: str = "Leaderbo
     return document(found, title)
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """What stands in one place of a table."""
+
     text: str
     best: bool = False
     mark: str = ""
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
+    """A column of a table, an entry for each row."""
+
     title: str
-    entries: list[_Entry]
+    entries: list[Entry]
 
 
-def _columns(table: Table) -> Iterator[_Column]:
+def columns_of(table: Table) -> Iterator[Column]:
+    """The columns that a table is shown with."""
     frame = table.frame
-    yield _Column("method", [_Entry(method) for method in frame["method"]])
-    yield _Column("S", [_Entry(f"{sparsity:g}") for sparsity in frame["sparsity"]])
+    yield Column("method", [Entry(method) for method in frame["method"]])
+    yield Column("S", [Entry(f"{sparsity:g}") for sparsity in frame["sparsity"]])
     for title, name in told_sparsities(table).items():
-        yield _Column(title, [_Entry(_fixed(v, 3)) for v in frame[name]])
-    yield _Column("whole-model S", [_Entry(_fixed(v, 3)) for v in frame["whole_model_sparsity"]])
-    yield _Column("seeds", [_Entry(str(seeds)) for seeds in frame["seeds"]])
+        yield Column(title, [Entry(fixed(v, 3)) for v in frame[name]])
+    yield Column("whole-model S", [Entry(fixed(v, 3)) for v in frame["whole_model_sparsity"]])
+    yield Column("seeds", [Entry(str(seeds)) for seeds in frame["seeds"]])
     if any(record.budget for record in table.records):
-        yield _Column(
+        yield Column(
             "steps",
-            [_Entry(with_ratio(steps, math.nan, "{:,.0f}".format)) for steps in frame["steps"]],
+            [Entry(with_ratio(steps, math.nan, "{:,.0f}".format)) for steps in frame["steps"]],
         )
     for metric in table.metrics:
         if frame[f"{metric.field}_n"].any():
@@ -94,14 +99,14 @@ def _columns(table: Table) -> Iterator[_Column]:
         ("model MiB (×)", "model_bytes", scaled(2**-20)),
     ):
         values = zip(frame[name], frame[f"{name}_ratio"], strict=True)
-        yield _Column(title, [_Entry(with_ratio(value, ratio, form)) for value, ratio in values])
+        yield Column(title, [Entry(with_ratio(value, ratio, form)) for value, ratio in values])
     if frame["gpu_peak_bytes"].notna().any():
-        peaks = [_Entry(with_ratio(v, math.nan, scaled(2**-20))) for v in frame["gpu_peak_bytes"]]
-        yield _Column("peak GPU MiB", peaks)
+        peaks = [Entry(with_ratio(v, math.nan, scaled(2**-20))) for v in frame["gpu_peak_bytes"]]
+        yield Column("peak GPU MiB", peaks)
     for title, name in (("step time (×)", "step_time"), ("sample time (×)", "sample_time")):
         parts = [f"{name}_{part}" for part in ("ratio", "low", "high", "clock")]
         lines = frame[parts].itertuples(index=False, name=None)
-        yield _Column(title, [_Entry(_time(*line)) for line in lines])
+        yield Column(title, [Entry(_time(*line)) for line in lines])
 
 
 def _time(ratio: float, low: float, high: float, clocks: str) -> str:
@@ -109,12 +114,12 @@ def _time(ratio: float, low: float, high: float, clocks: str) -> str:
     return f"{text} (CPU)" if "cpu" in clocks else text
 
 
-def _score_column(table: Table, metric: Metric) -> _Column:
+def _score_column(table: Table, metric: Metric) -> Column:
     scores = table.frame[[f"{metric.field}_{part}" for part in ("mean", "std", "n")]]
     means = scores[f"{metric.field}_mean"]
-    digits = max(metric.decimals, _decimals(means.abs().max()))
-    every = [_fixed(mean, digits) for mean in means]
-    best = _fixed(means.min() if metric.better == "lower" else means.max(), digits)
+    digits = max(metric.decimals, decimals_of(means.abs().max()))
+    every = [fixed(mean, digits) for mean in means]
+    best = fixed(means.min() if metric.better == "lower" else means.max(), digits)
     alone = every.count(best) == 1 < means.count()
     compared = table.with_reference(metric)
     entries = []
@@ -125,8 +130,8 @@ def _score_column(table: Table, metric: Metric) -> _Column:
         if 0 < n < len(row.done):
             shown += f" (n = {n})"
         mark = compared[row.key].mark if row.key in compared else ""
-        entries.append(_Entry(shown, alone and n > 1 and text == best, mark))
-    return _Column(f"{metric.title} {'↓' if metric.better == 'lower' else '↑'}", entries)
+        entries.append(Entry(shown, alone and n > 1 and text == best, mark))
+    return Column(f"{metric.title} {'↓' if metric.better == 'lower' else '↑'}", entries)
 
 
 class _Markup(NamedTuple):
@@ -135,13 +140,13 @@ class _Markup(NamedTuple):
 
 
 def _header_and_body(table: Table, markup: _Markup) -> tuple[list[str], list[list[str]]]:
-    columns = list(_columns(table))
+    columns = list(columns_of(table))
     header = [markup.escape(column.title) for column in columns]
     rows = zip(*(column.entries for column in columns), strict=True)
     return header, [[_marked_up(entry, markup) for entry in row] for row in rows]
 
 
-def _marked_up(entry: _Entry, markup: _Markup) -> str:
+def _marked_up(entry: Entry, markup: _Markup) -> str:
     text = markup.escape(entry.text)
     if entry.best:
         text = markup.bold(text)
@@ -160,7 +165,7 @@ def _markdown(tables: Sequence[Table], title: str) -> str:
             f"## {escape_markdown(table.heading)}",
             *(f"**{escape_markdown(warning)}**" for warning in warnings(table)),
             tabulate(body, header, "pipe", disable_numparse=True, colalign=alignment),
-            "\n".join(f"- {escape_markdown(note)}" for note in _notes(table)),
+            "\n".join(f"- {escape_markdown(note)}" for note in notes_below(table)),
         ]
         if found := differences(table):
             title, (header, body) = found
@@ -169,7 +174,7 @@ def _markdown(tables: Sequence[Table], title: str) -> str:
                 escape_markdown(title),
                 tabulate(escaped, header, "pipe", disable_numparse=True, stralign="right"),
             ]
-    if skipped := [f"- {escape_markdown(_skipped(table))}" for table in tables if table.skipped]:
+    if skipped := [f"- {escape_markdown(why_skipped(table))}" for table in tables if table.skipped]:
         parts += ["## Skipped", "\n".join(skipped)]
     return "\n\n".join(parts) + "\n"
 
@@ -179,7 +184,7 @@ def _latex(tables: Sequence[Table], title: str) -> str:
     parts = [f"% {' '.join(title.split())}"]
     for table in tables:
         if table.skipped:
-            parts.append(_escape_latex(_skipped(table)))
+            parts.append(_escape_latex(why_skipped(table)))
             continue
         header, body = _header_and_body(table, markup)
         rows = [" & ".join(row) + r" \\" for row in [header, *body]]
@@ -195,7 +200,7 @@ def _latex(tables: Sequence[Table], title: str) -> str:
                     *rows[1:],
                     r"\bottomrule",
                     r"\end{tabular}",
-                    *(rf"\par\footnotesize {_escape_latex(note)}" for note in _notes(table)),
+                    *(rf"\par\footnotesize {_escape_latex(note)}" for note in notes_below(table)),
                     r"\end{table}",
                 ]
             )

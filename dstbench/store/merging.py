@@ -131,7 +131,7 @@ def _taken(cell: Path, incoming: Path) -> bool:
     except (OSError, StoreError) as error:
         if unwritable(error, incoming):
             raise
-        logger.warning("%s: left out: %s", cell, error)
+        logger.warning("%s: left out: %s", cell, str(error).removeprefix(f"{incoming / RECORD}: "))
         return False
     return True
 

@@ -23,9 +23,9 @@ class SRigL(DynamicSparsifier):
     it loses all its inputs, and those left get more. An ablated unit comes back when it has enough.
 
     A layer's number of active weights is a multiple of its output units, near what the layer
-    distribution gives it, but not none while others have more than one input for each unit; all
-    together are at most as many as S asks for. It never changes: of the units that could be
-    ablated, as many are as leave the others a whole number of inputs.
+    distribution gives it, and one for each unit at least, unless no layer has more; all together
+    are at most as many as S asks for. It never changes: of the units that could be ablated, as many
+    are as leave the others a whole number of inputs.
     """
 
     name = "srigl"

@@ -27,12 +27,12 @@ from dstbench.report.facts import values
 from dstbench.report.floors import warnings
 from dstbench.report.leaderboard import Table
 from dstbench.report.neighbours import CAPTION, alternating
-from dstbench.report.notes import _notes, _skipped
+from dstbench.report.notes import notes_below, why_skipped
 from dstbench.report.page.charts import Chart, learning_curves, topologies, trade_offs
 from dstbench.report.rows import Row
-from dstbench.report.sheet import _strip, row_label
+from dstbench.report.sheet import row_label, strip_of
 from dstbench.report.templates import render_template
-from dstbench.report.text import _columns
+from dstbench.report.text import columns_of
 from dstbench.report.verdicts import differences
 from dstbench.store.files import write_atomically
 
@@ -109,14 +109,14 @@ def render_page(every: Sequence[Shown], title: str, live: str = "") -> str:
 def _sections(results: Shown) -> Iterator[dict[str, Any]]:
     """What the page shows of each table of some results."""
     for table in results.tables:
-        columns = [] if table.skipped else list(_columns(table))
+        columns = [] if table.skipped else list(columns_of(table))
         entries = zip(*(column.entries for column in columns), strict=True)
         yield {
             "heading": f"{results.name}: {table.heading}",
             "warnings": [] if table.skipped else list(warnings(table)),
             "header": [column.title for column in columns],
             "rows": [[{**e._asdict(), "order": _order(e.text)} for e in row] for row in entries],
-            "notes": [_skipped(table)] if table.skipped else list(_notes(table)),
+            "notes": [why_skipped(table)] if table.skipped else list(notes_below(table)),
             "differences": differences(table),
             "charts": [
                 *trade_offs(table),
@@ -203,7 +203,7 @@ def _pages(table: Table, results: Shown) -> Iterator[dict[str, Any]]:
 def _picture(name: str, images: NDArray[np.uint8], record: Record) -> dict[str, str]:
     """A strip of images, to be shown under a name."""
     file = BytesIO()
-    _strip(images, record.cell.id).save(file, "png")
+    strip_of(images, record.cell.id).save(file, "png")
     return {"label": name, "png": base64.b64encode(file.getvalue()).decode()}
 
 

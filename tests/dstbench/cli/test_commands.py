@@ -490,8 +490,8 @@ def test_a_leaderboard_against_another_method(dstbench: Dstbench, folder: Path) 
     assert margin() == pytest.approx(0.5 * fid)  # as the file said
     assert margin("--margin", "0.25") == pytest.approx(0.25 * fid)
     assert dstbench("leaderboard", "results/toys", "--against", "magram") == Outcome(
-        2, "", "error: nothing can be compared with 'magram': no method of the leaderboard; did "
-        "you mean 'magran'? (known: dense, leftmost, magran)\n"
+        2, "", "error: results/toys: nothing can be compared with 'magram': no method of the "
+        "leaderboard; did you mean 'magran'? (known: dense, leftmost, magran)\n"
     )  # fmt: skip
 
 

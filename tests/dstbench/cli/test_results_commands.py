@@ -97,7 +97,7 @@ def test_report_compares_with_another_method(dstbench: Dstbench) -> None:
     assert "static at the same S" in Path("report.html").read_text()
     wrong = dstbench("report", "results/mine", "--against", "rigl")
     assert wrong.code == 2
-    assert "nothing can be compared with 'rigl'" in wrong.err
+    assert "results/mine: nothing can be compared with 'rigl'" in wrong.err
 
 
 def test_publish(dstbench: Dstbench) -> None:

@@ -312,6 +312,6 @@ def test_what_cannot_be_what_it_says_costs_its_own_cell(
         "history.csv: left out: its content is not what was written",
         "denoiser.safetensors: a pipe, no regular file",
         "reals.npy: left out: more than the 100 bytes allowed",
-        "not a record of this version of dstbench",
+        "left out: not a record of this version of dstbench",
     ):
         assert problem in told
