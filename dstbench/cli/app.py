@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Annotated
 
@@ -65,6 +66,7 @@ def main() -> None:
         if not isinstance(failure, BrokenPipeError):
             tell_error(f"standard output cannot be written to: {failure.strerror}")
         code = code or 1
+    gc.freeze()  # else Python looks through thousands of records for garbage before it ends
     sys.exit(code)  # type: ignore[arg-type]
 
 
