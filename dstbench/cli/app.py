@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import suppress
 from typing import Annotated
@@ -49,6 +50,7 @@ def main() -> None:
     code: object = 0
     with stoppable() as asked, suppress(KeyboardInterrupt):  # it is among those that were asked
         code = _code()
+    gc.freeze()  # else Python looks through thousands of records for garbage before it ends
     sys.exit(128 + asked[0] if asked else code)  # type: ignore[arg-type]
 
 

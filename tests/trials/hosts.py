@@ -40,14 +40,14 @@ volume server
 end-volume
 """
 
-CLIENT = f"""\
+CLIENT = """\
 volume shared
   type protocol/client
   option transport-type tcp
-  option remote-host {{address}}
+  option remote-host {address}
   option remote-port 24007
   option remote-subvolume locks
-  option ping-timeout {PATIENCE}
+  option ping-timeout 60
 end-volume
 """
 

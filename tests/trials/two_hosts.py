@@ -165,8 +165,8 @@ def _start_node(trial: World, host: Host, *options: str) -> None:
     Path("/tmp/ray").mkdir(exist_ok=True)
     host.do("mount", "-t", "tmpfs", "none", "/tmp/ray")
     command = host.command(
-        sys.executable, "-m", "ray.scripts.scripts", "start", *options, "--num-cpus=1", "--include-dashboard=false",
-        f"--object-store-memory={80 * 2**20}", "--disable-usage-stats",
+        sys.executable, "-m", "ray.scripts.scripts", "start", *options, "--num-cpus=1",
+        "--include-dashboard=false", f"--object-store-memory={80 * 2**20}", "--disable-usage-stats",
     )  # fmt: skip
     environment = {**os.environ, **trial.environment(), **_cache(trial, host)}
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=LONGEST)
