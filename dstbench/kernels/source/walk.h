@@ -51,19 +51,25 @@ struct Walk {
     bool adds;  // to what is in out
 };
 
+// A tile of so many rows and columns of pixels, where its vectors begin, and what computes it.
+struct Place {
+    int64_t in, out, rows, columns;
+    void (*tile)(const Walk&, const Place&);
+};
+
 // Output vectors of a tile: G channels, RY rows, RX columns; inputs are STEP pixels apart.
 template <int G, int RY, int RX, int STEP>
-void forward_tile(const Walk& walk, int64_t in_at, int64_t out_at) {
+void forward_tile(const Walk& walk, const Place& place) {
     const Taps& taps = *walk.taps;
     const Plan& plan = *walk.plan;
-    const float* base = walk.in + in_at;
+    const float* base = walk.in + place.in;
     const int64_t in_row = plan.in_row * STEP;
     for (int64_t b = 0; b < taps.blocks; ++b)
         for (int64_t o = walk.first; o < walk.last; ++o) {
             const int32_t* bounds = taps.ptr + b * taps.outputs + o;
             const int32_t begin = bounds[0], end = bounds[1];
             if (begin == end && (b || walk.adds)) continue;
-            float* out = walk.out + out_at + o * G * plan.out_plane;
+            float* out = walk.out + place.out + o * G * plan.out_plane;
             vec acc[G][RY][RX];
 #pragma GCC unroll 4
             for (int g = 0; g < G; ++g)
@@ -103,10 +109,10 @@ void forward_tile(const Walk& walk, int64_t in_at, int64_t out_at) {
 // The same walk with the outputs' gradients in registers, which walk.bias holds: sums of their
 // products with the inputs, of each connection, are added to walk.out (connections x G).
 template <int G, int RY, int RX, int STEP>
-void weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
+void weight_tile(const Walk& walk, const Place& place) {
     const Taps& taps = *walk.taps;
     const Plan& plan = *walk.plan;
-    const float* base = walk.in + in_at;
+    const float* base = walk.in + place.in;
     const int64_t in_row = plan.in_row * STEP;
     for (int64_t b = 0; b < taps.blocks; ++b) {
         float* to = walk.out + int64_t(taps.ptr[b * taps.outputs + walk.first]) * G;
@@ -115,7 +121,7 @@ void weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
         for (int64_t o = walk.first; o < walk.last; ++o) {
             const int32_t* bounds = taps.ptr + b * taps.outputs + o;
             if (bounds[0] == bounds[1]) continue;
-            const float* from = walk.bias + grad_at + o * G * plan.out_plane;
+            const float* from = walk.bias + place.out + o * G * plan.out_plane;
             vec grad[G][RY][RX];
 #pragma GCC unroll 4
             for (int g = 0; g < G; ++g)
@@ -160,14 +166,13 @@ void weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
 
 // Four channels share their connections: sums of C connections side by side, each with all four
 // channels, stay in registers over all pixels of a tile.
-template <int C, int RY, int RX, int STEP>
-inline void products(const Plan& plan, const float* in, const int32_t* off, const float* grad, vec* parts) {
-    constexpr int G = MAX_GROUP, PIXELS = std::min(RX, TILE / 8);
+template <int C, int PIXELS, int STEP>
+inline void products(const Plan& plan, const Place& place, const float* in, const int32_t* off, const float* grad,
+                     vec* parts) {
+    constexpr int G = MAX_GROUP;
     vec total[C][G] = {};
-#pragma GCC unroll 1
-    for (int y = 0; y < RY; ++y)
-#pragma GCC unroll 1
-        for (int x = 0; x < RX; x += PIXELS) {
+    for (int64_t y = 0; y < place.rows; ++y)
+        for (int64_t x = 0; x < place.columns; x += PIXELS) {
             const float* from = grad + y * plan.out_row + x * plan.out_column;
             const float* to = in + (y * plan.in_row + x * LANES) * STEP;
             vec held[G][PIXELS];
@@ -194,11 +199,11 @@ inline void products(const Plan& plan, const float* in, const int32_t* off, cons
         for (int g = 0; g < G; ++g) parts[c * G + g] = total[c][g];
 }
 
-template <int RY, int RX, int STEP>
-void grouped_weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
+template <int PIXELS, int STEP>
+void grouped_weight_tile(const Walk& walk, const Place& place) {
     constexpr int G = MAX_GROUP, C = TILE / G;
     const Taps& taps = *walk.taps;
-    const float* base = walk.in + in_at;
+    const float* base = walk.in + place.in;
     for (int64_t b = 0; b < taps.blocks; ++b) {
         float* to = walk.out + int64_t(taps.ptr[b * taps.outputs + walk.first]) * G;
         vec parts[LANES + TILE];
@@ -211,15 +216,15 @@ void grouped_weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
         };
         for (int64_t o = walk.first; o < walk.last; ++o) {
             const int32_t* bounds = taps.ptr + b * taps.outputs + o;
-            const float* grad = walk.bias + grad_at + o * G * walk.plan->out_plane;
+            const float* grad = walk.bias + place.out + o * G * walk.plan->out_plane;
             int32_t j = bounds[0];
             for (; j + C <= bounds[1]; j += C) {
-                products<C, RY, RX, STEP>(*walk.plan, base, taps.off + j, grad, parts + filled);
+                products<C, PIXELS, STEP>(*walk.plan, place, base, taps.off + j, grad, parts + filled);
                 filled += C * G;
                 add_up();
             }
             for (; j < bounds[1]; ++j) {
-                products<1, RY, RX, STEP>(*walk.plan, base, taps.off + j, grad, parts + filled);
+                products<1, PIXELS, STEP>(*walk.plan, place, base, taps.off + j, grad, parts + filled);
                 filled += G;
                 add_up();
             }
@@ -235,7 +240,7 @@ void grouped_weight_tile(const Walk& walk, int64_t in_at, int64_t grad_at) {
 // The way back: four channels' gradients stay in registers, which walk.bias holds, and each of the
 // connections that they share adds to walk.out what they give to its inputs.
 template <int RY, int RX, int STEP>
-void spread_tile(const Walk& walk, int64_t to_at, int64_t grad_at) {
+void spread_tile(const Walk& walk, const Place& place) {
     constexpr int G = MAX_GROUP;
     const Taps& taps = *walk.taps;
     const Plan& plan = *walk.plan;
@@ -243,7 +248,7 @@ void spread_tile(const Walk& walk, int64_t to_at, int64_t grad_at) {
         for (int64_t o = 0; o < taps.outputs; ++o) {
             const int32_t* bounds = taps.ptr + b * taps.outputs + o;
             if (bounds[0] == bounds[1]) continue;
-            const float* from = walk.bias + grad_at + o * G * plan.out_plane;
+            const float* from = walk.bias + place.out + o * G * plan.out_plane;
             vec grad[G][RY][RX];
 #pragma GCC unroll 4
             for (int g = 0; g < G; ++g)
@@ -255,7 +260,7 @@ void spread_tile(const Walk& walk, int64_t to_at, int64_t grad_at) {
                         keep(grad[g][y][x]);
                     }
             for (int32_t j = bounds[0]; j < bounds[1]; ++j) {
-                float* to = walk.out + to_at + taps.off[j];
+                float* to = walk.out + place.in + taps.off[j];
                 const float* w = taps.val + int64_t(j) * G;
                 vec weight[G];
 #pragma GCC unroll 4
@@ -274,7 +279,7 @@ void spread_tile(const Walk& walk, int64_t to_at, int64_t grad_at) {
         }
 }
 
-using Tile = void (*)(const Walk&, int64_t, int64_t);
+using Tile = decltype(Place::tile);
 enum Pass { FORWARD, WEIGHT, SPREAD };
 
 // Pixels of a tile.
@@ -284,8 +289,9 @@ template <int G, int STEP, Pass PASS, int RY, int RX>
 constexpr Tile tile_of() {
     if constexpr (RY * RX > pixels_of(PASS, G)) return nullptr;
     else if constexpr (PASS == FORWARD) return forward_tile<G, RY, RX, STEP>;
-    else if constexpr (G < MAX_GROUP) return weight_tile<G, RY, RX, STEP>;
-    else return PASS == WEIGHT ? grouped_weight_tile<RY, RX, STEP> : spread_tile<RY, RX, STEP>;
+    else if constexpr (PASS == SPREAD) return spread_tile<RY, RX, STEP>;
+    else if constexpr (G == MAX_GROUP) return grouped_weight_tile<std::min(RX, TILE / 8), STEP>;
+    else return weight_tile<G, RY, RX, STEP>;
 }
 template <int G, int STEP, Pass PASS, int RY>
 Tile tile_of(int64_t columns) {
@@ -309,17 +315,11 @@ Tile tile_of(int64_t rows, int64_t columns) {
 }
 template <Pass PASS>
 Tile tile_of(int64_t group, int64_t step, int64_t rows, int64_t columns) {
-    if (step == 1) {
-        if (group == 4) return tile_of<4, 1, PASS>(rows, columns);
-        if (group == 2) return tile_of<2, 1, PASS>(rows, columns);
-        return tile_of<1, 1, PASS>(rows, columns);
-    }
-    if (group == 4) return tile_of<4, 2, PASS>(rows, columns);
-    if (group == 2) return tile_of<2, 2, PASS>(rows, columns);
-    return tile_of<1, 2, PASS>(rows, columns);
+    if (group == 4) return step == 1 ? tile_of<4, 1, PASS>(rows, columns) : tile_of<4, 2, PASS>(rows, columns);
+    if constexpr (PASS == SPREAD) return nullptr;
+    else if (group == 2) return step == 1 ? tile_of<2, 1, PASS>(rows, columns) : tile_of<2, 2, PASS>(rows, columns);
+    else return step == 1 ? tile_of<1, 1, PASS>(rows, columns) : tile_of<1, 2, PASS>(rows, columns);
 }
-
-struct Place { int64_t in, out; Tile tile; };
 
 // Rows of a block that are computed together, in tiles side by side.
 struct Band {
@@ -348,7 +348,7 @@ std::vector<Band> bands_of(const Plan& plan, int64_t group, int64_t step) {
                 const int64_t columns = std::min(width, widest);
                 band.places.push_back(
                     {block * plan.in_block + plan.in_start + y * step * plan.in_row + x * step * LANES,
-                     block * plan.out_block + plan.out_start + y * plan.out_row + x * plan.out_column,
+                     block * plan.out_block + plan.out_start + y * plan.out_row + x * plan.out_column, rows, columns,
                      tile_of<PASS>(group, step, rows, columns)});
                 x += columns;
             }
@@ -380,7 +380,7 @@ void multiply(int64_t threads, const Taps& taps, const Plan& plan, int64_t step,
     share_out(threads, taps, bands_of<FORWARD>(plan, taps.group, step),
               [&](int64_t, const Band& band, int64_t first, int64_t last) {
                   const Walk walk{&taps, &plan, bias, in, out, first, last, adds};
-                  for (const Place& each : band.places) each.tile(walk, each.in, each.out);
+                  for (const Place& each : band.places) each.tile(walk, each);
               });
 }
 
@@ -399,7 +399,10 @@ void multiply_bands(int64_t threads, const Taps& taps, Plan plan, int64_t step, 
     share_out(threads, taps, bands, [&](int64_t part, const Band& band, int64_t first, int64_t last) {
         float* out = scratch + part * size;
         const Walk walk{&taps, &plan, bias, in, out, first, last, false};
-        for (const Place& each : band.places) each.tile(walk, each.in, each.out - band.row * plan.out_row);
+        for (Place each : band.places) {
+            each.out -= band.row * plan.out_row;
+            each.tile(walk, each);
+        }
         finish(band, first * taps.group, last * taps.group, out, plan.out_plane);
     });
 }
@@ -418,7 +421,7 @@ void correlate(int64_t threads, const Taps& taps, const Plan& plan, int64_t step
                             4 * int64_t(ptr[walk.last] - ptr[walk.first]) * taps.group);
             }
             for (const Band& band : bands)
-                for (const Place& each : band.places) each.tile(walk, each.in, each.out);
+                for (const Place& each : band.places) each.tile(walk, each);
         }
     });
 }
@@ -431,7 +434,7 @@ void spread(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, c
         const Walk walk{&taps, &plan, grad, nullptr, out, share(taps.blocks, part, parts),
                         share(taps.blocks, part + 1, parts), true};
         for (const Band& band : bands)
-            for (const Place& each : band.places) each.tile(walk, each.in, each.out);
+            for (const Place& each : band.places) each.tile(walk, each);
     });
 }
 
