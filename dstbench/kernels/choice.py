@@ -20,7 +20,7 @@ and as large."""
 NARROW = 8
 """Channels, of inputs or outputs, below which dense convolutions are far from their best."""
 
-SMALLEST = 2**20
+SMALLEST = 2**21
 """Multiplications of a masked dense layer below which calling a kernel costs more than it saves."""
 
 GROUPED = 1.25
@@ -30,7 +30,7 @@ DEFAULT_THRESHOLDS: Mapping[str, tuple[float, float, float]] = {
     "narrow": (0.95, 0.95, 0.95),
     "conv": (0.35, 0.5, 0.6),
     "pointwise": (0.4, 0.45, 0.42),
-    "linear": (0.3, 0.45, 0.45),
+    "linear": (0.35, 0.45, 0.45),
     "gru": (0.8, 0.8, 0.8),
 }
 """Densities up to which a sparse pass is the faster one, by kind and size of layer, measured on a

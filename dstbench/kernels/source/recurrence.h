@@ -76,7 +76,7 @@ void recur(const Sequences& s, const Direction& d, const Taps& taps, int64_t chu
     for (int64_t i = 0; i < s.time; ++i) {
         const int64_t t = s.at(i, direction);
         const Walk walk{&taps, &step, d.bias_hh, before, scratch, 0, taps.outputs, false};
-        for (const Place& each : tiles) each.tile(walk, each.in, each.out);
+        for (const Place& each : tiles) each.tile(walk, each);
         float* gates = gates_of_chunk + t * 3 * size;
         float* hidden = hidden_of_chunk + t * apart;
         float* now = states + s.state(chunk, t, direction);
@@ -130,7 +130,7 @@ void recur_backward(const Sequences& s, const Direction& d, const Taps& taps, in
             store(by_state + 2 * size + j, new_gate * r);
         }
         const Walk walk{&taps, &step, nullptr, by_state, through, 0, taps.outputs, false};
-        for (const Place& each : tiles) each.tile(walk, each.in, each.out);
+        for (const Place& each : tiles) each.tile(walk, each);
     }
 }
 

@@ -133,3 +133,26 @@ def test_agrees_with_sorting(data: Any) -> None:
     if scores.ndim == 4:
         scores, among = (t.to(memory_format=torch.channels_last) for t in (scores, among))
     assert torch.equal(largest(scores, among, count), _sorted_choice(scores, among, count))
+
+
+@pytest.mark.parametrize("count", [1, 300, 10_000, 19_500, 20_000])
+@pytest.mark.parametrize(
+    "scores",
+    [
+        torch.randn(20_000, generator=torch.Generator().manual_seed(0)),
+        torch.arange(20_000) % 7,
+        torch.arange(20_000).remainder(19) == 0,  # as unlike a sample of every 19th as can be
+    ],
+    ids=["random", "ties", "misleading"],
+)
+def test_of_many_candidates(scores: Tensor, count: int) -> None:
+    scores, among = scores.float(), torch.ones(20_000, dtype=torch.bool)
+    assert torch.equal(largest(scores, among, count), _sorted_choice(scores, among, count))
+
+
+def test_a_score_of_many_that_is_nan_is_refused() -> None:
+    scores, among = torch.rand(20_000), torch.ones(20_000, dtype=torch.bool)
+    scores[123] = torch.nan
+    for count in (300, 10_000, 19_500):
+        with pytest.raises(SparsityError, match="NaN"):
+            largest(scores, among, count)

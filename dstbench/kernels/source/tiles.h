@@ -1,0 +1,282 @@
+// Tiles of pixels, which walk over the active connections of a layer.
+#pragma once
+
+#include "packed.h"
+
+namespace {
+
+// By blocks of inputs, then by groups of outputs: connections ptr[b * outputs + o] to
+// ptr[b * outputs + o + 1] have their inputs' places in off, and their `group` weights in val.
+struct Taps {
+    int64_t outputs, blocks, group;
+    const int32_t* ptr;
+    const int32_t* off;
+    const float* val;
+
+    int64_t count(int64_t output) const {
+        int64_t found = 0;
+        for (int64_t b = 0; b < blocks; ++b) found += ptr[b * outputs + output + 1] - ptr[b * outputs + output];
+        return found;
+    }
+    // The first output of each part, so that all parts have about as many connections.
+    std::vector<int64_t> cuts(int64_t parts) const {
+        std::vector<int64_t> ends{0};
+        const int64_t total = ptr[blocks * outputs] + outputs;
+        int64_t seen = 0;
+        for (int64_t o = 0; o < outputs; ++o) {
+            seen += count(o) + 1;
+            while (int64_t(ends.size()) < parts && seen * parts >= total * int64_t(ends.size()))
+                ends.push_back(o + 1);
+        }
+        ends.resize(parts + 1, outputs);
+        ends[parts] = outputs;
+        return ends;
+    }
+};
+
+// Where a tile's vectors lie, in floats.
+struct Plan {
+    int64_t blocks, rows, columns;
+    int64_t in_block, in_row, in_start;
+    int64_t out_block, out_plane, out_row, out_column, out_start;
+};
+
+struct Walk {
+    const Taps* taps;
+    const Plan* plan;
+    const float* bias;
+    const float* in;
+    float* out;
+    int64_t first, last;  // outputs; of spread_tile, blocks of inputs
+    bool adds;  // to what is in out
+};
+
+// A tile of so many rows and columns of pixels, where its vectors begin, and what computes it.
+struct Place {
+    int64_t in, out, rows, columns;
+    void (*tile)(const Walk&, const Place&);
+};
+
+// Output vectors of a tile: G channels, RY rows, RX columns; inputs are STEP pixels apart.
+template <int G, int RY, int RX, int STEP>
+void forward_tile(const Walk& walk, const Place& place) {
+    const Taps& taps = *walk.taps;
+    const Plan& plan = *walk.plan;
+    const float* base = walk.in + place.in;
+    const int64_t in_row = plan.in_row * STEP;
+    for (int64_t b = 0; b < taps.blocks; ++b)
+        for (int64_t o = walk.first; o < walk.last; ++o) {
+            const int32_t* bounds = taps.ptr + b * taps.outputs + o;
+            const int32_t begin = bounds[0], end = bounds[1];
+            if (begin == end && (b || walk.adds)) continue;
+            float* out = walk.out + place.out + o * G * plan.out_plane;
+            vec acc[G][RY][RX];
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g)
+#pragma GCC unroll 16
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 16
+                    for (int x = 0; x < RX; ++x)
+                        acc[g][y][x] = b || walk.adds
+                                           ? load(out + g * plan.out_plane + y * plan.out_row + x * plan.out_column)
+                                           : splat(walk.bias ? walk.bias[o * G + g] : 0.f);
+            for (int32_t j = begin; j < end; ++j) {
+                const float* p = base + taps.off[j];
+                const float* w = taps.val + int64_t(j) * G;
+                vec weight[G];
+#pragma GCC unroll 4
+                for (int g = 0; g < G; ++g) weight[g] = splat(w[g]);
+#pragma GCC unroll 16
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 16
+                    for (int x = 0; x < RX; ++x) {
+                        vec v = load(p + y * in_row + x * STEP * LANES);
+                        if constexpr (G > 1) keep(v);
+#pragma GCC unroll 4
+                        for (int g = 0; g < G; ++g) acc[g][y][x] += weight[g] * v;
+                    }
+            }
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g)
+#pragma GCC unroll 16
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 16
+                    for (int x = 0; x < RX; ++x)
+                        store(out + g * plan.out_plane + y * plan.out_row + x * plan.out_column, acc[g][y][x]);
+        }
+}
+
+// The same walk with the outputs' gradients in registers, which walk.bias holds: sums of their
+// products with the inputs, of each connection, are added to walk.out (connections x G).
+template <int G, int RY, int RX, int STEP>
+void weight_tile(const Walk& walk, const Place& place) {
+    const Taps& taps = *walk.taps;
+    const Plan& plan = *walk.plan;
+    const float* base = walk.in + place.in;
+    const int64_t in_row = plan.in_row * STEP;
+    for (int64_t b = 0; b < taps.blocks; ++b) {
+        float* to = walk.out + int64_t(taps.ptr[b * taps.outputs + walk.first]) * G;
+        vec parts[LANES];
+        int filled = 0;
+        for (int64_t o = walk.first; o < walk.last; ++o) {
+            const int32_t* bounds = taps.ptr + b * taps.outputs + o;
+            if (bounds[0] == bounds[1]) continue;
+            const float* from = walk.bias + place.out + o * G * plan.out_plane;
+            vec grad[G][RY][RX];
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g)
+#pragma GCC unroll 16
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 16
+                    for (int x = 0; x < RX; ++x)
+                        grad[g][y][x] = load(from + g * plan.out_plane + y * plan.out_row + x * plan.out_column);
+            for (int32_t j = bounds[0]; j < bounds[1]; ++j) {
+                const float* p = base + taps.off[j];
+                vec even[G], odd[G];
+#pragma GCC unroll 4
+                for (int g = 0; g < G; ++g) even[g] = odd[g] = vec{};
+#pragma GCC unroll 16
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 16
+                    for (int x = 0; x < RX; ++x) {
+                        vec v = load(p + y * in_row + x * STEP * LANES);
+                        if constexpr (G > 1) keep(v);
+#pragma GCC unroll 4
+                        for (int g = 0; g < G; ++g)
+                            if ((y * RX + x) % 2) odd[g] += grad[g][y][x] * v;
+                            else even[g] += grad[g][y][x] * v;
+                    }
+#pragma GCC unroll 4
+                for (int g = 0; g < G; ++g) parts[filled + g] = even[g] + odd[g];
+                filled += G;
+                if (filled == LANES) {
+                    store(to, load(to) + sums(parts));
+                    to += LANES;
+                    filled = 0;
+                }
+            }
+        }
+        if (filled) {
+            for (int i = filled; i < LANES; ++i) parts[i] = vec{};
+            const vec rest = sums(parts);
+            for (int i = 0; i < filled; ++i) to[i] += rest[i];
+        }
+    }
+}
+
+// Four channels share their connections: sums of C connections side by side, each with all four
+// channels, stay in registers over all pixels of a tile.
+template <int C, int PIXELS, int STEP>
+inline void products(const Plan& plan, const Place& place, const float* in, const int32_t* off, const float* grad,
+                     vec* parts) {
+    constexpr int G = MAX_GROUP;
+    vec total[C][G] = {};
+    for (int64_t y = 0; y < place.rows; ++y)
+        for (int64_t x = 0; x < place.columns; x += PIXELS) {
+            const float* from = grad + y * plan.out_row + x * plan.out_column;
+            const float* to = in + (y * plan.in_row + x * LANES) * STEP;
+            vec held[G][PIXELS];
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g)
+#pragma GCC unroll 2
+                for (int i = 0; i < PIXELS; ++i) {
+                    held[g][i] = load(from + g * plan.out_plane + i * plan.out_column);
+                    keep(held[g][i]);
+                }
+#pragma GCC unroll 4
+            for (int c = 0; c < C; ++c)
+#pragma GCC unroll 2
+                for (int i = 0; i < PIXELS; ++i) {
+                    vec v = load(to + off[c] + i * STEP * LANES);
+                    keep(v);
+#pragma GCC unroll 4
+                    for (int g = 0; g < G; ++g) total[c][g] += held[g][i] * v;
+                }
+        }
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c)
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) parts[c * G + g] = total[c][g];
+}
+
+template <int PIXELS, int STEP>
+void grouped_weight_tile(const Walk& walk, const Place& place) {
+    constexpr int G = MAX_GROUP, C = TILE / G;
+    const Taps& taps = *walk.taps;
+    const float* base = walk.in + place.in;
+    for (int64_t b = 0; b < taps.blocks; ++b) {
+        float* to = walk.out + int64_t(taps.ptr[b * taps.outputs + walk.first]) * G;
+        vec parts[LANES + TILE];
+        int filled = 0;
+        const auto add_up = [&] {
+            for (; filled >= LANES; filled -= LANES, to += LANES) {
+                store(to, load(to) + sums(parts));
+                std::copy(parts + LANES, parts + filled, parts);
+            }
+        };
+        for (int64_t o = walk.first; o < walk.last; ++o) {
+            const int32_t* bounds = taps.ptr + b * taps.outputs + o;
+            const float* grad = walk.bias + place.out + o * G * walk.plan->out_plane;
+            int32_t j = bounds[0];
+            for (; j + C <= bounds[1]; j += C) {
+                products<C, PIXELS, STEP>(*walk.plan, place, base, taps.off + j, grad, parts + filled);
+                filled += C * G;
+                add_up();
+            }
+            for (; j < bounds[1]; ++j) {
+                products<1, PIXELS, STEP>(*walk.plan, place, base, taps.off + j, grad, parts + filled);
+                filled += G;
+                add_up();
+            }
+        }
+        if (filled) {
+            for (int i = filled; i < LANES; ++i) parts[i] = vec{};
+            const vec rest = sums(parts);
+            for (int i = 0; i < filled; ++i) to[i] += rest[i];
+        }
+    }
+}
+
+// The way back: four channels' gradients stay in registers, which walk.bias holds, and each of the
+// connections that they share adds to walk.out what they give to its inputs.
+template <int RY, int RX, int STEP>
+void spread_tile(const Walk& walk, const Place& place) {
+    constexpr int G = MAX_GROUP;
+    const Taps& taps = *walk.taps;
+    const Plan& plan = *walk.plan;
+    for (int64_t b = walk.first; b < walk.last; ++b)
+        for (int64_t o = 0; o < taps.outputs; ++o) {
+            const int32_t* bounds = taps.ptr + b * taps.outputs + o;
+            if (bounds[0] == bounds[1]) continue;
+            const float* from = walk.bias + place.out + o * G * plan.out_plane;
+            vec grad[G][RY][RX];
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g)
+#pragma GCC unroll 4
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 4
+                    for (int x = 0; x < RX; ++x) {
+                        grad[g][y][x] = load(from + g * plan.out_plane + y * plan.out_row + x * plan.out_column);
+                        keep(grad[g][y][x]);
+                    }
+            for (int32_t j = bounds[0]; j < bounds[1]; ++j) {
+                float* to = walk.out + place.in + taps.off[j];
+                const float* w = taps.val + int64_t(j) * G;
+                vec weight[G];
+#pragma GCC unroll 4
+                for (int g = 0; g < G; ++g) weight[g] = splat(w[g]);
+#pragma GCC unroll 4
+                for (int y = 0; y < RY; ++y)
+#pragma GCC unroll 4
+                    for (int x = 0; x < RX; ++x) {
+                        float* at = to + (y * plan.in_row + x * LANES) * STEP;
+                        vec total = load(at);
+#pragma GCC unroll 4
+                        for (int g = 0; g < G; ++g) total += weight[g] * grad[g][y][x];
+                        store(at, total);
+                    }
+            }
+        }
+}
+
+}  // namespace
