@@ -47,7 +47,7 @@ def shared_folder(world: World, size: int, chance: random.Random, deadline: floa
             brick = trial.folder / "brick"
             share(brick, trial.work / "results", near, far, trial.folder / "logs")
             away = _run(trial, far, log)
-            victim = _wait_for_claim(brick, far.name, away)
+            victim = _wait_for_claim(brick, far.name)
             time.sleep(chance.uniform(0, 0.3))
             here = _run(trial, near, log)
             far.link("down")
@@ -146,7 +146,7 @@ def _run(trial: World, host: Host, log: Path) -> Process:
     )
 
 
-def _wait_for_claim(brick: Path, host: str, process: Process) -> int:
+def _wait_for_claim(brick: Path, host: str) -> int:
     """The process that holds a cell on a host, as soon as there is one."""
     found: list[int] = []
 
