@@ -43,6 +43,7 @@ class DiffusionTransformer(ImageDiffusion[DiffusionTransformerSettings]):
         "heads": 2,
         "sampling_steps": 4,
     }
+    sampling_settings = ("sampling_steps", "guidance_scale")
     first_stage: FirstStage | Pixels
 
     def __init__(

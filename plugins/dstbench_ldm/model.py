@@ -30,7 +30,7 @@ class LatentDiffusion(ImageDiffusion[LatentDiffusionSettings]):
 
     name = "ldm"
     Settings = LatentDiffusionSettings
-    sampling_settings = ("sampling_steps", "timestep_spacing", "eta")
+    sampling_settings = ("sampling_steps", "timestep_spacing", "eta", "guidance_scale")
     trial_settings: ClassVar[Mapping[str, Any]] = {
         "autoencoder": TRIAL_AUTOENCODER,
         "block_out_channels": (8, 16),

@@ -140,6 +140,17 @@ def test_guidance_doubles_what_a_sample_costs(cache: Cache, scale: float, calls:
     assert "class_embedding.weight" not in model.sparsifiable(denoiser)
 
 
+def test_guidance_is_of_the_sampling_alone(cache: Cache) -> None:
+    plain, guided = make(cache), make(cache, guidance_scale=2.0)
+    assert "guidance_scale" in LatentDiffusion.sampling_settings
+    denoisers = [built(model) for model in (plain, guided)]
+    losses = [
+        model.loss(denoiser, model.batch("train", torch.arange(20)), seeded())
+        for model, denoiser in zip((plain, guided), denoisers, strict=True)
+    ]
+    assert torch.equal(*losses)
+
+
 def test_samples_of_labels_that_are_asked_for(cache: Cache) -> None:
     model, watched = make(cache), Watched()
     asked = model.sample(watched, 3, 2, seeded(), labels=["b", 7, "b"])
