@@ -43,9 +43,30 @@ def test_engine_alone():
     assert int(model.weight.count_nonzero()) == round(0.1 * 16 * 32)
 
 
-def test_the_table_is_that_of_the_quickstart():
-    with (ROOT / "results" / "quickstart" / "leaderboard.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+def leaderboard(name):
+    with (ROOT / "results" / name / "leaderboard.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_first_table_is_that_of_kanjivg():
+    rows = leaderboard("kanjivg")
+    assert {row["seeds"] for row in rows} == {"3"}
+    assert f"(dense: {float(rows[0]['fid_mean']):.2f})" in README
+    for sparsity in ("0.1", "0.25", "0.5", "0.75", "0.9"):
+        of_methods = [row for row in rows if row["sparsity"] == sparsity]
+        times = [float(row["step_time_ratio"]) for row in of_methods]
+        worse = [row["method"].split()[0] for row in of_methods if is_worse(row)]
+        fids = " | ".join(f"{float(row['fid_mean']):.2f}" for row in of_methods)
+        time = " to ".join(sorted({f"{min(times):.2f}", f"{max(times):.2f}"}))
+        assert f"| {sparsity} | {fids} | {time} | {', '.join(worse) or 'not shown'} |\n" in README
+
+
+def is_worse(row):
+    return float(row["fid_holm_p"]) < 0.05 and float(row["fid_difference"]) > 0
+
+
+def test_the_second_table_is_that_of_the_quickstart():
+    rows = [row for row in leaderboard("quickstart") if row["sparsity"] in ("0.0", "0.9")]
     row_of_table = re.compile(r"^\| (ldm|chirodiff) \| (.+) \|$", re.M)
     assert [(model, *rest.split(" | ")) for model, rest in row_of_table.findall(README)] == [
         (
