@@ -95,7 +95,8 @@ def ray_cluster(world: World, size: int, chance: random.Random, deadline: float)
         elsewhere.mkdir()
         with two_hosts() as (near, far):
             far.do("mount", "--bind", elsewhere, trial.work)  # it sees no results
-            _start_node(trial, near, "--head", f"--node-ip-address={near.address}")
+            _start_node(trial, near, "--head", "--include-dashboard=false",
+                        f"--node-ip-address={near.address}")  # fmt: skip
             _start_node(trial, far, f"--address={near.address}:6379",
                         f"--node-ip-address={far.address}")  # fmt: skip
             process = trial.start("run", "toys.toml", "--executor", "ray",
@@ -166,7 +167,7 @@ def _start_node(trial: World, host: Host, *options: str) -> None:
     host.do("mount", "-t", "tmpfs", "none", "/tmp/ray")
     command = host.command(
         sys.executable, "-m", "ray.scripts.scripts", "start", *options, "--num-cpus=1",
-        "--include-dashboard=false", f"--object-store-memory={80 * 2**20}", "--disable-usage-stats",
+        f"--object-store-memory={80 * 2**20}", "--disable-usage-stats",
     )  # fmt: skip
     environment = {**os.environ, **trial.environment(), **_cache(trial, host)}
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=LONGEST)
