@@ -14,6 +14,8 @@ from urllib.request import Request, urlopen
 from dstbench.checksums import file_digest
 from dstbench.files import read_regular
 
+__all__ = ["download"]
+
 TIMEOUT = 30
 """Seconds without an answer after which a download is given up."""
 

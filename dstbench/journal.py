@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
+__all__ = ["Journal"]
+
 
 class _Part(NamedTuple):
     """A line of the journal: what it says of the next bytes of the file."""
