@@ -131,7 +131,7 @@ def test_building_it_leaves_the_random_numbers_alone(weights: Path, workspace: W
 
 def test_without_a_network_the_error_says_what_to_do(workspace: Workspace) -> None:
     with (
-        patch("dstbench_features.inception.download", side_effect=OSError("no route to host")),
+        patch("dstbench_features.weights.download", side_effect=OSError("no route to host")),
         pytest.raises(ScoreError) as raised,
     ):
         Inception(Inception.Settings(), workspace)

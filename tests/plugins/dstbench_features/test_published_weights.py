@@ -71,7 +71,7 @@ def test_a_download_that_is_not_what_was_published_is_not_kept(
     workspace: Workspace, published: Published, tmp_path: Path
 ) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "site" / "weights.safetensors")
-    with pytest.raises(ScoreError, match=r"could not be downloaded \(invalid hash value") as raised:
+    with pytest.raises(ScoreError, match=r"could not be downloaded \(.+ is another file") as raised:
         published.path(None, workspace)
     assert f"get {published.url} and name the file in its setting 'weights'" in str(raised.value)
     assert published.availability(None, workspace).state == "download"
