@@ -142,7 +142,7 @@ def test_the_report_is_that_of_the_run(
     keep(folder / "mine", [make_record(fid=1)])
 
     page = ask("/mine/").text
-    assert "1 cells done" in page
+    assert "1 cell done" in page
     assert '<a href="../">all benchmarks</a>' in page
     assert ask("/mine/version").text in page
 
