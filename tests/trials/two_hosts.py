@@ -30,15 +30,15 @@ shared_folder = false
 """
 
 
-def shared_folder(world: World, size: int, chance: random.Random, deadline: float) -> Outcome:
-    """``size`` grids, each by a process on either host; the far host's link is cut in the middle of
-    a cell, by turns until the file server has given it up, for a moment, and for good."""
+def shared_folder(world: World, span: range, chance: random.Random, deadline: float) -> Outcome:
+    """So many grids, each by a process on either host; the far host's link is cut in the middle of
+    a cell, by turns until the file server has given it up, for good, and for a moment."""
     name = "two hosts, one folder"
     if reason := missing("glusterfs", "glusterfsd"):
         return Outcome(name, 0, f"grids: {reason}", [])
     expected, rows = _undisturbed(world)
     problems, grids, lost = [], 0, 0
-    while grids < size and time.monotonic() < deadline:
+    while grids < len(span) and time.monotonic() < deadline:
         what = ("cut for long", "dies", "cut for a moment")[grids % 3]
         grids += 1
         trial = world.copy("hosts")
@@ -77,8 +77,8 @@ def shared_folder(world: World, size: int, chance: random.Random, deadline: floa
     return Outcome(name, grids, tried, problems)
 
 
-def ray_cluster(world: World, size: int, chance: random.Random, deadline: float) -> Outcome:
-    """``size`` grids on a Ray cluster of two hosts that share nothing; the far one's link is cut
+def ray_cluster(world: World, span: range, chance: random.Random, deadline: float) -> Outcome:
+    """So many grids on a Ray cluster of two hosts that share nothing; the far one's link is cut
     when it runs a cell, by turns for good and for a moment."""
     name = "two hosts, Ray"
     reason = missing() or ("" if find_spec("ray") else "the package ray is not installed")
@@ -86,7 +86,7 @@ def ray_cluster(world: World, size: int, chance: random.Random, deadline: float)
         return Outcome(name, 0, f"grids: {reason}", [])
     expected, rows = _undisturbed(world)
     problems, grids = [], 0
-    while grids < size and time.monotonic() < deadline:
+    while grids < len(span) and time.monotonic() < deadline:
         what = ("dies", "cut for a moment")[grids % 2]
         grids += 1
         trial = world.copy("hosts")
