@@ -87,6 +87,10 @@ class Host:
     def do(self, *command: str | Path) -> None:
         subprocess.run(self.command(*command), check=True, capture_output=True)
 
+    def sees(self, path: Path) -> bool:
+        """Whether it can look into a folder, which it cannot until a cut link is mended."""
+        return not subprocess.run(self.command("ls", path), capture_output=True).returncode
+
     def enter(self) -> None:
         """Move this process, of one thread, to the host."""
         here = os.getcwd()

@@ -63,6 +63,7 @@ def shared_folder(world: World, span: range, chance: random.Random, deadline: fl
             if ends[0].code or any(end.has_traceback for end in ends):
                 problem = "; ".join(f"exit code {end.code}: {end.said[-1500:]}" for end in ends)
             if what == "cut for long" and cut_off:  # as it has said
+                wait_until(lambda: far.sees(trial.work / "results"))  # noqa: B023
                 again = _run(trial, far, log).wait(LONGEST)
                 problem = problem or (f"again: {again.said[-1500:]}" if again.code else "")
         results = brick / "toys"
