@@ -12,6 +12,7 @@ from pydantic import Field
 from dstbench.cache import file_digest
 from dstbench.contracts import Availability, FeatureExtractor, Features, PluginSettings, Workspace
 from dstbench.errors import ScoreError
+from dstbench_features.vision import resize_in_words
 from dstbench_features.weights import Published
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Inception(FeatureExtractor["Inception.Settings"]):
 
     @property
     def resize(self) -> str:
-        return "bilinear (TensorFlow 1) to 299×299"
+        return resize_in_words(299)
 
     def __call__(self, images: Tensor) -> Features:
         import torch

@@ -27,5 +27,5 @@ def as_input(images: Tensor, size: int, mean: Sequence[float], std: Sequence[flo
 
 
 def resize_in_words(size: int) -> str:
-    """What :func:`as_input` does to the size of images, in words."""
+    """What torch-fidelity does to the size of images, in words."""
     return f"bilinear (TensorFlow 1) to {size}×{size}"

@@ -106,6 +106,14 @@ void forward_tile(const Walk& walk, const Place& place) {
         }
 }
 
+// What is left where fewer sums than LANES are to be added.
+inline void add_rest(vec* parts, int filled, float* to) {
+    if (!filled) return;
+    for (int i = filled; i < LANES; ++i) parts[i] = vec{};
+    const vec rest = sums(parts);
+    for (int i = 0; i < filled; ++i) to[i] += rest[i];
+}
+
 // The same walk with the outputs' gradients in registers, which walk.bias holds: sums of their
 // products with the inputs, of each connection, are added to walk.out (connections x G).
 template <int G, int RY, int RX, int STEP>
@@ -156,11 +164,7 @@ void weight_tile(const Walk& walk, const Place& place) {
                 }
             }
         }
-        if (filled) {
-            for (int i = filled; i < LANES; ++i) parts[i] = vec{};
-            const vec rest = sums(parts);
-            for (int i = 0; i < filled; ++i) to[i] += rest[i];
-        }
+        add_rest(parts, filled, to);
     }
 }
 
@@ -229,11 +233,7 @@ void grouped_weight_tile(const Walk& walk, const Place& place) {
                 add_up();
             }
         }
-        if (filled) {
-            for (int i = filled; i < LANES; ++i) parts[i] = vec{};
-            const vec rest = sums(parts);
-            for (int i = 0; i < filled; ++i) to[i] += rest[i];
-        }
+        add_rest(parts, filled, to);
     }
 }
 
