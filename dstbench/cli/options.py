@@ -93,9 +93,7 @@ def named(text: str) -> tuple[str, list[Any]]:
 
     Raises :class:`ConfigError` for what is not of that form.
     """
-    name, _, values = text.partition("=")
-    if not (name and values):
-        raise ConfigError(f"--set {text:.40}: NAME=VALUE would be right, such as eta=0,0.5,1")
+    name, values = _parts(text, "--set", "eta=0,0.5,1")
     return name, [_value(value) for value in values.split(",")]
 
 
@@ -104,12 +102,15 @@ def assigned(text: str) -> tuple[str, Any]:
 
     Raises :class:`ConfigError` for what is not of that form.
     """
+    name, value = _parts(text, "--extractor-set", "size=base")
+    return name, _value(value)
+
+
+def _parts(text: str, option: str, right: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     if not (name and value):
-        raise ConfigError(
-            f"--extractor-set {text:.40}: NAME=VALUE would be right, such as size=base"
-        )
-    return name, _value(value)
+        raise ConfigError(f"{option} {text:.40}: NAME=VALUE would be right, such as {right}")
+    return name, value
 
 
 def _value(text: str) -> Any:
