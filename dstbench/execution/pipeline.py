@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dstbench.cell import DENSE, SMALL_DENSE, Cell
@@ -28,6 +27,7 @@ from dstbench.execution.sampling import Trained, draw_samples
 from dstbench.execution.scoring import Scorer
 from dstbench.execution.training import Trainer
 from dstbench.execution.versions import other_versions
+from dstbench.execution.without_data import keep, needed_of, read_kept, restored
 from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
 from dstbench.records import Measurement, Record, Scores, Times
@@ -77,6 +77,7 @@ class Pipeline(Parts):
         )
         masks = {each.name: each.mask for each in sparsifier.sparse_layers} if sparsifier else {}
         model_bytes = folder.write_denoiser(trainer.averaged.module, masks)
+        self._keep_sampling(cell, folder, model)
         if sparsifier:
             check_claims(network, sparsifier, trainer.averaged.module)
         counts = count(
@@ -130,7 +131,7 @@ class Pipeline(Parts):
     def sample(
         self, folder: CellFolder, count: int, *, trusted: bool = True
     ) -> tuple[Data, Sequence[Any] | Tensor]:
-        """``count`` samples of a trained cell, and the dataset whose items they are.
+        """``count`` samples of a trained cell, and what makes pictures of them.
 
         They start from the same noise as those that were scored. Of a cell that is not ``trusted``,
         nothing is read from where its record says, or fetched.
@@ -166,19 +167,21 @@ class Pipeline(Parts):
                 "such as results/quickstart/cells/…"
             )
         cell = record.cell
-        if not trusted and (places := outside(cell, self.plugins, self.workspace)):
-            raise StoreError(
-                f"{folder.path}: to sample as its record says, {'; '.join(places)}; --yes allows it"
-            )
+        kept = folder.read(folder.sampling, read_kept) if folder.sampling.exists() else None
+        if not (trusted or kept):
+            self.refuse_outside(cell, folder)
         for difference in other_versions(cell, self.plugins, "model", "dataset"):
             self.workspace.report(f"the cell was trained with {difference}")
         try:
-            data = self.load(cell)
-            model = self.model(cell, data, changed)
+            model = (
+                restored(kept, cell, self.plugins, self.workspace, changed)
+                if kept
+                else self.model(cell, self.load(cell), changed)
+            )
             denoiser = self.build(model, cell)
             denoiser.load_state_dict(folder.denoiser_state())
             masks = self._masks(model, denoiser, record, folder)
-        except (ValidationError, RuntimeError, StoreError) as error:
+        except (ValueError, KeyError, TypeError, RuntimeError, StoreError) as error:
             raise StoreError(
                 f"{folder.path}: this cell is damaged, or of another version of dstbench or of "
                 f"'{cell.model}' than is installed: {error}"
@@ -186,6 +189,22 @@ class Pipeline(Parts):
         if record.kernels is not None:
             use_kernels([denoiser], masks, Choice.from_json(record.kernels))
         return Trained(record, model, denoiser.eval(), masks)
+
+    def refuse_outside(self, cell: Cell, folder: CellFolder) -> None:
+        """Raise :class:`StoreError` where a cell's record has something read from elsewhere, or
+        fetched."""
+        if places := outside(cell, self.plugins, self.workspace):
+            raise StoreError(
+                f"{folder.path}: to sample as its record says, {'; '.join(places)}; --yes allows it"
+            )
+
+    def _keep_sampling(self, cell: Cell, folder: CellFolder, model: Model) -> None:
+        """Keep what its model samples with, unless that is its dataset."""
+        try:
+            needed = needed_of(cell, model, self.plugins)
+        except StoreError:
+            return
+        folder.write_sampling(lambda path: keep(path, needed, model))
 
     def _masks(
         self, model: Model, denoiser: nn.Module, record: Record, folder: CellFolder

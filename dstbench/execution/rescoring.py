@@ -188,9 +188,12 @@ def rescore(
 def _rescored(
     pipeline: Pipeline, folder: CellFolder, cell: Cell, asked: Rescoring, trusted: bool
 ) -> Record:
+    if not trusted:
+        pipeline.refuse_outside(cell, folder)
     trained = pipeline.trained(folder, asked.sampling, trusted=trusted)
     scorer = pipeline.scorer(cell)
     record, model, denoiser = trained.record, trained.model, trained.denoiser
+    whole = pipeline.model(record.cell, scorer.data)  # the other one may only sample
     noises, start = cell.evaluation_settings.noises, time.perf_counter()
     images = pipeline.images(model, denoiser, cell, noises[0])
     seconds = (time.perf_counter() - start) / len(images)
@@ -202,7 +205,7 @@ def _rescored(
         "floors": (),
         "nearest": None,
         **scorer.score_all(fake, further),
-        **scorer.beside_real_images(model, pipeline.first_stage(cell), fake, None),
+        **scorer.beside_real_images(whole, pipeline.first_stage(cell), fake, None),
     }
     if asked.sampling:
         assert isinstance(record.counts, Counts)

@@ -1,39 +1,36 @@
 """The folder of an exported model: written from a trained cell, and read again.
 
 ``model.safetensors`` holds the denoiser (see :mod:`dstbench.store.weights`), and what is told of it
-(:class:`Told`); ``sampling.safetensors``, where there is one, the tensors of the model's sampling
-state, and the masks of a network that is not packed.
+(:class:`Told`); ``sampling.safetensors`` what its model samples with (see
+:mod:`dstbench.execution.without_data`); ``masks.safetensors`` the masks of a network that is not
+packed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dstbench.cell import Cell
-from dstbench.contracts import Data, Dataset, Model, Pictures, Workspace
-from dstbench.errors import DstbenchError, StoreError
-from dstbench.execution.outline import Undertaking
+from dstbench.contracts import Model, Workspace
+from dstbench.errors import DstbenchError, PluginError, StoreError
 from dstbench.execution.sampling import Trained
+from dstbench.execution.without_data import keep, needed_of, read_kept, restored
 from dstbench.exporting.trained import TrainedModel
 from dstbench.files import open_regular
 from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.registry import Plugins
 from dstbench.store.packed import pack_mask, unpack_mask
-from dstbench.store.weights import MASK, read_masks, read_more, read_state, write_network
+from dstbench.store.weights import read_masks, read_more, read_state, write_network
 
-MODEL, SAMPLING = "model.safetensors", "sampling.safetensors"
-
-DTYPES = {str(each).removeprefix("torch."): each for each in (torch.uint8, torch.float32)}
-"""Types of the numbers of an item."""
+MODEL, SAMPLING, MASKS = "model.safetensors", "sampling.safetensors", "masks.safetensors"
 
 Weights = Literal["packed", "dense"]
 
@@ -43,17 +40,10 @@ class Told(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     cell: Cell
-    item_shape: tuple[int, ...] = Field(max_length=8)
-    """The shape of the first training example."""
-    item_dtype: str
-    draws: bool
-    """Whether it takes the dataset's plugin to make pictures of items, which are no images."""
     masked: dict[str, tuple[int, ...]] = {}
-    """The shapes of weights whose masks are in the other file."""
-    sampling: dict[str, float | int | str] = {}
-    """The model's sampling state, as far as it is not of tensors."""
+    """The shapes of weights whose masks are in a file of their own."""
     kernels: dict[str, Any] | None = None
     provenance: dict[str, Any] = {}
     """The rest of the cell's record: scores, counts, times, versions and machine."""
@@ -64,32 +54,20 @@ def write_model(trained: Trained, folder: Path, weights: Weights, plugins: Plugi
 
     Raises :class:`~dstbench.errors.StoreError` where it cannot be sampled from without its data.
     """
-    record, model = trained.record, trained.model
-    item = model.data.train[0]
-    if not isinstance(item, Tensor) or str(item.dtype).removeprefix("torch.") not in DTYPES:
-        raise StoreError(f"items of dataset '{record.cell.dataset}' are no tensors to export")
-    draws = _draws(plugins.find("dataset", record.cell.dataset))
-    _pictures(record.cell, draws, plugins)
-    state = model.sampling_state()
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    masks = trained.masks
-    if weights == "dense":
-        tensors |= {name + MASK: pack_mask(mask) for name, mask in masks.items()}
+    record, masks = trained.record, trained.masks
+    needed = needed_of(record.cell, trained.model, plugins)
+    packed = weights == "packed"
     told = Told(
         cell=record.cell,
-        item_shape=tuple(item.shape),
-        item_dtype=str(item.dtype).removeprefix("torch."),
-        draws=draws,
-        masked={} if weights == "packed" else {n: tuple(m.shape) for n, m in masks.items()},
-        sampling={n: value for n, value in state.items() if not isinstance(value, Tensor)},
+        masked={} if packed else {name: tuple(mask.shape) for name, mask in masks.items()},
         kernels=record.kernels,
         provenance=record.model_dump(mode="json", exclude={"cell", "kernels"}),
     )
     more = {"model": told.model_dump(mode="json")}
-    write_network(folder / MODEL, trained.denoiser, masks if weights == "packed" else {}, more)
-    if tensors:
-        apart = {name: tensor.cpu().clone().contiguous() for name, tensor in tensors.items()}
-        save_file(apart, folder / SAMPLING)
+    write_network(folder / MODEL, trained.denoiser, masks if packed else {}, more)
+    keep(folder / SAMPLING, needed, trained.model)
+    if told.masked:
+        save_file({name: pack_mask(mask) for name, mask in masks.items()}, folder / MASKS)
 
 
 def read_model(folder: Path, plugins: Plugins, workspace: Workspace) -> TrainedModel:
@@ -104,8 +82,7 @@ def read_model(folder: Path, plugins: Plugins, workspace: Workspace) -> TrainedM
     """
     told = _told(folder / MODEL)
     cell = told.cell
-    cls: type[Model] = plugins.find("model", cell.model)
-    pictures = _pictures(cell, told.draws, plugins)
+    plugins.find("model", cell.model)
     if (version := cell.versions.get("model")) not in (
         None,
         installed := plugins.get("model", cell.model).origin,
@@ -114,16 +91,8 @@ def read_model(folder: Path, plugins: Plugins, workspace: Workspace) -> TrainedM
                          "installed")  # fmt: skip
 
     def read() -> TrainedModel:
-        settings = cls.Settings(**cell.model_settings)
-        weights = read_state(folder / MODEL)
-        tensors, masks = _apart(folder, told)
-        _check_shape(told.item_shape)
-        data = Data.blank(told.item_shape, DTYPES[told.item_dtype], pictures)
-        sampling = {**told.sampling, **tensors}
-        model = cls.for_sampling(settings, data, sampling, workspace)
-        own = Undertaking(cls, settings, model.items).of(cell).settings
-        if own != settings:
-            model = cls.for_sampling(own, data, sampling, workspace)
+        weights, masks = read_state(folder / MODEL), _masks(folder, told)
+        model = restored(read_kept(folder / SAMPLING), cell, plugins, workspace)
         _check_fit(model, weights)
         devices = [workspace.device] if workspace.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
@@ -140,6 +109,8 @@ def _checked(read: Callable[[], TrainedModel], folder: Path, cell: Cell) -> Trai
     wrong = (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError)
     try:
         return read()
+    except PluginError:
+        raise
     except (*wrong, DstbenchError) as error:
         raise StoreError(
             f"{folder}: this model is damaged, or of another version of dstbench or of "
@@ -162,24 +133,16 @@ def _told(path: Path) -> Told:
         raise StoreError(f"{path}: cannot be read: {error}") from error
 
 
-def _apart(folder: Path, told: Told) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of the sampling state, and the network's masks (bool)."""
-    path, tensors = folder / SAMPLING, dict[str, Tensor]()
-    if path.exists():
-        open_regular(path).close()
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    masks = {
-        name: unpack_mask(tensors.pop(name + MASK), torch.Size(shape))
-        for name, shape in told.masked.items()
-    }
-    return tensors, masks | read_masks(folder / MODEL)
-
-
-def _check_shape(shape: tuple[int, ...]) -> None:
-    """Raise :class:`ValueError` for a shape that items cannot have."""
-    if any(side < 1 for side in shape) or math.prod(shape) >= 2**31:
-        raise ValueError(f"items of shape {shape}")
+def _masks(folder: Path, told: Told) -> dict[str, Tensor]:
+    """The network's masks (bool) by parameter name."""
+    if not told.masked:
+        return read_masks(folder / MODEL)
+    open_regular(folder / MASKS).close()
+    with safe_open(folder / MASKS, "pt") as file:
+        return {
+            name: unpack_mask(file.get_tensor(name), torch.Size(shape))
+            for name, shape in told.masked.items()
+        }
 
 
 def _check_fit(model: Model, weights: Mapping[str, Tensor]) -> None:
@@ -199,24 +162,3 @@ def _check_fit(model: Model, weights: Mapping[str, Tensor]) -> None:
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-
-
-def _draws(cls: type[Dataset]) -> bool:
-    return cls.kind != "images" or cls.pictures is not Dataset.pictures
-
-
-def _pictures(cell: Cell, draws: bool, plugins: Plugins) -> Pictures:
-    """How items become pictures: images are their own, for others the dataset's plugin says it."""
-    if not draws:
-        return Pictures()
-    cls: type[Dataset] = plugins.find("dataset", cell.dataset)
-    try:
-        pictures = cls(cls.Settings(**cell.dataset_settings)).pictures()
-    except ValidationError as error:
-        raise StoreError(f"settings of dataset '{cell.dataset}': {error}") from error
-    if pictures is None:
-        raise StoreError(
-            f"dataset '{cell.dataset}' does not say how pictures are made of its items without "
-            "loading them (Dataset.pictures)"
-        )
-    return pictures

@@ -33,14 +33,14 @@ def load_model(
 
     Args:
         folder: one that :func:`export_model` has written, which is all that is needed; or that of
-            a cell, such as ``results/quickstart/cells/…``, whose dataset is loaded.
+            a cell, such as ``results/quickstart/cells/…``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         plugins: classes that take part beside those that are installed.
 
     Raises:
         StoreError: for a folder without a trained model, or with one that cannot be read.
         PluginError: if its model's plugin is not installed.
-        DataError: if the dataset of a cell cannot be loaded.
+        DataError: if the dataset of a cell cannot be loaded, where it takes that.
     """
     from dstbench.exporting.export import from_cell
     from dstbench.exporting.folder import MODEL, read_model

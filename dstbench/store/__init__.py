@@ -11,6 +11,7 @@
         topology.csv           densities of a sparse cell's layers, and what updates changed
         denoiser.safetensors   the trained network: the averaged weights that are sampled from,
                                packed where they are masked
+        sampling.safetensors   what it is sampled with beside that, so that no dataset is needed
         samples.png            a grid of samples
         samples.npy            the same samples, uint8 (n, H, W, C), for the leaderboard's sheet
         reals.npy              a few real images beside which they are shown, in the same form

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+T = TypeVar("T")
+
 RecordVersion = tuple[int, int]
 """What tells one record of a cell from the next: its file's number and time."""
 
@@ -40,6 +42,7 @@ class CellFolder:
     history = FileName("history.csv")
     topology = FileName("topology.csv")
     denoiser = FileName("denoiser.safetensors")
+    sampling = FileName("sampling.safetensors")
     samples = FileName("samples.npy")
     reals = FileName("reals.npy")
     neighbours = FileName("neighbours.npy")
@@ -214,7 +217,7 @@ class CellFolder:
         images = self.samples, self.reals, self.neighbours
         kept = {
             path.name: file_digest(path)
-            for path in (self.denoiser, *images, self.history, self.topology)
+            for path in (self.denoiser, self.sampling, *images, self.history, self.topology)
             if record.status == "done" and path.is_file()
         }
         text = record_text(record, kept)
@@ -254,7 +257,7 @@ class CellFolder:
         """
         from dstbench.store.weights import read_state
 
-        return self._read_denoiser(read_state)
+        return self.read(self.denoiser, read_state)
 
     def denoiser_masks(self) -> dict[str, Tensor]:
         """The masks (bool) of the trained network's sparse weights, by parameter name.
@@ -263,16 +266,29 @@ class CellFolder:
         """
         from dstbench.store.weights import read_masks
 
-        return self._read_denoiser(read_masks)
+        return self.read(self.denoiser, read_masks)
 
-    def _read_denoiser(self, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def write_sampling(self, write: Callable[[Path], None]) -> None:
+        """Keep what the model samples with beside its denoiser, which ``write`` writes."""
+
+        def held(path: Path) -> None:
+            write(path)
+            self._lock.require_held()
+
+        write_atomically(self.sampling, held)
+
+    def read(self, path: Path, read: Callable[[Path], T]) -> T:
+        """What ``read`` reads from :attr:`denoiser` or :attr:`sampling`.
+
+        Raises :class:`StoreError` for a file that cannot be read.
+        """
         from safetensors import SafetensorError
 
         try:
-            self._check(self.denoiser)
-            return read(self.denoiser)
+            self._check(path)
+            return read(path)
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
-            raise StoreError(f"{self.denoiser}: cannot be read: {error}") from error
+            raise StoreError(f"{path}: cannot be read: {error}") from error
 
     def _check(self, path: Path) -> None:
         """Raise ``ValueError`` for a file that is not what its record says was written, and

@@ -34,6 +34,7 @@ RECORD, WEIGHTS, SAMPLES = "record.json", "denoiser.safetensors", "samples.npy"
 SIZES = {
     RECORD: LARGEST,
     WEIGHTS: 2**37,
+    "sampling.safetensors": 2**37,
     SAMPLES: 2**32,
     "reals.npy": 2**32,
     "neighbours.npy": 2**32,

@@ -53,6 +53,8 @@ def test_a_dataset_that_would_be_downloaded(
     pipeline.sample(folder, 2, trusted=False)  # it is there by now
     elsewhere = Workspace(workspace.device, type(workspace.cache)(tmp_path / "another cache"))
     stranger: Any = Pipeline(plugins, elsewhere)
+    assert len(stranger.sample(folder, 2, trusted=False)[1]) == 2  # which takes no dataset
+    folder.sampling.unlink()  # as of a dataset whose items are no tensors
     with pytest.raises(StoreError, match=r"'toy-images' is downloaded \(1 kB .*--yes allows it"):
         stranger.sample(folder, 2, trusted=False)
     assert len(stranger.sample(folder, 2)[1]) == 2

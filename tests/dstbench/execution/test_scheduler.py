@@ -164,6 +164,7 @@ def test_a_cell_leaves_a_whole_record(scheduler: Scheduler, make_cell: MakeCell)
     assert {path.name for path in folder.path.iterdir()} - {"lock"} == {
         "cell.json", "record.json", "history.csv", "denoiser.safetensors", "samples.npy",
         "samples.png", "reals.npy", "neighbours.npy", "topology.csv",
+            "sampling.safetensors",
     }  # fmt: skip
     assert np.load(folder.samples, allow_pickle=False).shape == (9, 4, 4, 1)
     weights = folder.denoiser_state()

@@ -68,8 +68,9 @@ def test_a_dense_file_is_a_state_dict(trained: Trained, tmp_path: Path) -> None:
     assert all(torch.equal(state[name], expected[name]) for name in state)
 
 
-def test_a_cell_is_a_model_too(trained: Trained) -> None:
+def test_a_cell_is_a_model_too(trained: Trained, without_data: Callable[[], None]) -> None:
     folder = trained("dense", 0.0)
+    without_data()
     model = dstbench.load_model(folder.path)
     assert torch.equal(model.sample(9), kept(folder))
     assert isinstance(model, torch.nn.Module)

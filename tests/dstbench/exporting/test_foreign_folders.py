@@ -21,9 +21,8 @@ def exported(trained: Callable[..., CellFolder], tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change what the file tells of its model."""
-    path = folder / "model.safetensors"
+def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change what the file tells beside its tensors."""
     content = path.read_bytes()
     size = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + size])
@@ -49,10 +48,7 @@ def model(**changed: Any) -> Callable[[dict[str, Any]], Any]:
         (cell(model="../../etc/passwd"), PluginError, "unknown model"),
         (cell(model_settings={"dropout": 7}), StoreError, "dropout"),
         (cell(evaluation={"samples": "many"}), StoreError, "damaged"),
-        (model(format=2), StoreError, "format"),
-        (model(item_shape=[10**12, 10**12]), StoreError, "items of shape"),
-        (model(item_shape=[0]), StoreError, "items of shape"),
-        (model(item_dtype="object"), StoreError, "object"),
+        (model(format=1), StoreError, "format"),
         (model(extra=1), StoreError, "extra"),
         (model(kernels={"mode": "faster"}), StoreError, "damaged"),
         (lambda told: told.pop("model"), StoreError, "no model"),
@@ -72,13 +68,32 @@ def test_what_a_file_tells_is_not_believed(
     error: type[DstbenchError],
     message: str,
 ) -> None:
-    rewrite(exported, change)
+    rewrite(exported / "model.safetensors", change)
     with pytest.raises(error, match=message):
         dstbench.load_model(exported)
 
 
-def test_a_file_that_is_none(exported: Path) -> None:
-    path = exported / "model.safetensors"
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"item_shape": [10**12, 10**12]}, "items of shape"),
+        ({"item_shape": [0]}, "items of shape"),
+        ({"item_dtype": "object"}, "item_dtype"),
+        ({"extra": 1}, "extra"),
+        ({"state": {"a": [1]}}, "state"),
+    ],
+)
+def test_what_it_samples_with_is_not_believed(
+    exported: Path, changed: dict[str, Any], message: str
+) -> None:
+    rewrite(exported / "sampling.safetensors", lambda told: told.update(changed))
+    with pytest.raises(StoreError, match=message):
+        dstbench.load_model(exported)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "sampling.safetensors"])
+def test_a_file_that_is_none(exported: Path, name: str) -> None:
+    path = exported / name
     whole = path.read_bytes()
     for content in (b"", whole[:20], whole[:-1], b"\xff" * 64, pickle.dumps({"a": Mine()})):
         path.write_bytes(content)
@@ -90,7 +105,8 @@ def test_a_file_that_is_none(exported: Path) -> None:
     with pytest.raises(StoreError, match="pipe"):
         dstbench.load_model(exported)
     path.unlink()
-    with pytest.raises(StoreError, match="no trained cell"):
+    missing = "no trained cell" if name == "model.safetensors" else "damaged"
+    with pytest.raises(StoreError, match=missing):
         dstbench.load_model(exported)
 
 
