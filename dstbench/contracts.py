@@ -110,6 +110,10 @@ class Plugin(ABC, Generic[S]):
     """The class that a benchmark's table for the plugin is checked against."""
     trial_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings with which a trial takes seconds: what ``dstbench check`` uses."""
+    packages: ClassVar[Mapping[str, str]] = {}
+    """Optional packages that it cannot do without, by the name that they are imported under, and
+    what pip installs them by: ``{"ray": "dstbench[ray]"}``. ``dstbench plugins`` says which of them
+    are not there."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

@@ -156,7 +156,7 @@ def _rows(columns: list[str], rows: Sequence[tuple[object, ...]]) -> str:
 def print_plugins(listing: list[Plugin]) -> None:
     columns = ["name", "kind", "distribution", "version", "state"]
     print_rows(
-        columns, [(p.name, p.kind or "—", p.distribution, p.version, p.state) for p in listing]
+        columns, [(p.name, p.kind or "—", p.distribution, p.version, _state(p)) for p in listing]
     )
     for plugin in listing:
         if plugin.traceback:
@@ -168,12 +168,16 @@ def print_plugin(plugin: Plugin) -> None:
 
     text = describe(plugin.cls) if plugin.cls else clean(plugin.traceback or plugin.summary)
     out.print(
-        f"{plugin.name}: {plugin.kind or 'plugin'} of {plugin.origin}, {plugin.state}\n{text}\n",
+        f"{plugin.name}: {plugin.kind or 'plugin'} of {plugin.origin}, {_state(plugin)}\n{text}\n",
         markup=False,
         highlight=False,
     )
     if plugin.cls is not None:
         print_settings("setting", describe_settings(plugin.cls.Settings))
+
+
+def _state(plugin: Plugin) -> str:
+    return f"needs {', '.join(plugin.needs)}" if plugin.needs else plugin.state
 
 
 def print_topic(topic: Topic) -> None:

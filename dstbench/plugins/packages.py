@@ -1,9 +1,16 @@
 """Packages that one plugin needs and that an extra installs."""
 
+from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from dstbench.errors import PluginError
+
+
+def missing(packages: Mapping[str, str]) -> list[str]:
+    """What pip is to install of optional packages, named by what they are imported under."""
+    return sorted({extra for name, extra in packages.items() if not find_spec(name.split(".")[0])})
 
 
 def require(package: str, needed_by: str, extra: str) -> Any:

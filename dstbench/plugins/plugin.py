@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from dstbench.cache import digest
 from dstbench.cell import RESERVED
 from dstbench.contracts import Dataset, Executor, FeatureExtractor, Metric, Model, Tracker
 from dstbench.errors import PluginError
 from dstbench.plugins.describe import summary
+from dstbench.plugins.packages import missing
 from dstbench.settings import PluginSettings
 
 Kind = Literal[
@@ -47,13 +48,22 @@ class Plugin:
     cls: type[Any] | None = None
     error: BaseException | None = None
     """What a broken plugin raised."""
+    needs: tuple[str, ...] = ()
+    """What pip is to install before it can be used."""
+
+    @classmethod
+    def usable(cls, found: type[Any], kind: Kind, distribution: str, version: str) -> Self:
+        """A class that was plugged in."""
+        needs = tuple(missing(getattr(found, "packages", {})))
+        name: str = found.name
+        return cls(name, kind, distribution, version, "ok", summary(found), cls=found, needs=needs)
 
     @property
     def origin(self) -> str:
         """Distribution and version: ``"dstbench 0.1.0"``."""
         return f"{self.distribution} {self.version}"
 
-    def as_dict(self) -> dict[str, str | None]:
+    def as_dict(self) -> dict[str, Any]:
         """Everything but the objects, for JSON."""
         return {k: value for k, value in vars(self).items() if k not in ("cls", "error")}
 
@@ -138,7 +148,7 @@ def plugin_of(cls: type[Any]) -> Plugin:
         raise PluginError(f"{cls!r} is no plugin: a class derived from one of {names} would be")
     check_class(kinds[0], cls)
     version = digest({"source": _source(cls)})[:12]
-    return Plugin(cls.name, kinds[0], cls.__module__, version, "ok", summary(cls), cls=cls)
+    return Plugin.usable(cls, kinds[0], cls.__module__, version)
 
 
 def _source(cls: type[Any]) -> list[str]:

@@ -127,7 +127,7 @@ class Plugins:
             module = entry_point.load()
             self.manager.register(module, name=module_name)
             found = [
-                Plugin(cls.name, kind, distribution, version, "ok", summary(cls), cls=cls)
+                Plugin.usable(cls, kind, distribution, version)
                 for kind, cls in self._classes(module)
             ]
         except FAILURES as error:

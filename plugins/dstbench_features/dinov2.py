@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -71,6 +72,7 @@ class DINOv2(FeatureExtractor["DINOv2.Settings"]):
     """
 
     name = "dinov2"
+    packages: ClassVar[Mapping[str, str]] = {"timm": EXTRA}
     library = "timm"
 
     class Settings(PluginSettings):

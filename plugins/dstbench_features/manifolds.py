@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from dstbench.contracts import Features, Metric, PluginSettings
 from dstbench.plugins import require
@@ -22,6 +22,7 @@ class DensityCoverage(Metric):
     """
 
     name = "density-coverage"
+    packages: ClassVar[Mapping[str, str]] = {"prdc": "dstbench[prdc]"}
     quantities = (
         Quantity(name="density", title="density", better="higher"),
         Quantity(name="coverage", title="coverage", better="higher"),

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -34,6 +34,7 @@ class MLflow(Tracker["MLflow.Settings"]):
     """
 
     name = "mlflow"
+    packages: ClassVar[Mapping[str, str]] = {"mlflow": "dstbench[mlflow]"}
 
     class Settings(PluginSettings):
         tracking_uri: str | None = Field(

@@ -44,6 +44,7 @@ class Ray(Executor):
     """
 
     name = "ray"
+    packages: ClassVar[Mapping[str, str]] = {"ray": "dstbench[ray]"}
 
     class Settings(PluginSettings):
         address: Annotated[str, AfterValidator(_address)] | None = Field(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 from zipfile import BadZipFile, ZipFile
 
 from pydantic import Field
@@ -49,6 +51,7 @@ class KanjiVG(SketchDataset["KanjiVG.Settings"]):
     """
 
     name = "kanjivg"
+    packages: ClassVar[Mapping[str, str]] = {"svgpathtools": "dstbench[kanjivg]"}
     typical = Typical(strokes=11.9, length=4.65, source="KanjiVG's mean")
 
     class Settings(SplitSettings):

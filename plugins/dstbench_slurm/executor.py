@@ -43,6 +43,7 @@ class Slurm(Executor):
     """
 
     name = "slurm"
+    packages: ClassVar[Mapping[str, str]] = {"submitit": "dstbench[slurm]"}
 
     class Settings(PluginSettings):
         partition: str | None = Field(None, description="none: the cluster's default")

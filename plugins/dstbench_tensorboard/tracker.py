@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -25,6 +25,7 @@ class TensorBoard(Tracker["TensorBoard.Settings"]):
     """
 
     name = "tensorboard"
+    packages: ClassVar[Mapping[str, str]] = {"tensorboard": "dstbench[tensorboard]"}
 
     class Settings(PluginSettings):
         folder: Path | None = Field(

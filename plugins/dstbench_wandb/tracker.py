@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from uuid import uuid4
@@ -33,6 +34,9 @@ class WandB(Tracker["WandB.Settings"]):
     """
 
     name = "wandb"
+    packages: ClassVar[Mapping[str, str]] = (
+        {} if find_spec("trackio") else {"wandb": "dstbench[wandb]"}
+    )
 
     class Settings(PluginSettings):
         library: Literal["wandb", "trackio"] = Field("wandb", description="package that is told")

@@ -95,8 +95,18 @@ def test_a_plugin_is_found_by_kind_and_name(install: Install) -> None:
             "state": "ok",
             "summary": "Grow where the moon shines.",
             "traceback": None,
+            "needs": [],
         }
     ]
+
+
+def test_what_a_plugin_lacks_is_told(install: Install) -> None:
+    lacking = sparsifier("moon").replace(
+        "name = ", "packages = {'no_such': 'moon[all]', 'json': 'x', 'no.such': 'a'}\n    name = "
+    )
+    install("moon-plugin", lacking)
+    (plugin,) = load_plugins().listing
+    assert (plugin.state, plugin.needs) == ("ok", ("a", "moon[all]"))
 
 
 def test_a_description_is_plain_text() -> None:
