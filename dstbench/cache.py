@@ -16,7 +16,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from dstbench.checksums import MANIFEST, damage, file_digest, write_manifest
-from dstbench.disk import unwritable
+from dstbench.disk import share, unwritable
 from dstbench.errors import StoreError
 
 __all__ = ["Cache", "digest", "file_digest"]
@@ -114,6 +114,7 @@ class Cache:
             write_manifest(unfinished)
         for path in unfinished.rglob("*.partial"):
             path.unlink()
+        share(unfinished)
         unfinished.rename(target)
 
     def _unusable(self, error: Exception) -> str | None:

@@ -1,4 +1,4 @@
-"""Folders that cannot be written to, and what to say of them."""
+"""Folders that cannot be written to, what to say of them, and who may read what is in them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -66,3 +67,16 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _is_in(path: str, folder: Path) -> bool:
     return Path(path).absolute().is_relative_to(folder.absolute())
+
+
+def share(path: Path) -> None:
+    """Give a file, or all files in a folder, the permissions of any new one there: those of
+    safetensors are their owner's alone, however many people share a results folder or a cache."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if stat.S_ISREG(mode := file.lstat().st_mode) and not mode & 0o077:
+            new = file.with_name(f"{file.name}.new.partial")
+            new.touch()
+            usual = new.stat().st_mode
+            new.unlink()
+            with suppress(PermissionError):  # of file systems that have none
+                file.chmod(stat.S_IMODE(usual))

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Protocol
 
-from dstbench.disk import unwritable
+from dstbench.disk import share, unwritable
 from dstbench.errors import StoreError
 
 MOST = 256 << 20
@@ -45,6 +45,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     unfinished = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
         write(unfinished)
+        share(unfinished)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -67,6 +68,7 @@ def write_folder(to: Path, write: Callable[[Path], object]) -> None:
         unfinished = Path(mkdtemp(prefix=f".{to.name}.", dir=to.parent))
         try:
             write(unfinished)
+            share(unfinished)
             unfinished.chmod(0o755)
             os.rename(unfinished, to)
         finally:
