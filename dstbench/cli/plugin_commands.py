@@ -78,7 +78,9 @@ def check(
 
 def new(
     kind: Annotated[
-        Literal["sparsifier", "model", "dataset", "feature-extractor", "executor", "tracker"],
+        Literal[
+            "sparsifier", "model", "dataset", "feature-extractor", "metric", "executor", "tracker"
+        ],
         typer.Argument(help="What to begin."),
     ],
     name: Annotated[str, typer.Argument(help="What benchmarks will call it, such as my-idea.")],

@@ -19,13 +19,16 @@ from dstbench.errors import PluginError, StoreError
 from dstbench.plugins.plugin import Kind, check_name
 from dstbench.plugins.registry import Plugins
 
-Template = Literal["sparsifier", "model", "dataset", "feature-extractor", "executor", "tracker"]
+Template = Literal[
+    "sparsifier", "model", "dataset", "feature-extractor", "metric", "executor", "tracker"
+]
 
 _KINDS: dict[Template, Kind] = {
     "sparsifier": "sparsifier",
     "model": "model",
     "dataset": "dataset",
     "feature-extractor": "feature extractor",
+    "metric": "metric",
     "executor": "executor",
     "tracker": "tracker",
 }

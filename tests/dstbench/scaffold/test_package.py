@@ -185,6 +185,7 @@ def test_packages_are_listed(theirs: Plugins) -> None:
         "new-model_2": ("model", "dstbench-new-model_2", "ok"),
         "new-dataset_2": ("dataset", "dstbench-new-dataset_2", "ok"),
         "new-feature-extractor_2": ("feature extractor", "dstbench-new-feature-extractor_2", "ok"),
+        "new-metric_2": ("metric", "dstbench-new-metric_2", "ok"),
         "new-executor_2": ("executor", "dstbench-new-executor_2", "ok"),
         "new-tracker_2": ("tracker", "dstbench-new-tracker_2", "ok"),
     }
@@ -232,6 +233,7 @@ steps = 12
 batch_size = 8
 [evaluation]
 extractor = "new-feature-extractor_2"
+metrics = ["fid", "new-metric_2"]
 samples = 9
 kid_subsets = 2
 [execution]
@@ -247,6 +249,7 @@ trackers = ["new-tracker_2"]
     assert methods == ["dense", "new-sparsifier_2", "static"]  # added ones by name
     (record,) = results.glob("cells/*new-sparsifier*/record.json")
     assert json.loads(record.read_text())["topology_updates"] == 2
+    assert json.loads(record.read_text())["scores"]["others"]["new_metric_2"] > 0
     told = (record.parent / "new-tracker_2.jsonl").read_text().splitlines()
     assert [json.loads(line)["event"] for line in told] == [
         "started", "layers changed", "layers changed", "layers changed", "progressed", "done",
