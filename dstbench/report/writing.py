@@ -77,6 +77,8 @@ def write_tables(
         if plot:
             write_atomically(folder / name, partial(plot.savefig, format="png"))
             markdown += f"\n![{alternative}]({name})\n"
+        else:  # one of earlier records would say what is no longer so
+            (folder / name).unlink(missing_ok=True)
     if sheet := sample_sheet(found, samples, reals):
         write_atomically(folder / "samples.png", lambda path: sheet.save(path, format="png"))
         markdown += "\n![Samples of every row, each column from the same noise](samples.png)\n"

@@ -187,6 +187,8 @@ def test_report_has_plots_of_what_was_timed(make_record, tmp_path):
         assert f"]({name})" in markdown
         with Image.open(tmp_path / name) as plot:
             assert plot.size == (930, 540)
+    write_report([make_record("static", 0.5, fid=9.0)], tmp_path, {}, {})  # timed no longer
+    assert not list(tmp_path.glob("*_time.png"))
 
 
 def test_sheet_shows_rows_by_columns_of_the_first_seed(make_record):
