@@ -119,6 +119,10 @@ class Cell(BaseModel):
         readable = f"{self.model}-{self.dataset}-{self.sparsifier}-{self.sparsity:g}-{self.seed}"
         return f"{readable}-{digest(self.identity)[:12]}"
 
+    def remember(self, id: str) -> None:
+        """Take an :attr:`id` that is known, which need not be worked out again."""
+        self.__dict__["id"] = id
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         copied = super().model_copy(update=update, deep=deep)
         for derived in ("id", "kin"):

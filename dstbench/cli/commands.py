@@ -5,6 +5,7 @@ Quick to start: what needs more than a moment to import is imported by its comma
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -124,9 +125,14 @@ def _run(
     download: bool,
     log_file: Path | None,
 ) -> Results:
+    from dstbench.store.index import without_collector
+
     number = parse_jobs(jobs)
     where = grid.where(executor, number, device, threads, "auto")
-    if (found := grid.finished(results, note)) is not None:
+    with without_collector():
+        found = grid.finished(results, note)
+        gc.freeze()  # none of it is garbage, which Python would begin with looking for
+    if found is not None:
         return found
     prepared = grid.prepare(
         results,

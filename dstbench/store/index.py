@@ -25,7 +25,7 @@ from dstbench.store.folder import CellFolder
 
 FILE = "records.index"
 
-FORM = "dstbench records 1"
+FORM = "dstbench records 2"
 """The first line of the file: what form the others have."""
 
 WORTH_IT = 500
@@ -95,9 +95,17 @@ class RecordIndex:
             return
         newest = time.time_ns() - int(FRESH * 1e9)
         lines = [FORM] + [
-            f"{name}\t{json.dumps(known.stamp)}\t{known.record.model_dump_json()}"
+            "\t".join(
+                (
+                    name,
+                    known.record.cell.id,
+                    json.dumps(known.stamp),
+                    known.record.model_dump_json(),
+                )
+            )
             for name, known in self._known.items()
-            if name.isprintable() and max(known.stamp.modified, known.stamp.changed) < newest
+            if f"{name}{known.record.cell.id}".isprintable()
+            and max(known.stamp.modified, known.stamp.changed) < newest
         ]
         packed = gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0)
         with suppress(OSError):
@@ -124,14 +132,17 @@ def _read(path: Path) -> dict[str, Known]:
             first, *lines = _text(unpacked).split("\n")
         if first != FORM:
             return {}
-        parts = [line.split("\t", 2) for line in lines]
         with without_collector():
-            return {
-                name: Known(Stamp(*json.loads(stamp)), Record.model_validate_json(text))
-                for name, stamp, text in parts
-            }
+            return dict(map(_entry, lines))
     except (OSError, EOFError, ValueError, TypeError, zlib.error):
         return {}
+
+
+def _entry(line: str) -> tuple[str, Known]:
+    name, id, stamp, text = line.split("\t", 3)
+    record = Record.model_validate_json(text)
+    record.cell.remember(id)
+    return name, Known(Stamp(*json.loads(stamp)), record)
 
 
 @contextmanager
