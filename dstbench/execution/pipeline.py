@@ -32,6 +32,7 @@ from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
 from dstbench.records import Measurement, Record, Scores, Times
 from dstbench.store.folder import CellFolder
+from dstbench.store.weights import read_masks
 
 
 class Pipeline(Parts):
@@ -204,7 +205,7 @@ class Pipeline(Parts):
             needed = needed_of(cell, model, self.plugins)
         except StoreError:
             return
-        folder.write_sampling(lambda path: keep(path, needed, model))
+        folder.write(folder.sampling, lambda path: keep(path, needed, model))
 
     def _masks(
         self, model: Model, denoiser: nn.Module, record: Record, folder: CellFolder
@@ -219,7 +220,7 @@ class Pipeline(Parts):
                     name: torch.ones_like(weights[name], dtype=torch.bool)
                     for name in sparsifier.masked_names(weights)
                 }
-        return masks | folder.denoiser_masks()
+        return masks | folder.read(folder.denoiser, read_masks)
 
     def _on_step(
         self, cell: Cell, folder: CellFolder, step: int, loss: float, steps: int | None

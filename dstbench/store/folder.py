@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 T = TypeVar("T")
-
 RecordVersion = tuple[int, int]
 """What tells one record of a cell from the next: its file's number and time."""
 
@@ -228,9 +227,8 @@ class CellFolder:
                 file.flush()
                 os.fsync(file.fileno())
             read_record(path)
-            self._lock.require_held()
 
-        write_atomically(self._record, write)
+        self.write(self._record, write)
         for path in self.path.glob("scores-*.json"):
             path.unlink()
 
@@ -242,12 +240,7 @@ class CellFolder:
         from dstbench.store.weights import write_network
 
         sizes: list[int] = []
-
-        def write(path: Path) -> None:
-            sizes.append(write_network(path, denoiser, masks))
-            self._lock.require_held()
-
-        write_atomically(self.denoiser, write)
+        self.write(self.denoiser, lambda path: sizes.append(write_network(path, denoiser, masks)))
         return sizes[0]
 
     def denoiser_state(self) -> dict[str, Tensor]:
@@ -259,23 +252,14 @@ class CellFolder:
 
         return self.read(self.denoiser, read_state)
 
-    def denoiser_masks(self) -> dict[str, Tensor]:
-        """The masks (bool) of the trained network's sparse weights, by parameter name.
+    def write(self, path: Path, write: Callable[[Path], None]) -> None:
+        """Let ``write`` write a file here, unless another process holds the cell by now."""
 
-        Raises :class:`StoreError` for a file that cannot be read.
-        """
-        from dstbench.store.weights import read_masks
-
-        return self.read(self.denoiser, read_masks)
-
-    def write_sampling(self, write: Callable[[Path], None]) -> None:
-        """Keep what the model samples with beside its denoiser, which ``write`` writes."""
-
-        def held(path: Path) -> None:
-            write(path)
+        def held(unfinished: Path) -> None:
+            write(unfinished)
             self._lock.require_held()
 
-        write_atomically(self.sampling, held)
+        write_atomically(path, held)
 
     def read(self, path: Path, read: Callable[[Path], T]) -> T:
         """What ``read`` reads from :attr:`denoiser` or :attr:`sampling`.

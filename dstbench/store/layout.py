@@ -27,13 +27,14 @@ class Layout(BaseModel):
         versions, sparsity and seed; what the benchmark file does not name stands behind."""
         tasks = _positions(self.tasks)
         sparsifiers = _positions((DENSE, *self.sparsifiers))
+        names = sorted({name for record in records for name in record.cell.sparsifier_settings})
 
         def key(record: Record) -> tuple[object, ...]:
             cell = record.cell
             return (
                 (tasks.get(cell.task, len(tasks)), cell.task),
                 (sparsifiers.get(cell.sparsifier, len(sparsifiers)), cell.sparsifier),
-                _settings(cell.sparsifier_settings),
+                _values(cell.sparsifier_settings, names),
                 cell.versions.get("sparsifier", ""),
                 (cell.sparsity, cell.seed),
             )
@@ -45,10 +46,11 @@ def _positions(names: tuple[str, ...]) -> dict[str, int]:
     return {name: position for position, name in enumerate(dict.fromkeys(names))}
 
 
-def _settings(settings: dict[str, object]) -> list[tuple[str, bool, float, str]]:
-    """Settings as what can be sorted, numbers by their size."""
+def _values(settings: dict[str, object], names: list[str]) -> list[tuple[bool, float, str]]:
+    """The values of settings as what can be sorted: what is not there, which is as by default,
+    first, then words, then numbers by their size."""
     return [
-        (name, True, float(value), "") if isinstance(value, int | float)
-        else (name, False, 0.0, str(value))
-        for name, value in sorted(settings.items())
+        (True, float(value), "") if isinstance(value, int | float)
+        else (False, 0.0, "" if value is None else str(value))
+        for value in map(settings.get, names)
     ]  # fmt: skip

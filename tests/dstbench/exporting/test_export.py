@@ -16,6 +16,7 @@ import dstbench
 from dstbench.contracts import Workspace
 from dstbench.errors import ConfigError, DstbenchError, PluginError, StoreError
 from dstbench.store import CellFolder
+from dstbench.store.weights import read_masks
 
 Trained = Callable[..., CellFolder]
 
@@ -50,7 +51,7 @@ def test_an_exported_model_is_the_cells(
     model = dstbench.load_model(tmp_path / "out")
     assert torch.equal(model.sample(9, seed=2), kept(folder))
     assert torch.equal(model.sample(9), kept(folder))
-    state, masks = folder.denoiser_state(), folder.denoiser_masks()
+    state, masks = folder.denoiser_state(), folder.read(folder.denoiser, read_masks)
     assert state.keys() == model.denoiser.state_dict().keys()
     for name, tensor in model.denoiser.state_dict().items():
         assert torch.equal(tensor.view(torch.int32), state[name].view(torch.int32)), name

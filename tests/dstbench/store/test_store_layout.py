@@ -19,8 +19,9 @@ LAYOUT = Layout(
 
 
 def test_records_have_one_order_however_they_come(make_record: MakeRecord) -> None:
-    def rigl(sparsity: float, rate: float) -> Record:
-        return make_record("rigl", sparsity, cell={"sparsifier_settings": {"prune_rate": rate}})
+    def rigl(sparsity: float, **settings: object) -> Record:
+        given = {"zeal": 1} | settings
+        return make_record("rigl", sparsity, cell={"sparsifier_settings": given})
 
     ordered = [
         make_record("dense", cell={"dataset": "faces"}),
@@ -29,7 +30,11 @@ def test_records_have_one_order_however_they_come(make_record: MakeRecord) -> No
         make_record("dense", seed=1),
         make_record("static", 0.5),
         make_record("static", 0.9),
-        *(rigl(sparsity, rate) for rate in (0.05, 0.3, 10.0) for sparsity in (0.5, 0.9)),
+        rigl(0.5),
+        rigl(0.9),
+        *(rigl(sparsity, prune_rate=r) for r in (0.05, 0.3, 10.0) for sparsity in (0.5, 0.9)),
+        rigl(0.5, prune_rate=10.0, structure="2:4"),
+        rigl(0.5, prune_rate=10.0, structure="channels:4"),
         make_record("gmp", 0.5),  # which only a command line named
         make_record("magran", 0.5),
         make_record("magran", 0.9, cell={"versions": {"sparsifier": "mine 2"}}),
