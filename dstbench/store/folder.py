@@ -252,7 +252,7 @@ class CellFolder:
 
         return self.read(self.denoiser, read_state)
 
-    def write(self, path: Path, write: Callable[[Path], None]) -> None:
+    def write(self, path: Path, write: Callable[[Path], object]) -> None:
         """Let ``write`` write a file here, unless another process holds the cell by now."""
 
         def held(unfinished: Path) -> None:

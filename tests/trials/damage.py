@@ -17,6 +17,7 @@ OF_CELL = (
     "record.json",
     "cell.json",
     "denoiser.safetensors",
+    "sampling.safetensors",
     "samples.npy",
     "samples.png",
     "reals.npy",

@@ -229,7 +229,8 @@ def _of_results() -> list[Case]:
         *(Case(f"{a} is a link to {b}", partial(link, a, b), LOOK) for a, b in links),
         *(Case(f"{a} is a link", partial(link, a, "OUTSIDE/mine"), DRAW) for a in reports),
         *(Case(f"a pickle as {name}", partial(put_pickle, name), (*LOOK, *DRAW, *USE))
-          for name in ("record.json", "samples.npy", "denoiser.safetensors", "checkpoint.pt")),
+          for name in ("record.json", "samples.npy", "denoiser.safetensors",
+                       "sampling.safetensors", "checkpoint.pt")),
         Case("an array of objects", partial(put_array, "samples.npy"), (*LOOK, *DRAW)),
         Case("code in a checkpoint", put_checkpoint, LOOK),
         Case("a record nested deeply", deep, LOOK),

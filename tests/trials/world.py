@@ -276,8 +276,8 @@ def fingerprint(results: Path) -> dict[str, dict[str, object]]:
             told.pop(timed, None)
         files: dict[str, object] = {
             each.name: each.read_bytes()
-            for each in (folder.denoiser, folder.samples, folder.reals, folder.neighbours,
-                         folder.topology, folder.sheet)
+            for each in (folder.denoiser, folder.sampling, folder.samples, folder.reals,
+                         folder.neighbours, folder.topology, folder.sheet)
             if each.is_file()
         }  # fmt: skip
         losses = [row.split(",")[:2] for row in folder.history.read_text().splitlines()]

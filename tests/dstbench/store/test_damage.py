@@ -88,6 +88,7 @@ def test_a_record_without_checksums_is_one_of_an_earlier_version(
 def kept(folder: CellFolder, make_record: MakeRecord) -> None:
     """A cell that is done."""
     folder.write_denoiser(nn.Linear(3, 3), {})
+    folder.write(folder.sampling, lambda path: path.write_bytes(b"lengths"))
     folder.history.write_text("step,loss\n10,0.5\n")
     folder.topology.write_text("step,layer\n10,conv\n")
     for path in (folder.samples, folder.reals, folder.neighbours):
@@ -107,6 +108,7 @@ def test_no_damaged_file_is_believed(
         folder.reals: lambda: folder.read_images(folder.reals),
         folder.neighbours: lambda: folder.read_images(folder.neighbours),
         folder.denoiser: folder.denoiser_state,
+        folder.sampling: lambda: folder.read(folder.sampling, Path.read_bytes),
         folder.history: lambda: folder.read_table(folder.history),
         folder.topology: lambda: folder.read_table(folder.topology),
     }
