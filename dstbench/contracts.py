@@ -388,7 +388,8 @@ class Model(Plugin[S]):
         """All that :meth:`sample` takes from the data, or prepared from them, but the shape of the
         first training example: tensors, numbers and texts. By default nothing.
 
-        It is exported with the denoiser, and :meth:`for_sampling` makes a model of it.
+        It is kept beside the trained denoiser, and exported with it; :meth:`for_sampling` makes a
+        model of it.
         """
         return {}
 
