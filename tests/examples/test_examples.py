@@ -74,8 +74,8 @@ def test_a_benchmark_of_them_ends_in_a_leaderboard(python: Python, tmp_path: Pat
     assert list(rows.index) == [
         "dense",
         "static",
-        "set-decay (structure=channels:4)",
         "set-decay",
+        "set-decay (structure=channels:4)",
     ]
     assert rows["fid_mean"].notna().all()
     # 33,280 sparsifiable weights, half of them active; 320 biases
