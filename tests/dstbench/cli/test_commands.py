@@ -1209,7 +1209,7 @@ def test_an_exported_cell_can_be_sampled_from(dstbench: Dstbench, folder: Path) 
     assert (outcome.code, outcome.out) == (0, "")
     assert outcome.err.endswith("written: out/mine\n")
     files = {path.name for path in Path("out/mine").iterdir()}
-    assert files == {"README.md", "model.safetensors", "samples.png"}
+    assert files == {"README.md", "model.safetensors", "sampling.safetensors", "samples.png"}
     refused = dstbench("export", str(cell), "out/mine")
     assert refused.code == 2
     assert "is there already" in refused.err
