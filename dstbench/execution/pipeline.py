@@ -191,6 +191,26 @@ class Pipeline(Parts):
             use_kernels([denoiser], masks, Choice.from_json(record.kernels))
         return Trained(record, model, denoiser.eval(), masks)
 
+    def with_data(self, cell: Cell, folder: CellFolder, *, trusted: bool) -> Model:
+        """A trained cell's model with its dataset, and all that is prepared from it. Of a cell that
+        is not ``trusted``, nothing is read from where its record says, or fetched.
+
+        Raises :class:`StoreError` where that is not what the cell was sampled with: first stages
+        that were trained on different machines differ.
+        """
+        if not trusted:
+            self.refuse_outside(cell, folder)
+        model = self.model(cell, self.load(cell))
+        if folder.sampling.exists():
+            kept, state = folder.read(folder.sampling, read_kept), model.sampling_state()
+            for name, tensor in kept.tensors.items():
+                if not torch.equal(torch.as_tensor(state[name]).cpu(), tensor):
+                    raise StoreError(
+                        f"{folder.path}: what is prepared here from dataset '{cell.dataset}' is "
+                        f"not what the cell was trained with ({name} differs)"
+                    )
+        return model
+
     def refuse_outside(self, cell: Cell, folder: CellFolder) -> None:
         """Raise :class:`StoreError` where a cell's record has something read from elsewhere, or
         fetched."""

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
+from dstbench.contracts import Model
 from dstbench.errors import ConfigError, PluginError
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.sampling import Trained
@@ -39,7 +40,10 @@ def export(
     trained = pipeline.trained(folder, trusted=trusted)
 
     def write(unfinished: Path) -> None:
-        usage = _write(trained, unfinished, format, pipeline)
+        model = trained.model
+        if format == "diffusers":  # whose autoencoders are whole ones
+            model = pipeline.with_data(trained.record.cell, folder, trusted=trusted)
+        usage = _write(trained, model, unfinished, format, pipeline)
         # A link in a stranger's folder could lead to any file of this user's.
         pictures = folder.sheet if folder.sheet.exists() and not folder.sheet.is_symlink() else None
         if pictures:
@@ -49,7 +53,9 @@ def export(
     write_folder(to, write)
 
 
-def _write(trained: Trained, folder: Path, format: Format, pipeline: Pipeline) -> Usage:
+def _write(
+    trained: Trained, model: Model, folder: Path, format: Format, pipeline: Pipeline
+) -> Usage:
     """Write the model itself; how it is used, for its card."""
     name = trained.record.cell.model
     if format == "onnx":
@@ -58,7 +64,7 @@ def _write(trained: Trained, folder: Path, format: Format, pipeline: Pipeline) -
         write_onnx(trained, folder)
         return ONNX
     if format == "diffusers":
-        found = trained.model.diffusers_pipeline(trained.denoiser)
+        found = model.diffusers_pipeline(trained.denoiser)
         if found is None:
             raise PluginError(f"model '{name}' is no pipeline of diffusers'; export it as packed")
         found[0].save_pretrained(folder, safe_serialization=True)

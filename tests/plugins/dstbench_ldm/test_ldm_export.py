@@ -16,7 +16,7 @@ from torch import nn
 import dstbench
 from dstbench.cache import Cache
 from dstbench.contracts import Data, Pictures, Workspace
-from dstbench.errors import ConfigError, PluginError
+from dstbench.errors import ConfigError, PluginError, StoreError
 
 SETTINGS = LatentDiffusionSettings(
     autoencoder=AutoencoderSettings(
@@ -112,6 +112,22 @@ BENCHMARK: dict[str, Any] = {
 
 
 @pytest.mark.slow
+def refuse_another_first_stage(cell: Path, folder: Path) -> None:
+    """What is trained here need not be what was trained where the cell comes from."""
+    here = LatentDiffusion.sampling_state
+
+    def elsewhere(self: LatentDiffusion) -> Any:
+        state = dict(here(self))
+        name = next(name for name in state if name.startswith("autoencoder."))
+        return state | {name: torch.as_tensor(state[name]) + 1}
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(LatentDiffusion, "sampling_state", elsewhere)
+        with pytest.raises(StoreError, match=r"not what the cell was trained with \(autoenc"):
+            dstbench.export_model(cell, folder, "diffusers")
+    assert not folder.exists()
+
+
 def test_a_cells_folder_in_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSTBENCH_CACHE", str(tmp_path / "cache"))
     results = dstbench.run(BENCHMARK, results=tmp_path / "results")
@@ -132,6 +148,7 @@ def test_a_cells_folder_in_every_form(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [image.size for image in code["images"]] == [(32, 32)] * 16
 
     monkeypatch.setenv("DSTBENCH_CACHE", str(tmp_path / "cache"))
+    refuse_another_first_stage(cell, tmp_path / "another")
     try:
         import onnx
         import onnxscript  # noqa: F401
