@@ -412,8 +412,16 @@ def parent(pid: int) -> int:
         return -1
 
 
+def there_is_slurm() -> bool:
+    """Whether Slurm is installed, and answers."""
+    return (
+        bool(shutil.which("sinfo"))
+        and not subprocess.run(["sinfo"], capture_output=True).returncode
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("sinfo") is None, reason="there is no Slurm here")
+@pytest.mark.skipif(not there_is_slurm(), reason="there is no Slurm here")
 def test_a_grid_as_jobs_of_which_one_is_preempted(folder: Path) -> None:
     (folder / "toys.toml").write_text(LONGER)
     finish(start("run", "toys.toml", "--results", "alone"))
