@@ -27,7 +27,7 @@ from dstbench.execution.sampling import Trained, draw_samples
 from dstbench.execution.scoring import Scorer
 from dstbench.execution.training import Trainer
 from dstbench.execution.versions import other_versions
-from dstbench.execution.without_data import keep, needed_of, read_kept, restored
+from dstbench.execution.without_data import kept_of, read_kept, restored, write_kept
 from dstbench.kernels import Choice, use_kernels
 from dstbench.plugins.isolation import FAILURES
 from dstbench.records import Measurement, Record, Scores, Times
@@ -222,10 +222,10 @@ class Pipeline(Parts):
     def _keep_sampling(self, cell: Cell, folder: CellFolder, model: Model) -> None:
         """Keep what its model samples with, unless that is its dataset."""
         try:
-            needed = needed_of(cell, model, self.plugins)
+            kept = kept_of(cell, model, self.plugins)
         except StoreError:
             return
-        folder.write(folder.sampling, lambda path: keep(path, needed, model))
+        folder.write(folder.sampling, lambda path: write_kept(path, kept))
 
     def _masks(
         self, model: Model, denoiser: nn.Module, record: Record, folder: CellFolder

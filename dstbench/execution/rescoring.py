@@ -190,10 +190,11 @@ def _rescored(
 ) -> Record:
     if not trusted:
         pipeline.refuse_outside(cell, folder)
-    trained = pipeline.trained(folder, asked.sampling, trusted=trusted)
+    trained = pipeline.trained(folder, asked.sampling)
     scorer = pipeline.scorer(cell)
     record, model, denoiser = trained.record, trained.model, trained.denoiser
-    whole = pipeline.model(record.cell, scorer.data)  # the other one may only sample
+    # What was kept to sample with has no first stage that encodes.
+    whole = pipeline.model(record.cell, scorer.data) if folder.sampling.exists() else model
     noises, start = cell.evaluation_settings.noises, time.perf_counter()
     images = pipeline.images(model, denoiser, cell, noises[0])
     seconds = (time.perf_counter() - start) / len(images)

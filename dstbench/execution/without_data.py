@@ -50,14 +50,14 @@ class Needed(BaseModel):
 
 @dataclass(frozen=True)
 class Kept:
-    """What :func:`keep` has kept."""
+    """All that a model samples with beside its denoiser."""
 
     needed: Needed
     tensors: Mapping[str, Tensor]
 
 
-def needed_of(cell: Cell, model: Model, plugins: Plugins) -> Needed:
-    """What a cell's model samples with beside tensors.
+def kept_of(cell: Cell, model: Model, plugins: Plugins) -> Kept:
+    """What a cell's model samples with.
 
     Raises :class:`~dstbench.errors.StoreError` where it cannot be sampled from without its data.
     """
@@ -68,26 +68,23 @@ def needed_of(cell: Cell, model: Model, plugins: Plugins) -> Needed:
     draws = _draws(plugins.find("dataset", cell.dataset))
     _pictures(cell, draws, plugins)
     state = model.sampling_state()
-    return Needed(
+    needed = Needed(
         item_shape=tuple(item.shape),
         item_dtype=dtype,
         draws=draws,
         state={name: value for name, value in state.items() if not isinstance(value, Tensor)},
     )
+    return Kept(needed, {n: value for n, value in state.items() if isinstance(value, Tensor)})
 
 
-def keep(path: Path, needed: Needed, model: Model) -> None:
+def write_kept(path: Path, kept: Kept) -> None:
     """Write what a model samples with."""
-    tensors = {
-        name: value.cpu().clone().contiguous()
-        for name, value in model.sampling_state().items()
-        if isinstance(value, Tensor)
-    }
-    save_file(tensors, path, {_TOLD: needed.model_dump_json()})
+    tensors = {name: value.cpu().clone().contiguous() for name, value in kept.tensors.items()}
+    save_file(tensors, path, {_TOLD: kept.needed.model_dump_json()})
 
 
 def read_kept(path: Path) -> Kept:
-    """What :func:`keep` has written; the file may come from anybody.
+    """What :func:`write_kept` has written; the file may come from anybody.
 
     Raises:
         OSError, SafetensorError, ValueError: for a file that it has not.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from dstbench.contracts import Model
 from dstbench.errors import ConfigError, PluginError
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.sampling import Trained
@@ -38,12 +38,12 @@ def export(
     require_new(to)
     folder = CellFolder(cell)
     trained = pipeline.trained(folder, trusted=trusted)
+    if format == "diffusers":  # whose autoencoders are whole ones
+        whole = pipeline.with_data(trained.record.cell, folder, trusted=trusted)
+        trained = replace(trained, model=whole)
 
     def write(unfinished: Path) -> None:
-        model = trained.model
-        if format == "diffusers":  # whose autoencoders are whole ones
-            model = pipeline.with_data(trained.record.cell, folder, trusted=trusted)
-        usage = _write(trained, model, unfinished, format, pipeline)
+        usage = _write(trained, unfinished, format, pipeline)
         # A link in a stranger's folder could lead to any file of this user's.
         pictures = folder.sheet if folder.sheet.exists() and not folder.sheet.is_symlink() else None
         if pictures:
@@ -53,9 +53,7 @@ def export(
     write_folder(to, write)
 
 
-def _write(
-    trained: Trained, model: Model, folder: Path, format: Format, pipeline: Pipeline
-) -> Usage:
+def _write(trained: Trained, folder: Path, format: Format, pipeline: Pipeline) -> Usage:
     """Write the model itself; how it is used, for its card."""
     name = trained.record.cell.model
     if format == "onnx":
@@ -64,7 +62,7 @@ def _write(
         write_onnx(trained, folder)
         return ONNX
     if format == "diffusers":
-        found = model.diffusers_pipeline(trained.denoiser)
+        found = trained.model.diffusers_pipeline(trained.denoiser)
         if found is None:
             raise PluginError(f"model '{name}' is no pipeline of diffusers'; export it as packed")
         found[0].save_pretrained(folder, safe_serialization=True)

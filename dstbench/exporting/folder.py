@@ -22,7 +22,7 @@ from dstbench.cell import Cell
 from dstbench.contracts import Model, Workspace
 from dstbench.errors import DstbenchError, PluginError, StoreError
 from dstbench.execution.sampling import Trained
-from dstbench.execution.without_data import keep, needed_of, read_kept, restored
+from dstbench.execution.without_data import kept_of, read_kept, restored, write_kept
 from dstbench.exporting.trained import TrainedModel
 from dstbench.files import open_regular
 from dstbench.kernels import Choice, use_kernels
@@ -55,7 +55,7 @@ def write_model(trained: Trained, folder: Path, weights: Weights, plugins: Plugi
     Raises :class:`~dstbench.errors.StoreError` where it cannot be sampled from without its data.
     """
     record, masks = trained.record, trained.masks
-    needed = needed_of(record.cell, trained.model, plugins)
+    kept = kept_of(record.cell, trained.model, plugins)
     packed = weights == "packed"
     told = Told(
         cell=record.cell,
@@ -65,7 +65,7 @@ def write_model(trained: Trained, folder: Path, weights: Weights, plugins: Plugi
     )
     more = {"model": told.model_dump(mode="json")}
     write_network(folder / MODEL, trained.denoiser, masks if packed else {}, more)
-    keep(folder / SAMPLING, needed, trained.model)
+    write_kept(folder / SAMPLING, kept)
     if told.masked:
         save_file({name: pack_mask(mask) for name, mask in masks.items()}, folder / MASKS)
 
