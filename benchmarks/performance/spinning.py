@@ -5,7 +5,7 @@ threads under each way of waiting, alone and beside processes that do nothing bu
 turns, each in a process of its own, because OpenMP reads its variables once.
 
     python benchmarks/performance/spinning.py --rounds 5
-    python benchmarks/performance/spinning.py --rounds 8 --seconds 0.5 --beside 0    # 3 minutes
+    python benchmarks/performance/spinning.py --rounds 8 --seconds 0.5 --beside 0    # 4 minutes
 """
 
 import argparse
@@ -20,6 +20,8 @@ from statistics import median
 WAYS: dict[str, dict[str, str]] = {
     "OpenMP's default": {},
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
+    "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
+    "GOMP_SPINCOUNT=30000": {"GOMP_SPINCOUNT": "30000"},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
 
@@ -93,14 +95,15 @@ def main() -> None:
                 for found in [times[name, threads, way, beside]]
             ]
             print("|", " | ".join([name, str(threads), way, *cells]), "|")
-    usual, brief, *_ = WAYS
-    ratios = []
-    for name in dict.fromkeys(key[0] for key in times):
-        pairs = zip(times[name, 2, brief, quiet], times[name, 2, usual, quiet], strict=True)
-        of = [one / other for one, other in pairs]
-        ratios.append(f"{name} {median(of):.2f} ({min(of):.2f} to {max(of):.2f})")
-    print(f"\nTime with {brief} of that without, two threads, round by round, {quiet} looping:")
-    print("; ".join(ratios) + ".")
+    usual, *others = WAYS
+    print(f"\nTime of two threads ÷ that with {usual}, round by round, {quiet} looping:\n")
+    for way in others:
+        ratios = []
+        for name in dict.fromkeys(key[0] for key in times):
+            pairs = zip(times[name, 2, way, quiet], times[name, 2, usual, quiet], strict=True)
+            of = [one / other for one, other in pairs]
+            ratios.append(f"{name} {median(of):.2f} ({min(of):.2f} to {max(of):.2f})")
+        print(f"- {way}:", "; ".join(ratios))
     print(
         f"\nMedians of {args.rounds} rounds, and their range; load of the machine "
         f"{min(loads):.1f} to {max(loads):.1f}, {os.cpu_count()} cores."
