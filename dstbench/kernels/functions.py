@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from dstbench.kernels.connections import CLayer, Connections
 from dstbench.kernels.library import Long, address
+
+
+_Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""Those of inputs, weight and bias."""
 
 
 def convolution(
@@ -44,7 +47,6 @@ class _Convolution(torch.autograd.Function):
         return _compute(ctx, kernel, (n, height, width), images, weight, bias, connections, out)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return _gradients(
             ctx, ctx.connections.library.convolve_backward, gradient, _dense_of_convolution
@@ -63,7 +65,6 @@ class _Projection(torch.autograd.Function):
         return _compute(ctx, library.project, sizes, tokens, weight, bias, connections, out)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return _gradients(
             ctx, ctx.connections.library.project_backward, gradient, _dense_of_projection
@@ -97,12 +98,15 @@ def _gradients(
     ctx: Any,
     kernel: Callable[..., object],
     gradient: Tensor,
-    dense: Callable[[CLayer, Tensor, Tensor, Tensor], Tensor],
+    dense: Callable[[CLayer, Tensor, Tensor, Tensor, Sequence[bool]], _Gradients],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of a layer's input, weight and bias; ``dense`` makes that of the whole weight."""
+    """Gradients of a layer's input, weight and bias, of which ``dense`` makes those that are asked
+    for over all weights."""
     inputs, weight, values = ctx.saved_tensors
-    gradient = gradient.contiguous()
     layer = ctx.connections.index()
+    if torch.is_grad_enabled():  # they are to be differentiated themselves
+        return *dense(layer, gradient, inputs, weight, ctx.needs_input_grad[:3]), None
+    gradient = gradient.contiguous()
     of_inputs, of_weight, of_bias = _results(ctx, inputs, weight, layer.outputs)
     kernel(
         ctypes.byref(layer),
@@ -112,22 +116,29 @@ def _gradients(
     if of_weight is not None:
         ctx.connections.note_gradient(of_weight)
     elif ctx.dense and ctx.needs_input_grad[1]:
-        of_weight = dense(layer, gradient, inputs, weight)
+        of_weight = dense(layer, gradient, inputs, weight, (False, True, False))[1]
     return of_inputs, of_weight, of_bias, None
 
 
 def _dense_of_convolution(
-    layer: CLayer, gradient: Tensor, images: Tensor, weight: Tensor
-) -> Tensor:
-    found: Tensor = torch.ops.aten.convolution_backward(
-        gradient, images, weight, None, [layer.stride] * 2,
-        [layer.pad_rows, layer.pad_columns], [1, 1], False, [0, 0], 1, [False, True, False],
-    )[1]  # fmt: skip
+    layer: CLayer, gradient: Tensor, images: Tensor, weight: Tensor, wanted: Sequence[bool]
+) -> _Gradients:
+    found: _Gradients = torch.ops.aten.convolution_backward(
+        gradient, images, weight, [layer.outputs], [layer.stride] * 2,
+        [layer.pad_rows, layer.pad_columns], [1, 1], False, [0, 0], 1, wanted,
+    )  # fmt: skip
     return found
 
 
-def _dense_of_projection(layer: CLayer, gradient: Tensor, tokens: Tensor, _: Tensor) -> Tensor:
-    return gradient.view(-1, layer.outputs).mT @ tokens.view(-1, layer.inputs)
+def _dense_of_projection(
+    layer: CLayer, gradient: Tensor, tokens: Tensor, weight: Tensor, wanted: Sequence[bool]
+) -> _Gradients:
+    of_outputs = gradient.reshape(-1, layer.outputs)
+    return (
+        gradient @ weight if wanted[0] else None,
+        of_outputs.mT @ tokens.reshape(-1, layer.inputs) if wanted[1] else None,
+        of_outputs.sum(0) if wanted[2] else None,
+    )
 
 
 def image_places(n: int, library: ctypes.CDLL) -> int:

@@ -114,3 +114,23 @@ def test_results_do_not_depend_on_the_number_of_threads(density: float, size: in
         use.stop()
     for other in results[1:]:
         assert all(map(torch.equal, results[0], other))
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(6, 8, 3, 2, 1), nn.Linear(6, 8, bias=False)])
+def test_gradients_can_be_differentiated(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    mask = sparsify(layer, 0.2)
+    images = torch.randn(4, 6, 6, 6, requires_grad=True)
+
+    def penalised() -> list[torch.Tensor]:
+        outputs = layer(images).square().sum()
+        (slope,) = torch.autograd.grad(outputs, images, create_graph=True)
+        of_images, of_weight = torch.autograd.grad(slope.square().sum(), [images, layer.weight])
+        return [slope, of_images, of_weight * mask]
+
+    expected = penalised()
+    use = use_kernels([layer], {"weight": mask}, Choice("sparse"))
+    for one, other in zip(penalised(), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    assert use.layers["weight"].in_use
+    use.stop()
