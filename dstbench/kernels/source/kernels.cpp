@@ -159,8 +159,8 @@ void recurrence(const Sequences* sequences, const Direction* directions, int64_t
     std::vector<Taps> input, recurrent;
     for (int64_t i = 0; i < s.directions; ++i) {
         const Direction& d = directions[i];
-        input.push_back(forward_taps(d.input, values_of(d.input, d.weight_ih), s.width(), 0));
-        recurrent.push_back(forward_taps(d.recurrent, values_of(d.recurrent, d.weight_hh), s.width(), 0));
+        input.push_back(forward_taps(threads, d.input, values_of(threads, d.input, d.weight_ih), s.width(), 0));
+        recurrent.push_back(forward_taps(threads, d.recurrent, values_of(threads, d.recurrent, d.weight_hh), s.width(), 0));
         if (kept) multiply(threads, input[i], s.plan(s.features, 3 * s.units), 1, d.bias_ih, inputs, d.gates);
     }
     const int64_t walks = s.chunks * s.directions, part_size = (4 + (kept ? 0 : 3 * s.time + 1)) * size;
@@ -189,8 +189,10 @@ void recurrence_backward(const Sequences* sequences, const Direction* directions
     float* scratch = arena.floats(walks * 3 * size);
     const Packed gates = s.features_of(3 * s.units);
     std::vector<Taps> taps;
-    for (int64_t i = 0; i < s.directions; ++i)
-        taps.push_back(backward_taps(directions[i].recurrent, values_of(directions[i].recurrent, directions[i].weight_hh), gates, 0, 0));
+    for (int64_t i = 0; i < s.directions; ++i) {
+        const Direction& d = directions[i];
+        taps.push_back(backward_taps(threads, d.recurrent, values_of(threads, d.recurrent, d.weight_hh), gates, 0, 0));
+    }
     parallel(threads, [&](int64_t part, int64_t parts) {
         for (int64_t i = share(walks, part, parts); i < share(walks, part + 1, parts); ++i) {
             const int64_t way = i % s.directions;
@@ -202,17 +204,17 @@ void recurrence_backward(const Sequences* sequences, const Direction* directions
         const Direction& d = directions[i];
         const float *by_input = of_input + i * all, *by_state = of_state + i * all;
         if (of_inputs)
-            multiply(threads, backward_taps(d.input, values_of(d.input, d.weight_ih), gates, 0, 0), s.plan(3 * s.units, s.features), 1,
-                     nullptr, by_input, of_inputs, i > 0);
+            multiply(threads, backward_taps(threads, d.input, values_of(threads, d.input, d.weight_ih), gates, 0, 0),
+                     s.plan(3 * s.units, s.features), 1, nullptr, by_input, of_inputs, i > 0);
         float* sums = arena.floats(d.input.active());
-        correlate(threads, forward_taps(d.input, nullptr, s.width(), 0), s.plan(s.features, 3 * s.units), 1, by_input,
+        correlate(threads, forward_taps(threads, d.input, nullptr, s.width(), 0), s.plan(s.features, 3 * s.units), 1, by_input,
                   inputs, sums);
         scatter(threads, d.input, sums, d.of_weight_ih);
 
         // A state meets the gates of the step after it.
         float* products = arena.floats(d.recurrent.active());
         const int64_t states_at = s.state(0, 0, i) + (i ? s.directions * size : 0), gates_at = i ? 0 : 3 * size;
-        correlate(threads, forward_taps(d.recurrent, nullptr, s.width(), 0),
+        correlate(threads, forward_taps(threads, d.recurrent, nullptr, s.width(), 0),
                   s.plan(s.directions * s.units, 3 * s.units, 1), 1, by_state + gates_at, states + states_at, products);
         scatter(threads, d.recurrent, products, d.of_weight_hh);
         sums_of_gates(s, by_input, d.of_bias_ih);

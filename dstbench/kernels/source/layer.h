@@ -63,27 +63,28 @@ void scatter(int64_t threads, const Layer& layer, const float* sums, float* out)
 }
 
 // Where the inputs of connections lie, whose values may be null.
-Taps forward_taps(const Layer& layer, const float* values, int64_t plane, int64_t row) {
+Taps forward_taps(int64_t threads, const Layer& layer, const float* values, int64_t plane, int64_t row) {
     const int64_t taps = layer.taps();
     int32_t* off = arena.ints(layer.active() / layer.group);
     std::vector<int32_t> places(taps);
     for (int64_t k = 0; k < taps; ++k)
         places[k] = k / layer.kernel_columns * row + k % layer.kernel_columns * LANES;
-    for (int64_t b = 0; b < layer.input_blocks(); ++b)
-        for (int64_t o = 0; o < layer.groups(); ++o) {
-            const int32_t* bounds = layer.forward_ptr + b * layer.groups() + o;
-            const uint32_t first = o * layer.group * layer.fan_in();
-            for (int32_t j = bounds[0]; j < bounds[1]; ++j) {
+    const int64_t count = layer.input_blocks() * layer.groups();
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        for (int64_t i = share(count, part, parts); i < share(count, part + 1, parts); ++i) {
+            const uint32_t first = i % layer.groups() * layer.group * layer.fan_in();
+            for (int32_t j = layer.forward_ptr[i]; j < layer.forward_ptr[i + 1]; ++j) {
                 const uint32_t tap = layer.forward_at[j] - first, channel = tap / uint32_t(taps);
                 off[j] = channel * plane + places[tap - channel * taps];
             }
         }
+    });
     return {layer.groups(), layer.input_blocks(), layer.group, layer.forward_ptr, off, values};
 }
 
 // Connections by which an input pixel at (phase_row, phase_column) of a stride reaches outputs,
 // whose packed gradients begin `top` rows and `left` columns before the first.
-Taps backward_taps(const Layer& layer, const float* values, const Packed& grad, int64_t phase_row,
+Taps backward_taps(int64_t threads, const Layer& layer, const float* values, const Packed& grad, int64_t phase_row,
                    int64_t phase_column) {
     const int64_t taps = layer.taps(), group = layer.group, count = layer.output_blocks() * layer.inputs;
     const uint32_t fan_in = layer.fan_in();
@@ -97,19 +98,23 @@ Taps backward_taps(const Layer& layer, const float* values, const Packed& grad, 
         if (y % layer.stride == 0 && x % layer.stride == 0)
             places[k] = (y / layer.stride + grad.top) * grad.row() + (x / layer.stride + grad.left) * LANES;
     }
-    int32_t found = 0;
     ptr[0] = 0;
-    for (int64_t i = 0; i < count; ++i) {
-        const uint32_t before = i % layer.inputs * taps;
-        for (int32_t j = layer.backward_ptr[i]; j < layer.backward_ptr[i + 1]; ++j) {
-            const uint32_t from = layer.backward_at[j], at = layer.forward_at[from / group];
-            const uint32_t output = at / fan_in, place = at - output * fan_in - before;
-            if (places[place] < 0) continue;
-            off[found] = (output + from % group) * grad.plane() + places[place];
-            val[found++] = values[from];
+    // With a stride, connections of other phases are left out, so that where one goes depends on all before it.
+    parallel(layer.stride == 1 ? threads : 1, [&](int64_t part, int64_t parts) {
+        const int64_t first = share(count, part, parts);
+        int32_t found = layer.backward_ptr[first];
+        for (int64_t i = first; i < share(count, part + 1, parts); ++i) {
+            const uint32_t before = i % layer.inputs * taps;
+            for (int32_t j = layer.backward_ptr[i]; j < layer.backward_ptr[i + 1]; ++j) {
+                const uint32_t from = layer.backward_at[j], at = layer.forward_at[from / group];
+                const uint32_t output = at / fan_in, place = at - output * fan_in - before;
+                if (places[place] < 0) continue;
+                off[found] = (output + from % group) * grad.plane() + places[place];
+                val[found++] = values[from];
+            }
+            ptr[i + 1] = found;
         }
-        ptr[i + 1] = found;
-    }
+    });
     return {layer.inputs, layer.output_blocks(), 1, ptr, off, val};
 }
 
@@ -137,7 +142,7 @@ Plan plan_of(const Packed& in, const Packed& out) {
 template <typename Finish>
 void forward(int64_t threads, const Layer& layer, const Geometry& g, const float* values, const float* bias,
              const float* in, Finish finish) {
-    const Taps taps = forward_taps(layer, values, g.in.plane(), g.in.row());
+    const Taps taps = forward_taps(threads, layer, values, g.in.plane(), g.in.row());
     multiply_bands(threads, taps, plan_of(g.in, g.out), layer.stride, bias, in, finish);
 }
 
@@ -145,13 +150,14 @@ template <typename Finish>
 void input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* values, const float* grad,
                     Finish finish) {
     const Packed result{g.in.blocks, g.in.channels, g.in.rows, g.in.columns, 0, 0, 0, 0};
-    multiply_bands(threads, backward_taps(layer, values, g.grad, 0, 0), plan_of(g.grad, result), 1, nullptr, grad, finish);
+    const Taps taps = backward_taps(threads, layer, values, g.grad, 0, 0);
+    multiply_bands(threads, taps, plan_of(g.grad, result), 1, nullptr, grad, finish);
 }
 
 // The input's gradient where four output channels share their connections, packed as the input is.
 float* grouped_input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* values,
                               const float* grad) {
-    const Taps taps = forward_taps(layer, values, g.in.plane(), g.in.row());
+    const Taps taps = forward_taps(threads, layer, values, g.in.plane(), g.in.row());
     float* out = arena.floats(g.in.size());
     parallel(threads, [&](int64_t part, int64_t parts) {
         const int64_t first = share(g.in.size(), part, parts), last = share(g.in.size(), part + 1, parts);
@@ -169,7 +175,7 @@ void strided_input_gradient(int64_t threads, const Layer& layer, const Geometry&
     const int64_t s = layer.stride;
     for (int64_t a = 0; a < std::min(s, result.rows); ++a)
         for (int64_t b = 0; b < std::min(s, result.columns); ++b) {
-            const Taps taps = backward_taps(layer, values, g.grad, a, b);
+            const Taps taps = backward_taps(threads, layer, values, g.grad, a, b);
             const Plan plan{result.blocks, (result.rows - a + s - 1) / s, (result.columns - b + s - 1) / s,
                             g.grad.block(), g.grad.row(), 0,
                             result.block(), result.plane(), s * result.row(), s * LANES, a * result.row() + b * LANES};
@@ -179,7 +185,7 @@ void strided_input_gradient(int64_t threads, const Layer& layer, const Geometry&
 
 void weight_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* in, const float* grad,
                      float* out) {
-    const Taps taps = forward_taps(layer, nullptr, g.in.plane(), g.in.row());
+    const Taps taps = forward_taps(threads, layer, nullptr, g.in.plane(), g.in.row());
     float* sums = arena.floats(layer.active());
     correlate(threads, taps, plan_of(g.in, g.grad), layer.stride, grad, in, sums);
     scatter(threads, layer, sums, out);

@@ -57,9 +57,9 @@ struct Sequences {
 
 namespace {
 
-const float* values_of(const Layer& layer, const float* weight) {
+const float* values_of(int64_t threads, const Layer& layer, const float* weight) {
     float* values = arena.floats(layer.active());
-    gather(1, layer, weight, values);
+    gather(threads, layer, weight, values);
     return values;
 }
 
