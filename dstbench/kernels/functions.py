@@ -12,7 +12,6 @@ from torch import Tensor
 from dstbench.kernels.connections import CLayer, Connections
 from dstbench.kernels.library import Long, address
 
-
 _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Those of inputs, weight and bias."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable
 
@@ -75,7 +76,7 @@ def is_finite(tensor: Tensor) -> bool:
         tensor = tensor.coalesce().values()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
-    if not tensor.numel() or bool(tensor.sum().isfinite()):
+    if not tensor.numel() or math.isfinite(tensor.sum().item()):
         return True  # a sum that is no number may have overflown
     low, high = torch.aminmax(tensor)
     return bool(low.isfinite() & high.isfinite())

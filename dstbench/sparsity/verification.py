@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Iterable, Mapping
 
@@ -83,8 +84,7 @@ class WriteDetector:
 
     def note_mask(self, layer: Layer) -> None:
         """The layer's weight is masked by another mask than before."""
-        last = layer.mask.numel() - 1  # in whole numbers: float32 rounds it to one beyond the end
-        places = torch.arange(PROBES, device=layer.mask.device) * last // (PROBES - 1)
+        places = _probed(layer.mask.numel(), layer.mask.device)
         places = places[~_flat(layer.mask)[places]]
         self._probes[layer.name] = places, layer.weight.new_zeros(len(places), requires_grad=False)
         self.note_weight(layer)
@@ -130,6 +130,13 @@ class WriteDetector:
             return True
         places, zeros = self._probes[layer.name]
         return not torch.equal(_flat(tensor.detach()).index_select(0, places), zeros)
+
+
+@functools.cache
+def _probed(count: int, device: torch.device) -> Tensor:
+    """Places spread evenly over so many elements, the first and the last among them."""
+    last = count - 1  # in whole numbers: float32 rounds it to one beyond the end
+    return torch.arange(PROBES, device=device) * last // (PROBES - 1)
 
 
 def _flat(tensor: Tensor) -> Tensor:
