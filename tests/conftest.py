@@ -31,7 +31,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_listener_is_left() -> Iterator[None]:
-    """A sparsifier that a test has left attached is told of all optimizer steps of later tests until
+    """A sparsifier that a test has left attached is told of optimizer steps of later tests, until
     the garbage is collected: hundreds of them make each step ten times as long."""
     before = set(_listeners())
     yield

@@ -1,9 +1,9 @@
 """The command line in real processes that need not import it first.
 
-``dstbench run`` takes seconds of CPU time to import torch and what draws its reports, and a fraction
-of one to train toys. Here it is run in processes that are forked from one that has imported all that
-and run none of it. They have process ids, groups, signals and exit codes as any others; what tests
-imports, standard streams or the start of processes needs ``sys.executable``.
+``dstbench run`` takes seconds of CPU time to import torch and what draws its reports, and a
+fraction of one to train toys. Here it is run in processes that are forked from one that has
+imported all that, and run none of it. They have process ids, groups, signals and exit codes as any
+others. Tests of imports, standard streams and how a process starts need ``sys.executable``.
 """
 
 import atexit
@@ -21,9 +21,10 @@ from functools import cache
 from pathlib import Path
 
 MODULES = (
-    "torch._dynamo", "scipy.stats", "torch_fidelity", "dstbench.cli.app", "dstbench.cli.cell_commands",
-    "dstbench.cli.results_commands", "dstbench.running", "dstbench.execution.pipeline",
-    "dstbench.execution.worker", "dstbench.report.page", "dstbench.report.results",
+    "torch._dynamo", "scipy.stats", "torch_fidelity", "dstbench.cli.app",
+    "dstbench.cli.cell_commands", "dstbench.cli.results_commands", "dstbench.running",
+    "dstbench.execution.pipeline", "dstbench.execution.worker", "dstbench.report.page",
+    "dstbench.report.results",
     "dstbench.testing.suite", "dstbench_chirodiff", "dstbench_features", "dstbench_images",
     "dstbench_ldm", "dstbench_local", "dstbench_sketches",
 )  # fmt: skip
