@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import warm
 
 from dstbench.plugins import hookspecs
 from dstbench.plugins.registry import Plugins, load_plugins
@@ -73,25 +74,26 @@ TUTORIAL = "From an idea to a leaderboard row"
 
 def python(*arguments: str, cwd: Path, path: Path, **variables: str) -> str:
     """Run Python, which sees what is installed in the folder ``path``, and return its output."""
-    environment = {
+    env = environment(path) | variables
+    command = [sys.executable, *arguments]
+    return output(subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True))
+
+
+def dstbench(*arguments: str, cwd: Path, path: Path, **variables: str) -> str:
+    return output(warm.run(*arguments, cwd=cwd, env=environment(path) | variables))
+
+
+def environment(path: Path) -> dict[str, str]:
+    return os.environ | {
         "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")]),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "OMP_NUM_THREADS": "1",
     }
-    finished = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=os.environ | environment | variables,
-        capture_output=True,
-        text=True,
-    )
+
+
+def output(finished: "subprocess.CompletedProcess[str]") -> str:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
-
-
-def dstbench(*arguments: str, cwd: Path, path: Path, **variables: str) -> str:
-    main = ("-c", "from dstbench.cli import main; main()")
-    return python(*main, *arguments, cwd=cwd, path=path, **variables)
 
 
 @pytest.fixture(scope="module")

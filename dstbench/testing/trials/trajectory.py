@@ -78,6 +78,8 @@ class Trajectory:
     network: str
     sparsity: float
     snapshots: list[Snapshot] = field(default_factory=list)
+    end: Mapping[str, Tensor] = field(default_factory=dict)
+    """Copies of all tensors that training changes, after the last step, by what they are."""
     error: BaseException | None = None
 
     def __iter__(self) -> Iterator[Snapshot]:
@@ -102,6 +104,7 @@ def record(trial: Trial, steps: int) -> Trajectory:
             trajectory.snapshots[-1].gradients += _leaks_of_gradients(trial)
             trial.finish_step()
             trajectory.snapshots.append(_snapshot(trial))
+        trajectory.end = trial.state()
     except (Exception, SystemExit) as error:
         trajectory.error = error
     return trajectory

@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import warm
 
 from dstbench.store import CellFolder
 
@@ -21,7 +20,7 @@ dataset = "toy-images"
 steps = 1_000_000
 """
 
-Start = Callable[[str], "subprocess.Popen[str]"]
+Start = Callable[[str], warm.Process]
 
 EXPECTED = (
     "[", "    toy-features features of ", "    stopped after step ", "written: ",
@@ -36,17 +35,9 @@ def start(toys_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     runs = []
 
-    def start(benchmark: str) -> "subprocess.Popen[str]":
+    def start(benchmark: str) -> warm.Process:
         Path("toys.toml").write_text(benchmark)
-        main = "from dstbench.cli import main; main()"
-        run = subprocess.Popen(
-            [sys.executable, "-c", main, "run", "toys.toml", "--jobs", "2"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+        run = warm.start("run", "toys.toml", "--jobs", "2")
         runs.append(run)
         return run
 

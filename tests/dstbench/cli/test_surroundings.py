@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import warm
 
 from dstbench.cli import main
 from dstbench.cli.streams import clean
@@ -77,21 +78,13 @@ def steps(folder: Path) -> list[int]:
 
 
 @pytest.fixture
-def start(folder: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+def start(folder: Path) -> Iterator[Callable[..., warm.Process]]:
     """Starts a long run in a process group of its own, and waits until its cells are trained."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[warm.Process] = []
     (folder / "toys.toml").write_text(LONG)
 
-    def start(*arguments: str) -> "subprocess.Popen[str]":
-        # A shell has processes in the background ignore Ctrl-C; these are not.
-        python = f"import signal; signal.signal(2, signal.default_int_handler); {RUN}"
-        process = subprocess.Popen(
-            [sys.executable, "-c", python, "run", "toys.toml", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    def start(*arguments: str) -> warm.Process:
+        process = warm.start("run", "toys.toml", *arguments)
         started.append(process)
         jobs = int(arguments[-1]) if arguments else 1
         wait_for(lambda: [step > 0 for step in steps(folder)].count(True) == jobs)
@@ -109,7 +102,7 @@ def start(folder: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_processes_loses_no_step(
     folder: Path,
-    start: Callable[..., "subprocess.Popen[str]"],
+    start: Callable[..., warm.Process],
     number: signal.Signals,
     jobs: str,
 ) -> None:

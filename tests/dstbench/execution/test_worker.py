@@ -6,7 +6,6 @@ import pickle
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from warm import Process, start
 
 from dstbench.contracts import Ended, Executor, PluginSettings, RunCell
 from dstbench.execution import in_this_process
@@ -228,11 +228,6 @@ def folder(folder: Path) -> Path:
     return folder
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from dstbench.cli import main; main()", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def scores(results: Path) -> dict[str, dict[str, object]]:
     """By cell id: all in its record that is the same however often and wherever it is run."""
     same = ("status", "scores", "counts", "validation_loss", "topology_updates")
@@ -243,7 +238,7 @@ def scores(results: Path) -> dict[str, dict[str, object]]:
     return {name: {key: record[key] for key in same} for name, record in records.items()}
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: Process) -> str:
     """What it said on stderr, after it ended well."""
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
@@ -356,7 +351,8 @@ def test_status_while_it_runs(folder: Path) -> None:
     assert out.splitlines()[-1] == "6 cells: 6 waiting"
 
 
-LONGER = BENCHMARK.replace("steps = 30", "steps = 1500\ncheckpoint_every = 50")
+STEPS, EVERY = 800, 50
+LONGER = BENCHMARK.replace("steps = 30", f"steps = {STEPS}\ncheckpoint_every = {EVERY}")
 
 
 def wait_for_checkpoint(results: Path, process: Callable[[int], bool]) -> Claim:
@@ -374,7 +370,7 @@ def each_once(results: Path) -> bool:
     """Whether each cell's steps were all taken, and none of them twice."""
     histories = [path.read_text() for path in results.glob("cells/*/history.csv")]
     rows = [[line.split(",")[0] for line in history.splitlines()[1:]] for history in histories]
-    return rows == [[str(step) for step in range(50, 1501, 50)]] * 6
+    return rows == [[str(step) for step in range(EVERY, STEPS + 1, EVERY)]] * 6
 
 
 @pytest.mark.slow

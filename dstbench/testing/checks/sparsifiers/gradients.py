@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
 
 from dstbench.seeds import derive
 from dstbench.testing.checking import Broken
-from dstbench.testing.checks.sparsifiers.subject import (
-    STEPS,
-    SparsifierSubject,
-    attached,
-    broken,
-)
+from dstbench.testing.checks.sparsifiers.subject import SparsifierSubject, attached, broken
 from dstbench.testing.trials.trial import TOTAL_STEPS, Trial, first_difference
 
 
@@ -24,19 +20,13 @@ def dense_gradients_are_declared(subject: SparsifierSubject) -> None:
     """Gradients of inactive weights are read at no other step than those that dense_gradient_steps
     counts, and before the first step only where needs_initial_gradient is true, so that training
     FLOPs are right."""
-    for trial, other in zip(
-        subject.trials(disturb=partial(_noise_where_undeclared, 1)),
-        subject.trials(disturb=partial(_noise_where_undeclared, 2)),
-        strict=True,
-    ):
+    for trajectory, trial in subject.again(disturb=_noise_where_undeclared):
         _check_declaration(trial)
-        for _ in trial.steps(STEPS):
-            if difference := first_difference(trial.state(), other.state()):
-                raise Broken(
-                    f"{trial}: two runs whose gradients differ only at inactive weights, and only "
-                    f"at steps that dense_gradient_steps does not count, differ: {difference}"
-                )
-            other.take_step()
+        if difference := first_difference(trajectory.end, trial.state()):
+            raise Broken(
+                f"{trial}: two runs whose gradients differ only at inactive weights, and only at "
+                f"steps that dense_gradient_steps does not count, differ: {difference}"
+            )
 
 
 def bad_gradients_move_nothing(subject: SparsifierSubject) -> None:
@@ -44,25 +34,24 @@ def bad_gradients_move_nothing(subject: SparsifierSubject) -> None:
     the masks as they are."""
     for trajectory in subject.trajectories():
         moves = trajectory.moves()
+        where = trajectory.network, trajectory.sparsity
+        whole = subject.trial(*where)
         for step in sorted({*moves[:1], *moves[-1:]}):
-            for value in (math.nan, math.inf):
-                for active in (False, True):
-                    spoilt = subject.trial(
-                        trajectory.network,
-                        trajectory.sparsity,
-                        disturb=partial(_spoil, step, value, active),
+            whole.train(step - 1 - whole.step)
+            for value, active in product((math.nan, math.inf), (False, True)):
+                if not any((mask == active).any() for mask in whole.masks.values()):
+                    continue  # all are active so far: there is none to spoil
+                spoilt = subject.trial(*where, disturb=partial(_spoil, step, value, active))
+                spoilt.restore(deepcopy(whole.saved()))
+                spoilt.take_step()
+                spoilt.end()
+                if difference := first_difference(whole.masks, spoilt.masks):
+                    which = "active" if active else "inactive"
+                    raise Broken(
+                        f"{spoilt}: one gradient of an {which} weight of each layer was "
+                        f"{value}, and before and after the step the mask of {difference}"
                     )
-                    spoilt.train(step - 1)
-                    before = {name: mask.clone() for name, mask in spoilt.masks.items()}
-                    if not any((mask == active).any() for mask in before.values()):
-                        continue  # all are active so far: there is none to spoil
-                    spoilt.take_step()
-                    if difference := first_difference(before, spoilt.masks):
-                        which = "active" if active else "inactive"
-                        raise Broken(
-                            f"{spoilt}: one gradient of an {which} weight of each layer was "
-                            f"{value}, and before and after the step the mask of {difference}"
-                        )
+        whole.end()
 
 
 def _check_declaration(trial: Trial) -> None:
@@ -85,11 +74,11 @@ def _check_declaration(trial: Trial) -> None:
             )
 
 
-def _noise_where_undeclared(seed: int, trial: Trial, name: str, gradient: Tensor) -> Tensor:
+def _noise_where_undeclared(trial: Trial, name: str, gradient: Tensor) -> Tensor:
     mask = trial.masks.get(name)
     if mask is None or trial.declares(trial.step + 1):
         return gradient
-    rng = torch.Generator().manual_seed(derive(seed, name, trial.step))
+    rng = torch.Generator().manual_seed(derive(1, name, trial.step))
     return torch.where(mask, gradient, 10 * torch.randn(gradient.shape, generator=rng))
 
 

@@ -28,6 +28,7 @@ def groups_stay_whole(subject: SparsifierSubject) -> None:
         for snapshot in record(trial, STEPS):
             check_counts(snapshot)
             check_total(snapshot, network, subject.cls.exact_sparsity)
+        trial.end()
 
 
 def blocks_stay_whole(subject: SparsifierSubject) -> None:
@@ -41,3 +42,4 @@ def blocks_stay_whole(subject: SparsifierSubject) -> None:
             raise SkipTest(f"refused: {error}") from None
         for snapshot in record(trial, STEPS):
             check_counts(snapshot)
+        trial.end()

@@ -68,6 +68,21 @@ class SparsifierSubject(Subject):
             yield trial
             trial.end()
 
+    def again(self, seed: int = 0, **conditions: Any) -> Iterator[tuple[Trajectory, Trial]]:
+        """Each trajectory that :meth:`trajectories` has, and a trial of the same training, or of
+        one under other conditions, after as many steps.
+
+        While it is made and trained, the global generators are seeded with ``seed``; they are with
+        0 where the trajectory is recorded. It is ended when the next is asked for.
+        """
+        for trajectory in self.trajectories():
+            steps = len(list(trajectory)) - 1
+            with seeded(seed):
+                trial = self.trial(trajectory.network, trajectory.sparsity, **conditions)
+                trial.train(steps)
+            yield trajectory, trial
+            trial.end()
+
     def trajectories(
         self,
         networks: Sequence[str] = tuple(NETWORKS),
