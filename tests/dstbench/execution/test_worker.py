@@ -295,7 +295,7 @@ def test_a_cell_that_hangs_raises_or_kills_its_process_fails_alone(
 model = "toy-net"
 dataset = "tides"
 [execution]
-minutes_per_cell = 0.1
+minutes_per_cell = 0.2
 """
     (folder / "toys.toml").write_text(text)
     process = start("run", "toys.toml", "--jobs", "2")
@@ -305,7 +305,7 @@ minutes_per_cell = 0.1
     records = [json.loads(p.read_text()) for p in folder.glob("results/toys/cells/*/record.json")]
     tides = [record for record in records if record["cell"]["dataset"] == "tides"]
     assert {record["status"] for record in tides} == {"failed"}
-    assert all("not done within 0.1 minutes" in record["error"] for record in tides)
+    assert all("not done within 0.2 minutes" in record["error"] for record in tides)
     records = [record for record in records if record not in tides]
     found = {record["cell"]["sparsifier"]: record for record in records}
     assert {name: record["status"] for name, record in found.items()} == {
