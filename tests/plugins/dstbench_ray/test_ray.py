@@ -90,7 +90,7 @@ def test_every_cell_once_on_all_nodes_as_if_it_were_here(
     cluster: Any, run_cell: Notes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DSTBENCH_TOY", "wooden")
-    monkeypatch.setattr(tasks, "AT_ONCE", 5)
+    monkeypatch.setattr(tasks, "WAITING", 4)
     monkeypatch.chdir(tmp_path)
     cells = [make_cell(seed) for seed in range(8)]
     ended = list(ray_at(cluster).run(run_cell, cells))
