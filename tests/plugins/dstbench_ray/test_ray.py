@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from dstbench_ray import Ray, tasks
+from dstbench_ray.nodes import Conditions, Started
 from dstbench_ray.results import Apart
 from pydantic import ValidationError
 
@@ -83,6 +85,18 @@ def test_no_cells_start_no_cluster(run_cell: Notes) -> None:
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Ray.Settings(**settings)
+
+
+def test_as_many_cells_wait_as_are_running_so_that_a_large_cluster_fills_soon() -> None:
+    given = tasks.Tasks(MagicMock(), MagicMock(), {"num_gpus": 0}, Conditions(Path(), None))
+    turns = {number: tasks.Turn(make_cell(number)) for number in range(500)}
+    rooms = []
+    for running, waiting in [(0, 0), (0, tasks.WAITING), (4, 63), (200, 100), (200, 300)]:
+        given.turns = {n: turns[n] for n in range(running + waiting)}
+        for number, turn in given.turns.items():
+            turn.latest = Started("node", "host") if number < running else None
+        rooms.append(given._room())
+    assert rooms == [tasks.WAITING, 0, 1, 100, 0]
 
 
 @pytest.mark.slow
