@@ -1,6 +1,6 @@
 """What a cell costs beside its training: thousands of cells that train one step of a toy network.
 
-Runs a grid of them with ``dstbench run``, watches all its processes, kills two of the workers on
+Runs a grid of them with ``dstbench run``, watches all its processes, kills some of the workers on
 the way, and runs it again for those whose processes were killed. What is counted is all that a cell
 takes, from the first look at it to its record: making a network of 673 parameters and its
 checkpoint, counting its FLOPs, nine samples and their scores included.
@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--executor", choices=["local", "ray"], default="local")
     parser.add_argument("--jobs", type=int, default=4, help="cells at a time")
+    parser.add_argument("--kills", type=int, default=2, help="workers killed on the way")
     parser.add_argument("--minutes", type=float, default=60, help="at most; what is left is left")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -193,8 +194,7 @@ def main() -> None:
         command = [*start, "run", str(file), "--results", str(folder), "--executor", args.executor]
         if args.executor == "local":
             command += ["--jobs", str(args.jobs)]
-        kills = [args.cells // 3, 2 * args.cells // 3] if args.jobs > 1 else []
-        killed = len(kills)
+        kills = [args.cells * (n + 1) // (args.kills + 1) for n in range(args.kills)]
         deadline = time.monotonic() + 60 * args.minutes
         seen = watch(command, environment, log, kills, deadline)
         reached = _ended(log)
@@ -216,7 +216,7 @@ def main() -> None:
         row = (
             args.executor, f"{args.cells:,}", args.jobs,
             f"{cpu:.1f}", f"{clock:.1f}", ", ".join(f"{each.memory:.0f}" for each in sights),
-            killed - len(kills), f"{done:,}", sum(n > 1 for n in ended),
+            args.kills - len(kills), f"{done:,}", sum(n > 1 for n in ended),
             sum(n > 1 for n in begun), f"{os.getloadavg()[0]:.1f}",
         )  # fmt: skip
         print(f"| {' | '.join(map(str, row))} |")

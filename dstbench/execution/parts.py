@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from dstbench.cache import digest
@@ -17,17 +16,19 @@ from dstbench.execution.outline import Undertaking
 from dstbench.execution.scoring import Scorer
 from dstbench.plugins.plugin import Kind
 from dstbench.plugins.registry import Plugins
-from dstbench.seeds import derive
+from dstbench.seeds import derive, seed_generators
 from dstbench.sparsity import Sparsifier
 
 
 @dataclass
 class Parts:
-    """Makes the parts of cells. What several cells share, a loaded dataset, is loaded once."""
+    """Makes the parts of cells. What several cells share, a loaded dataset and the counts of their
+    network, is made once."""
 
     plugins: Plugins
     workspace: Workspace
     _loaded: dict[str, Data] = field(default_factory=dict)
+    _counted: dict[str, Network] = field(default_factory=dict)
 
     def load(self, cell: Cell) -> Data:
         """The cell's dataset."""
@@ -90,8 +91,19 @@ class Parts:
 
     def build(self, model: Model, cell: Cell) -> nn.Module:
         """The model's denoiser, with the initial weights of the cell's seed."""
-        torch.manual_seed(derive(cell.seed, "weights"))
+        seed_generators(derive(cell.seed, "weights"), self.workspace.device)
         return model.build()
+
+    def network(self, cell: Cell, model: Model, denoiser: nn.Module) -> Network:
+        """The counts of a model's denoiser that do not depend on masks; the cell's seed makes no
+        other network of it."""
+        of_model = {"model": cell.model, "settings": model.settings.model_dump(mode="json")}
+        of_data = {"dataset": cell.dataset, "dataset_settings": cell.dataset_settings}
+        key = digest(of_model | of_data)
+        if key not in self._counted:
+            sparsifiable, inputs = model.sparsifiable(denoiser), model.example()
+            self._counted[key] = measure(denoiser, sparsifiable, inputs, model.calls_per_sample)
+        return self._counted[key]
 
     def first_stage(self, cell: Cell) -> dict[str, Any]:
         """All that determines what the cell's model shares with others of its dataset."""
@@ -102,9 +114,3 @@ class Parts:
         """An instance of a plugin, given its validated settings and whatever else it takes."""
         cls = self.plugins.find(kind, name)
         return cls(cls.Settings(**settings), *rest)
-
-
-def network_of(model: Model, denoiser: nn.Module) -> Network:
-    """The counts of a model's denoiser that do not depend on masks."""
-    sparsifiable, inputs = model.sparsifiable(denoiser), model.example()
-    return measure(denoiser, sparsifiable, inputs, model.calls_per_sample)

@@ -21,7 +21,7 @@ from dstbench.execution.kept import KEPT_SAMPLES, keep_reals, keep_samples
 from dstbench.execution.machine import peak_memory, reset_peak_memory
 from dstbench.execution.measurement import measure_against_dense, sizes
 from dstbench.execution.outside import outside
-from dstbench.execution.parts import Parts, network_of
+from dstbench.execution.parts import Parts
 from dstbench.execution.room import check_room
 from dstbench.execution.sampling import Trained, draw_samples
 from dstbench.execution.scoring import Scorer
@@ -52,8 +52,8 @@ class Pipeline(Parts):
         model = self.model(cell, data)
         full = self.full_model(cell, data) if cell.sparsifier == SMALL_DENSE else model
         denoiser = self.build(model, cell)
-        network = network_of(model, denoiser)
-        dense = network if full is model else network_of(full, self.build(full, cell))
+        network = self.network(cell, model, denoiser)
+        dense = network if full is model else self.network(cell, full, self.build(full, cell))
         budget = budget_of(cell, self, folder, models=(model, full), networks=(network, dense))
         if budget:  # trainings that were given up are no part of the cell
             reset_peak_memory(self.workspace.device)

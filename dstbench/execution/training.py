@@ -22,7 +22,7 @@ from dstbench.execution.timing import Elapsed, read_clocks
 from dstbench.kernels import Choice
 from dstbench.kernels.thresholds import choice_of_machine
 from dstbench.records import Budget
-from dstbench.seeds import derive
+from dstbench.seeds import derive, seed_generators
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
 from dstbench.stopping import Held
@@ -266,9 +266,10 @@ class Trainer:
         """Accumulate the gradients of the next step's batch; its mean loss."""
         self.denoiser.train()
         rng = _generator(derive(self.seed, "step", self.step))
-        torch.manual_seed(derive(self.seed, "dropout", self.step))
+        device = self.model.workspace.device
+        seed_generators(derive(self.seed, "dropout", self.step), device)
         indices = self._indices(self.step)
-        total = torch.zeros((), device=self.model.workspace.device)
+        total = torch.zeros((), device=device)
         for part in indices.tensor_split(self.settings.micro_batches):
             loss = self._loss(part, rng) * (len(part) / len(indices))
             loss.backward()  # type: ignore[no-untyped-call]

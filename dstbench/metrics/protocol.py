@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
 
 from dstbench.contracts import FeatureExtractor, Features, Metric
@@ -37,6 +38,7 @@ def protocol(
     return told if real.logits is not None else told.without_logits()
 
 
+@cache
 def with_version(distribution: str) -> str:
     """Name and version of an installed distribution: ``"timm 1.0.31"``."""
     return f"{distribution} {metadata.version(distribution)}"

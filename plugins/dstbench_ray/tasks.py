@@ -20,9 +20,13 @@ TRIES = 3
 """Number of times that a cell is tried whose process dies while the node lives on. One death may be
 the doing of a neighbour that took all the memory, or of a node about to go down; three are the
 cell's."""
-AT_ONCE = 1000
-"""Tasks at most that Ray has been given and that have not ended, more than run at a time: each item
-that is heard takes a look at all of them."""
+WAITING = 64
+"""Tasks that Ray has been given and that have not begun, at most; where more are running, as many
+as these, so that a large cluster fills soon. Each item that is heard takes a look at all tasks: at
+a thousand that takes longer than a small cell's record."""
+SECONDS_BETWEEN_LOOKS = 10
+"""How long nothing is heard before nodes are looked at: where one is gone without a word, Ray tells
+within a minute or two, and of the tasks that it had only long after that."""
 SECONDS_TO_CANCEL = 10
 """Time that tasks have to end, once they are cancelled."""
 
@@ -75,12 +79,18 @@ class Tasks:
         """Run the cells; each, as soon as its turn is over."""
         left = iter(cells)
         while True:
-            for cell in islice(left, AT_ONCE - len(self.turns)):
+            for cell in islice(left, self._room()):
                 turn = Turn(cell)
                 self.turns[self._start(turn)] = turn
             if not self.turns:
                 return
-            (task, *_), _ = self.ray.wait(list(self.turns), fetch_local=False)
+            heard, _ = self.ray.wait(
+                list(self.turns), timeout=SECONDS_BETWEEN_LOOKS, fetch_local=False
+            )
+            if not heard:
+                self._leave_dead_nodes()
+                continue
+            task = heard[0]
             turn = self.turns[task]
             successor = self._hear(task, turn)
             del self.turns[task]
@@ -98,6 +108,21 @@ class Tasks:
             self.ray.wait(ends, num_returns=len(ends), timeout=SECONDS_TO_CANCEL, fetch_local=False)
         for turn in self.turns.values():
             turn.close()
+
+    def _leave_dead_nodes(self) -> None:
+        """Start those turns again whose node is dead."""
+        alive = {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
+        for task, turn in list(self.turns.items()):
+            if turn.latest and turn.latest.node not in alive:
+                self.ray.cancel(task, force=True)
+                del self.turns[task]
+                turn.latest = None
+                self.turns[self._start(turn)] = turn
+
+    def _room(self) -> int:
+        """How many tasks more Ray may be given."""
+        running = sum(turn.latest is not None for turn in self.turns.values())
+        return max(0, max(WAITING, running) + running - len(self.turns))
 
     def _start(self, turn: Turn) -> Any:
         """A task for a turn, behind all that are waiting."""

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstbench.seeds import derive
+from dstbench.seeds import derive, seed_generators
 
 SEEDS = st.integers(0, 2**31)
 PURPOSES = st.lists(st.sampled_from(["weights", "step", "order", 0, 1, 17]), max_size=3).map(tuple)
@@ -29,3 +29,10 @@ def test_seeds_and_purposes_are_told_apart(
     a: tuple[int, tuple[str | int, ...]], b: tuple[int, tuple[str | int, ...]]
 ) -> None:
     assert (derive(a[0], *a[1]) == derive(b[0], *b[1])) == (a == b)
+
+
+def test_generators_are_seeded_as_torch_does_it() -> None:
+    torch.manual_seed(2**62 + 1)
+    expected = torch.rand(4)
+    seed_generators(2**62 + 1, torch.device("cpu"))
+    assert torch.equal(torch.rand(4), expected)

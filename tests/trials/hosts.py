@@ -144,6 +144,8 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
         )
         for host in hosts:
             host.do("ip", "addr", "add", f"{host.address}/24", "dev", "eth0")
+            # A namespace that dies takes both ends of its link along: this host keeps its address.
+            host.do("ip", "addr", "add", f"{host.address}/32", "dev", "lo")
             host.link("up")
         yield near, far
     finally:

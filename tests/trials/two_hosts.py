@@ -87,8 +87,10 @@ def ray_cluster(world: World, span: range, chance: random.Random, deadline: floa
         return Outcome(name, 0, f"grids: {reason}", [])
     expected, rows = _undisturbed(world)
     problems, grids = [], 0
-    while grids < len(span) and time.monotonic() < deadline:
-        what = ("dies", "cut for a moment")[grids % 2]
+    for number in span:
+        if time.monotonic() > deadline:
+            break
+        what = ("dies", "cut for a moment")[number % 2]
         grids += 1
         trial = world.copy("hosts")
         trial.file.write_text(trial.file.read_text() + RAY)

@@ -11,6 +11,9 @@ from toys import ToyImages, ToyWidths
 
 import dstbench
 from dstbench.contracts import Items, Workspace
+from dstbench.counting.counts import Network
+from dstbench.counting.counts import measure as count_network
+from dstbench.execution import parts
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.scheduler import Scheduler
 from dstbench.execution.worker import RunOptions
@@ -41,8 +44,35 @@ def run(
     return run
 
 
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of parameters of each network that is traced."""
+    found: list[int] = []
+
+    def measure(*arguments: Any) -> Network:
+        network = count_network(*arguments)
+        found.append(network.parameters)
+        return network
+
+    monkeypatch.setattr(parts, "measure", measure)
+    return found
+
+
 def of_widths(cell: Cell) -> Cell:
     return cell.model_copy(update={"model": "toy-widths", "model_settings": {"width": 8}})
+
+
+def test_networks_are_counted_once_for_all_cells_that_have_them(
+    plugins: Plugins, workspace: Workspace, make_cell: MakeCell, tmp_path: Path, counted: list[int]
+) -> None:
+    plugins.add(ToyWidths)
+    cells = [make_cell(seed=0), make_cell(seed=1), make_cell("small-dense", 0.75)]
+    pipeline = Pipeline(plugins, workspace)
+    records = Scheduler(Store(tmp_path / "results"), pipeline).run([*map(of_widths, cells)])
+    assert counted == [737, 225]
+    assert [record.counts.active_parameters for record in records if record.counts] == [
+        737, 737, 225
+    ]  # fmt: skip
 
 
 def test_its_record_is_relative_to_the_whole_network(

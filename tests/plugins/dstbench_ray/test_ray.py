@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from dstbench_ray import Ray, tasks
+from dstbench_ray.nodes import Conditions, Started
 from dstbench_ray.results import Apart
 from pydantic import ValidationError
 
@@ -85,12 +87,24 @@ def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
         Ray.Settings(**settings)
 
 
+def test_as_many_cells_wait_as_are_running_so_that_a_large_cluster_fills_soon() -> None:
+    given = tasks.Tasks(MagicMock(), MagicMock(), {"num_gpus": 0}, Conditions(Path(), None))
+    turns = {number: tasks.Turn(make_cell(number)) for number in range(500)}
+    rooms = []
+    for running, waiting in [(0, 0), (0, tasks.WAITING), (4, 63), (200, 100), (200, 300)]:
+        given.turns = {n: turns[n] for n in range(running + waiting)}
+        for number, turn in given.turns.items():
+            turn.latest = Started("node", "host") if number < running else None
+        rooms.append(given._room())
+    assert rooms == [tasks.WAITING, 0, 1, 100, 0]
+
+
 @pytest.mark.slow
 def test_every_cell_once_on_all_nodes_as_if_it_were_here(
     cluster: Any, run_cell: Notes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DSTBENCH_TOY", "wooden")
-    monkeypatch.setattr(tasks, "AT_ONCE", 5)
+    monkeypatch.setattr(tasks, "WAITING", 4)
     monkeypatch.chdir(tmp_path)
     cells = [make_cell(seed) for seed in range(8)]
     ended = list(ray_at(cluster).run(run_cell, cells))
