@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from csv import DictReader
 from pathlib import Path
 from typing import get_args
@@ -40,10 +41,12 @@ def packages(tmp_path_factory: pytest.TempPathFactory, plugins: Plugins) -> Path
 
 
 @pytest.fixture
-def theirs(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
+def theirs(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugins]:
     """What is plugged in with the packages installed."""
     monkeypatch.syspath_prepend(installed)
-    return load_plugins()
+    yield load_plugins()
+    for name in [name for name in sys.modules if name.startswith("dstbench_new_")]:
+        del sys.modules[name]  # whose name is free where the packages are made once more
 
 
 @pytest.fixture(scope="module")
