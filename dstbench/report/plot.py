@@ -44,6 +44,8 @@ def fid_vs_sparsity(tables: Sequence[Table]) -> Figure | None:
         _add_dense(axes, table)
         sparsities = sorted(set(scores["sparsity"]))
         axes.set_xticks(sparsities, [f"{sparsity:g}" for sparsity in sparsities])
+        if len(sparsities) == 1:
+            axes.margins(x=1)  # its methods stand together in the middle
         finish(axes, table, "sparsity S of the sparsifiable weights")
     add_legend(figure)
     return figure
