@@ -116,8 +116,7 @@ class Tasks:
             if turn.latest and turn.latest.node not in alive:
                 self.ray.cancel(task, force=True)
                 del self.turns[task]
-                turn.latest = None
-                self.turns[self._start(turn)] = turn
+                self.turns[self._start_elsewhere(turn)] = turn
 
     def _room(self) -> int:
         """How many tasks more Ray may be given."""
@@ -134,6 +133,11 @@ class Tasks:
         arguments = self.place.arguments(turn.cell)
         return function.remote(self.given, turn.cell, self.conditions, *arguments)
 
+    def _start_elsewhere(self, turn: Turn) -> Any:
+        """A task for a turn whose node is dead, and which is nowhere until it begins again."""
+        turn.latest = None
+        return self._start(turn)
+
     def _hear(self, task: Any, turn: Turn) -> Any | None:
         """Take the next item of a task; the task to listen to then, unless the turn is over."""
         errors = self.ray.exceptions
@@ -141,7 +145,9 @@ class Tasks:
             self._take(self.ray.get(next(task)), turn)
         except StopIteration:
             return None
-        except (errors.NodeDiedError, errors.ObjectLostError):
+        except errors.NodeDiedError:
+            return self._start_elsewhere(turn)
+        except errors.ObjectLostError:
             return self._start(turn)
         except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
             turn.deaths.append(turn.latest.host if turn.latest else "an unknown node")
