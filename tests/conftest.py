@@ -1,7 +1,9 @@
 """What all tests share."""
 
 import gc
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -21,6 +23,13 @@ def _signals() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
+
+
+@pytest.fixture
+def needs_slurm() -> None:
+    """Skips a test where Slurm is not installed, or does not answer."""
+    if shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
+        pytest.skip("there is no Slurm here")
 
 
 def pytest_collection_finish() -> None:

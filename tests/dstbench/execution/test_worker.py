@@ -3,9 +3,7 @@
 import json
 import os
 import pickle
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -408,16 +406,8 @@ def parent(pid: int) -> int:
         return -1
 
 
-def there_is_slurm() -> bool:
-    """Whether Slurm is installed, and answers."""
-    return (
-        bool(shutil.which("sinfo"))
-        and not subprocess.run(["sinfo"], capture_output=True).returncode
-    )
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not there_is_slurm(), reason="there is no Slurm here")
+@pytest.mark.usefixtures("needs_slurm")
 def test_a_grid_as_jobs_of_which_one_is_preempted(folder: Path) -> None:
     (folder / "toys.toml").write_text(LONGER)
     finish(start("run", "toys.toml", "--results", "alone"))

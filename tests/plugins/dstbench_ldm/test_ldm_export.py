@@ -111,7 +111,6 @@ BENCHMARK: dict[str, Any] = {
 }
 
 
-@pytest.mark.slow
 def refuse_another_first_stage(cell: Path, folder: Path) -> None:
     """What is trained here need not be what was trained where the cell comes from."""
     here = LatentDiffusion.sampling_state
@@ -128,6 +127,7 @@ def refuse_another_first_stage(cell: Path, folder: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_cells_folder_in_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSTBENCH_CACHE", str(tmp_path / "cache"))
     results = dstbench.run(BENCHMARK, results=tmp_path / "results")

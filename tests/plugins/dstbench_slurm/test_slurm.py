@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -236,9 +235,7 @@ def test_who_stops_listening_leaves_no_process_behind(run_cell: Notes) -> None:
 
 
 @pytest.fixture
-def slurm(run_cell: Notes) -> Slurm:
-    if shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
-        pytest.skip("there is no Slurm here")
+def slurm(needs_slurm: None, run_cell: Notes) -> Slurm:
     return Slurm(Slurm.Settings(cpus=1, gpus=0, minutes=5))
 
 
