@@ -38,6 +38,14 @@ def unwritable(error: BaseException, folder: Path) -> str | None:
     return None
 
 
+def place(error: OSError, folder: Path) -> Path:
+    """The file of a folder that an error of writing there is about, or the folder where it is about
+    none that is there."""
+    named = error.filename2 or error.filename
+    path = folder if named is None else Path(os.fsdecode(named))
+    return path if _is_in(str(path), folder) and os.path.lexists(path) else folder
+
+
 def free_bytes(folder: Path) -> int | None:
     """Bytes that can still be written to the disk of a folder, which need not be there yet;
     ``None`` where that cannot be told."""

@@ -10,6 +10,7 @@ import typer
 
 from dstbench.cli.options import Device, OneCell, Trust, assigned, download_only_if, named
 from dstbench.cli.printing import note, print_rows, tell
+from dstbench.disk import place
 from dstbench.errors import StoreError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def sample(
     try:
         write_samples(samples, data, format, to)
     except OSError as error:
-        raise StoreError(f"{to}: cannot be written to: {error.strerror}") from None
+        raise StoreError(f"{place(error, to)}: cannot be written to: {error.strerror}") from None
     tell(f"written: {count} files in {to}")
 
 

@@ -280,8 +280,10 @@ def fingerprint(results: Path) -> dict[str, dict[str, object]]:
                          folder.neighbours, folder.topology, folder.sheet)
             if each.is_file()
         }  # fmt: skip
-        losses = [row.split(",")[:2] for row in folder.history.read_text().splitlines()]
-        found[name] = {"record": told, "losses": losses, **files}
+        if folder.history.is_file():
+            rows = folder.history.read_text().splitlines()
+            files["losses"] = [row.split(",")[:2] for row in rows]
+        found[name] = {"record": told, **files}
     return found
 
 

@@ -223,14 +223,17 @@ def test_ids_are_whole_however_long_they_are(dstbench: Dstbench, folder: Path) -
     assert ids == sorted(path.name for path in folder.glob("results/toys/cells/*"))
 
 
-def test_a_leaderboard_that_cannot_be_written_is_printed(dstbench: Dstbench, folder: Path) -> None:
+@pytest.mark.parametrize("name", ["leaderboard.md", "samples.png"])
+def test_a_leaderboard_that_cannot_be_written_is_printed(
+    dstbench: Dstbench, folder: Path, name: str
+) -> None:
     first = dstbench("run", "toys.toml")
-    table = folder / "results" / "toys" / "leaderboard.md"
-    table.unlink()
-    table.mkdir()
+    file = folder / "results" / "toys" / name
+    file.unlink()
+    file.mkdir()
     for command in (("run", "toys.toml"), ("leaderboard", "results/toys", "--write")):
         assert dstbench(*command) == Outcome(
-            2, first.out, "error: results/toys: cannot be written to: Is a directory\n"
+            2, first.out, f"error: results/toys/{name}: cannot be written to: Is a directory\n"
         )
 
 
