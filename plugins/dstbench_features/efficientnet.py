@@ -18,6 +18,7 @@ from dstbench.contracts import (
 )
 from dstbench.errors import PluginError
 from dstbench.plugins import require
+from dstbench_features.vision import at_once
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,17 +69,19 @@ class EfficientNetLite0(FeatureExtractor):
 
         network = self._network
         with torch.no_grad():
-            pooled = network._avg_pooling(network.extract_features(self._as_input(images)))
-            features = pooled.flatten(1)
+            portions = at_once(images.to(self.workspace.device))
+            seen = torch.cat([network.extract_features(_as_input(each)) for each in portions])
+            features = network._avg_pooling(seen).flatten(1)
             return Features(features.cpu(), network._fc(features).cpu())
 
-    def _as_input(self, images: Tensor) -> Tensor:
-        """RGB images (N, 3, 224, 224) of (pixel − 127) / 128, as the weights were trained with."""
-        from torch.nn import functional as F
 
-        rgb = images.to(self.workspace.device).float().expand(-1, 3, -1, -1)
-        resized = F.interpolate(rgb, size=(SIZE, SIZE), mode="bicubic", antialias=True)
-        return (resized.clamp(0, 255) - 127) / 128
+def _as_input(images: Tensor) -> Tensor:
+    """RGB images (N, 3, 224, 224) of (pixel − 127) / 128, as the weights were trained with."""
+    from torch.nn import functional as F
+
+    rgb = images.float().expand(-1, 3, -1, -1)
+    resized = F.interpolate(rgb, size=(SIZE, SIZE), mode="bicubic", antialias=True)
+    return (resized.clamp(0, 255) - 127) / 128
 
 
 def _weights() -> Path:

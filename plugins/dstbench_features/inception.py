@@ -12,7 +12,7 @@ from pydantic import Field
 from dstbench.cache import file_digest
 from dstbench.contracts import Availability, FeatureExtractor, Features, PluginSettings, Workspace
 from dstbench.errors import ScoreError
-from dstbench_features.vision import resize_in_words
+from dstbench_features.vision import at_once, resize_in_words
 from dstbench_features.weights import Published
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ class Inception(FeatureExtractor["Inception.Settings"]):
 
         with torch.no_grad():
             rgb = images.to(self.workspace.device).expand(-1, 3, -1, -1)
-            features, logits = self._network(rgb)
-        return Features(features.cpu(), logits.cpu())
+            found = zip(*map(self._network, at_once(rgb)), strict=True)
+            features, logits = (torch.cat(each).cpu() for each in found)
+        return Features(features, logits)
 
 
 def _network(path: Path) -> Any:
