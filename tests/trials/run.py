@@ -43,7 +43,7 @@ TRIALS = {
     "damage": Trial(damage.damage, len(damage.CASES), 4),
     "hostile": Trial(hostile.hostile, len(hostile.CASES), 8),
     "hosts": Trial(two_hosts.shared_folder, 6, 1),
-    "hosts-ray": Trial(two_hosts.ray_cluster, 2, 0),
+    "hosts-ray": Trial(two_hosts.ray_cluster, 3, 0),
     "bad-inputs": Trial(bad_inputs.bad_inputs, len(bad_inputs.CASES), 20),
 }
 

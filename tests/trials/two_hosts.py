@@ -80,7 +80,7 @@ def shared_folder(world: World, span: range, chance: random.Random, deadline: fl
 
 def ray_cluster(world: World, span: range, chance: random.Random, deadline: float) -> Outcome:
     """So many grids on a Ray cluster of two hosts that share nothing; the far one's link is cut
-    when it runs a cell, by turns for good and for a moment."""
+    when it runs a cell, by turns for good, for 2 s and for a minute."""
     name = "two hosts, Ray"
     reason = missing() or ("" if find_spec("ray") else "the package ray is not installed")
     if reason:
@@ -90,7 +90,7 @@ def ray_cluster(world: World, span: range, chance: random.Random, deadline: floa
     for number in span:
         if time.monotonic() > deadline:
             break
-        what = ("dies", "cut for a moment")[number % 2]
+        what = ("dies", "cut for 2 s", "cut for 60 s")[number % 3]
         grids += 1
         trial = world.copy("hosts")
         trial.file.write_text(trial.file.read_text() + RAY)
@@ -111,7 +111,7 @@ def ray_cluster(world: World, span: range, chance: random.Random, deadline: floa
             if what == "dies":
                 far.die()
             else:
-                time.sleep(2)
+                time.sleep(int(what.split()[2]))
                 far.link("up")
             end = process.wait(LONGEST)
             problem = ""
