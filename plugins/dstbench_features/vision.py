@@ -31,7 +31,7 @@ def at_once(images: Tensor) -> Sequence[Tensor]:
     """Images (N, …) in the portions that a convolutional network takes least time for: on a CPU
     eight, whose activations stay in its caches; on other devices all."""
     size = 8 if images.device.type == "cpu" else max(1, len(images))
-    return [images[start : start + size] for start in range(0, len(images), size)]
+    return [images[start : start + size] for start in range(0, max(1, len(images)), size)]
 
 
 def resize_in_words(size: int) -> str:
