@@ -31,6 +31,22 @@ int64_t shared_group(int64_t outputs, int64_t fan_in, const uint8_t* mask) {
     return 1;
 }
 
+// Writes the places of a mask's bytes that are 1, of those from begin to end; how many.
+static int32_t places_of(const uint8_t* mask, int64_t begin, int64_t end, int32_t* at) {
+    int32_t found = 0;
+    int64_t i = begin;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    for (; i + 8 <= end; i += 8) {
+        uint64_t eight;
+        std::memcpy(&eight, mask + i, 8);
+        for (; eight; eight &= eight - 1) at[found++] = i + __builtin_ctzll(eight) / 8;
+    }
+#endif
+    for (; i < end; ++i)
+        if (mask[i]) at[found++] = i;
+    return found;
+}
+
 void index_forward(const Layer* layer, const uint8_t* mask, int32_t* ptr, int32_t* at) {
     const int64_t taps = layer->kernel_rows * layer->kernel_columns, fan_in = layer->inputs * taps;
     const int64_t groups = layer->outputs / layer->group, span = layer->input_block * taps;
@@ -39,8 +55,7 @@ void index_forward(const Layer* layer, const uint8_t* mask, int32_t* ptr, int32_
     for (int64_t begin = 0; begin < fan_in; begin += span)
         for (int64_t o = 0; o < groups; ++o) {
             const int64_t row = o * layer->group * fan_in;
-            for (int64_t i = row + begin; i < row + std::min(begin + span, fan_in); ++i)
-                if (mask[i]) at[found++] = i;
+            found += places_of(mask, row + begin, row + std::min(begin + span, fan_in), at + found);
             *ptr++ = found;
         }
 }
@@ -49,19 +64,23 @@ void index_forward(const Layer* layer, const uint8_t* mask, int32_t* ptr, int32_
 void index_backward(const Layer* given, int32_t* ptr, int32_t* at) {
     const Layer& layer = *given;
     const int64_t taps = layer.taps(), fan_in = layer.fan_in(), group = layer.group;
-    const auto each = [&](auto take) {
-        for (int64_t output = 0; output < layer.outputs; ++output) {
-            const int64_t o = output / group, g = output % group, row = o * group * fan_in;
-            const int64_t start = output / layer.output_block * layer.inputs;
-            by_rows(layer, o, o + 1, [&](int64_t j, int64_t place) { take(start + (place - row) / taps, j * group + g); });
-        }
-    };
     const int64_t count = layer.output_blocks() * layer.inputs;
+    // By outputs: where each connection's input is among the blocks' inputs, and its value.
+    std::vector<std::pair<int32_t, int32_t>> found;
+    found.reserve(layer.active());
     std::memset(ptr, 0, 4 * (count + 1));
-    each([&](int64_t i, int64_t) { ++ptr[i + 1]; });
+    for (int64_t output = 0; output < layer.outputs; ++output) {
+        const int64_t o = output / group, g = output % group, row = o * group * fan_in;
+        const int32_t start = output / layer.output_block * layer.inputs;
+        by_rows(layer, o, o + 1, [&](int64_t j, int64_t place) {
+            const int32_t i = start + uint32_t(place - row) / uint32_t(taps);
+            ++ptr[i + 1];
+            found.push_back({i, int32_t(j * group + g)});
+        });
+    }
     for (int64_t i = 0; i < count; ++i) ptr[i + 1] += ptr[i];
     std::vector<int32_t> next(ptr, ptr + count);
-    each([&](int64_t i, int64_t from) { at[next[i]++] = from; });
+    for (const auto& [i, value] : found) at[next[i]++] = value;
 }
 
 void convolve(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int64_t columns, const float* images,
