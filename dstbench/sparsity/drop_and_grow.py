@@ -243,13 +243,13 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
             mask = choose_mask(layer, kept, scores, self.select_mask)
         else:
             mask = structure.of_connections(kept)
-        new, dropped = mask.logical_and(~layer.mask), layer.mask.logical_and(~mask)
+        new = mask.logical_and(~layer.mask)
         changed = count_true(new)
         values = self.grown_values(layer) if changed else None
         layer.replace_mask(mask)
         if values is not None:
             layer.weight.copy_(torch.where(new, values, layer.weight))
-        self._keeper.mask_dropped(layer, dropped)
+        self._keeper.mask_anew(layer)
         if self.settings.grown_state == "mean":
             optimizer = self._keeper.optimizer
             start_second_moments_at_mean(optimizer, layer.weight, new, layer.active - changed)

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dstbench.kernels.use import left_masked
 from dstbench.sparsity import steps
-from dstbench.sparsity.layers import Layer, apply_mask_, clear_
+from dstbench.sparsity.layers import Layer, apply_mask_
 from dstbench.sparsity.optimizers import is_elementwise, state_of
 from dstbench.sparsity.places import Places
 from dstbench.sparsity.verification import WriteDetector
@@ -81,14 +81,6 @@ class MaskKeeper(steps.Listener):
         self.writes.note_mask(layer)
         if layer.density < 1:
             self.mask(layer)
-
-    @torch.no_grad()
-    def mask_dropped(self, layer: Layer, dropped: Tensor) -> None:
-        """Set to zero what belongs to connections that a masked layer has just lost, as a boolean
-        mask; what belongs to all other inactive ones is zero already."""
-        self.writes.note_mask(layer)
-        clear_((layer.weight, *self._companions(layer)), dropped)
-        self.writes.note_weight(layer)
 
     def mask(self, layer: Layer) -> None:
         """Set to zero what belongs to inactive connections of a layer."""

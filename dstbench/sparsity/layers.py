@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dstbench.errors import SparsityError
-from dstbench.sparsity.selection import count_true, flat
+from dstbench.sparsity.selection import count_true
 from dstbench.sparsity.shapes import WeightShape, weight_shapes
 from dstbench.sparsity.structure import UNSTRUCTURED, Structure
 
@@ -132,18 +131,6 @@ def apply_mask_(tensor: Tensor, mask: Tensor) -> None:
         tensor.masked_fill_(~mask, 0)
     else:
         tensor.view(integer).mul_(mask.view(torch.int8))
-
-
-def clear_(tensors: Iterable[Tensor], places: Tensor) -> None:
-    """Set elements of tensors to exactly +0, in place, where ``places`` (bool, in their shape) says
-    so: written one by one where they are few and on a CPU, which does not read all others then."""
-    few = places.is_cpu and count_true(places) < places.numel() // 8
-    chosen = torch.from_numpy(np.flatnonzero(flat(places).numpy())) if few else None
-    for tensor in tensors:
-        if chosen is not None and tensor.stride() == places.stride():
-            flat(tensor.detach()).index_fill_(0, chosen, 0)
-        else:
-            apply_mask_(tensor, ~places)
 
 
 class Layer:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import dstbench.sparsity
 from dstbench.errors import SparsityError
 from dstbench.sparsity import sparsifiable_weights
-from dstbench.sparsity.layers import apply_mask_, clear_
+from dstbench.sparsity.layers import apply_mask_
 
 
 def names(module: nn.Module, *keep_dense: str) -> set[str]:
@@ -212,23 +212,6 @@ def test_mask_and_tensor_may_differ_in_layout(strided: Callable[[Tensor], Tensor
     changed = strided(tensor.clone())
     apply_mask_(changed, mask)
     assert torch.equal(changed, expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("part", [0, 0.05, 0.9])
-def test_places_are_set_to_positive_zero(dtype: torch.dtype, part: float) -> None:
-    torch.manual_seed(0)
-    places = torch.rand(4, 3, 5, 5) < part
-    tensor = torch.randn(4, 3, 5, 5).to(dtype)
-    tensor[places] = torch.tensor(SPECIAL, dtype=dtype).repeat(40)[: int(places.sum())]
-    expected = torch.where(places, 0, tensor)
-    tensors = [tensor, tensor.to(memory_format=torch.channels_last), tensor.clone()]
-    versions = [each._version for each in tensors]
-    clear_(tensors, places)
-    for each, version in zip(tensors, versions, strict=True):
-        assert torch.equal(each, expected)
-        assert not torch.signbit(each[places]).any()
-        assert each._version > version
 
 
 def test_the_example_of_the_package_is_true() -> None:
