@@ -70,8 +70,8 @@ class EfficientNetLite0(FeatureExtractor):
         network = self._network
         with torch.no_grad():
             portions = at_once(images.to(self.workspace.device))
-            seen = torch.cat([network.extract_features(_as_input(each)) for each in portions])
-            features = network._avg_pooling(seen).flatten(1)
+            seen = map(network.extract_features, map(_as_input, portions))
+            features = torch.cat(list(map(network._avg_pooling, seen))).flatten(1)
             return Features(features.cpu(), network._fc(features).cpu())
 
 

@@ -30,8 +30,9 @@ def as_input(images: Tensor, size: int, mean: Sequence[float], std: Sequence[flo
 def at_once(images: Tensor) -> Sequence[Tensor]:
     """Images (N, …) in the portions that a convolutional network takes least time for: on a CPU
     eight, whose activations stay in its caches; on other devices all."""
-    size = 8 if images.device.type == "cpu" else max(1, len(images))
-    return [images[start : start + size] for start in range(0, max(1, len(images)), size)]
+    count = max(1, len(images))
+    size = 8 if images.device.type == "cpu" else count
+    return [images[start : start + size] for start in range(0, count, size)]
 
 
 def resize_in_words(size: int) -> str:
