@@ -90,7 +90,8 @@ def ray_cluster(world: World, span: range, chance: random.Random, deadline: floa
     for number in span:
         if time.monotonic() > deadline:
             break
-        what = ("dies", "cut for 2 s", "cut for 60 s")[number % 3]
+        seconds = (None, 2, 60)[number % 3]
+        what = "dies" if seconds is None else f"cut for {seconds} s"
         grids += 1
         trial = world.copy("hosts")
         trial.file.write_text(trial.file.read_text() + RAY)
@@ -108,10 +109,10 @@ def ray_cluster(world: World, span: range, chance: random.Random, deadline: floa
             wait_until(lambda cells=cells: any(cells.glob("*/cells/*/running.json")), LONGEST)
             time.sleep(chance.uniform(0, 1))
             far.link("down")
-            if what == "dies":
+            if seconds is None:
                 far.die()
             else:
-                time.sleep(int(what.split()[2]))
+                time.sleep(seconds)
                 far.link("up")
             end = process.wait(LONGEST)
             problem = ""
