@@ -42,7 +42,7 @@ class KernelUse:
                 if not (weights and kind):
                     continue
                 made = {
-                    name: _connections(module, masks[name], self.choice, dense_gradient)
+                    name: _connections(name, module, masks[name], self.choice, dense_gradient)
                     for name in weights
                 }
                 if all(self._agree(name, each) for name, each in made.items()):
@@ -125,6 +125,7 @@ def _masked_weights(
 
 
 def _connections(
+    name: str,
     module: nn.Module,
     mask: Tensor,
     choice: Choice,
@@ -139,5 +140,6 @@ def _connections(
             stride=module.stride[0], padding=(rows, columns),
         )  # fmt: skip
     if isinstance(module, nn.GRU):
-        return Connections("gru", mask, choice, dense_gradient, gates=3)
+        recurrent = "weight_hh" in name
+        return Connections("gru", mask, choice, dense_gradient, gates=3, recurrent=recurrent)
     return Connections("linear", mask, choice, dense_gradient)

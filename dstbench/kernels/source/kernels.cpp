@@ -182,19 +182,24 @@ void recurrence(const Sequences* sequences, const Direction* directions, int64_t
         recurrent.push_back(forward_taps(threads, d.recurrent, values_of(threads, d.recurrent, d.weight_hh), s.width(), 0));
         if (kept) multiply(threads, input[i], s.plan(s.features, 3 * s.units), 1, d.bias_ih, inputs, d.gates);
     }
-    const int64_t walks = s.chunks * s.directions, part_size = (4 + (kept ? 0 : 3 * s.time + 1)) * size;
+    const int64_t walks = s.chunks * s.directions, part_size = (kept ? 4 : 4 + 3 * SPAN) * size;
     float* scratch = arena.floats(threads * part_size);
     parallel(threads, [&](int64_t part, int64_t parts) {
         float* own = scratch + part * part_size;
         for (int64_t i = share(walks, part, parts); i < share(walks, part + 1, parts); ++i) {
             const int64_t way = i % s.directions, chunk = i / s.directions, before = chunk * s.time * size;
             const Direction& d = directions[way];
-            float* gates = kept ? d.gates + 3 * before : own + 5 * size;
-            float* hidden = kept ? d.hidden + before : own + 4 * size;
-            if (!kept)
-                multiply(1, input[way], s.plan_of(1, s.features, 3 * s.units), 1, d.bias_ih,
-                         inputs + chunk * s.time * s.features * s.width(), gates);
-            recur(s, d, recurrent[way], chunk, way, states, gates, hidden, kept ? size : 0, own);
+            if (kept) {
+                recur(s, d, recurrent[way], chunk, way, 0, s.time, states, d.gates + 3 * before, d.hidden + before, own);
+                continue;
+            }
+            float* gates = own + 4 * size;
+            for (int64_t first = 0; first < s.time; first += SPAN) {
+                const int64_t last = std::min(first + SPAN, s.time), t = std::min(s.at(first, way), s.at(last - 1, way));
+                multiply(1, input[way], s.plan_of(1, s.features, 3 * s.units, s.time - (last - first)), 1, d.bias_ih,
+                         inputs + (chunk * s.time + t) * s.features * s.width(), gates);
+                recur(s, d, recurrent[way], chunk, way, first, last, states, gates - t * 3 * size, nullptr, own);
+            }
         }
     });
 }

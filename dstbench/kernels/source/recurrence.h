@@ -8,12 +8,14 @@
 
 namespace {
 
+// e^x for |x| <= 40, and e^±40 beyond. Added to the magic number, a float is rounded to a whole one, which the
+// lowest bits of the sum hold.
 inline vec exponential(vec x) {
-    x = x > 88.f ? splat(88.f) : x;
-    x = x < -87.f ? splat(-87.f) : x;
-    const vec scaled = x * 1.44269504f;
-    const ivec power = __builtin_convertvector(scaled + (scaled < 0.f ? splat(-.5f) : splat(.5f)), ivec);
-    const vec whole = __builtin_convertvector(power, vec);
+    x = x > 40.f ? splat(40.f) : x;
+    x = x < -40.f ? splat(-40.f) : x;
+    constexpr float magic = 3 << 22;
+    const vec power = x * 1.44269504f + (magic + 127.f);
+    const vec whole = power - (magic + 127.f);
     const vec r = (x - whole * .693359375f) - whole * -2.12194440e-4f;
     vec series = splat(1.9875691500e-4f);
     series = series * r + 1.3981999507e-3f;
@@ -22,9 +24,14 @@ inline vec exponential(vec x) {
     series = series * r + 1.6666665459e-1f;
     series = series * r + 5.0000001201e-1f;
     series = series * (r * r) + r + 1.f;
-    return series * reinterpret_cast<const vec&>(static_cast<const ivec&>((power + 127) << 23));
+    return series * reinterpret_cast<const vec&>(static_cast<const ivec&>(reinterpret_cast<const ivec&>(power) << 23));
 }
-inline vec sigmoid(vec x) { return 1.f / (1.f + exponential(-x)); }
+// A division takes as long as all else: the two sigmoids share one.
+inline void sigmoids(vec& a, vec& b) {
+    const vec below_a = 1.f + exponential(-a), below_b = 1.f + exponential(-b), shared = 1.f / (below_a * below_b);
+    a = below_b * shared;
+    b = below_a * shared;
+}
 inline vec hyperbolic_tangent(vec x) { return 1.f - 2.f / (1.f + exponential(2.f * x)); }
 
 }  // namespace
@@ -47,6 +54,12 @@ struct Sequences {
         return ((chunk * time + t) * directions + direction) * units * width();
     }
     Packed features_of(int64_t channels) const { return {1, channels, 1, vectors, 0, 0, 0, 0}; }
+    // Calls work(place of a vector of a state, place of its first sequence).
+    template <typename Work>
+    void each_vector(Work work) const {
+        for (int64_t u = 0, j = 0; u < units; ++u)
+            for (int64_t v = 0; v < width(); v += LANES, j += LANES) work(j, v);
+    }
     // A product with `from` features for `to` of all time steps but the last `fewer`.
     Plan plan(int64_t from, int64_t to, int64_t fewer = 0) const { return plan_of(chunks, from, to, fewer); }
     Plan plan_of(int64_t blocks, int64_t from, int64_t to, int64_t fewer = 0) const {
@@ -57,42 +70,47 @@ struct Sequences {
 
 namespace {
 
+// Steps in time, of a pass whose gates are not kept, whose inputs are multiplied together: the product
+// is still in a cache when it is used.
+constexpr int64_t SPAN = 8;
+
 const float* values_of(int64_t threads, const Layer& layer, const float* weight) {
     float* values = arena.floats(layer.active());
     gather(threads, layer, weight, values);
     return values;
 }
 
-// One direction of a chunk, whose gates (time, 3 units, width) hold what its inputs contribute; what
-// the states contribute to n is kept `apart` floats apart.
-void recur(const Sequences& s, const Direction& d, const Taps& taps, int64_t chunk, int64_t direction, float* states,
-           float* gates_of_chunk, float* hidden_of_chunk, int64_t apart, float* scratch) {
+// Some steps of one direction of a chunk, whose gates (time, 3 units, width) hold what its inputs contribute;
+// where they are kept, what the states contribute to n is, too.
+void recur(const Sequences& s, const Direction& d, const Taps& taps, int64_t chunk, int64_t direction, int64_t first,
+           int64_t last, float* states, float* gates_of_chunk, float* hidden_of_chunk, float* scratch) {
     const int64_t size = s.units * s.width();
     const Plan step{1, 1, s.vectors, 0, 0, 0, 0, s.width(), 0, LANES, 0};
     const std::vector<Place> tiles = bands_of<FORWARD>(step, taps.group, 1)[0].places;
     float* zero = scratch + 3 * size;
     std::memset(zero, 0, 4 * size);
-    const float* before = zero;
-    for (int64_t i = 0; i < s.time; ++i) {
+    const float* before = first ? states + s.state(chunk, s.at(first - 1, direction), direction) : zero;
+    for (int64_t i = first; i < last; ++i) {
         const int64_t t = s.at(i, direction);
         const Walk walk{&taps, &step, d.bias_hh, before, scratch, 0, taps.outputs, false};
         for (const Place& each : tiles) each.tile(walk, each);
         float* gates = gates_of_chunk + t * 3 * size;
-        float* hidden = hidden_of_chunk + t * apart;
+        float* hidden = hidden_of_chunk ? hidden_of_chunk + t * size : nullptr;
         float* now = states + s.state(chunk, t, direction);
-        for (int64_t j = 0; j < size; j += LANES) {
-            const vec r = sigmoid(load(gates + j) + load(scratch + j));
-            const vec z = sigmoid(load(gates + size + j) + load(scratch + size + j));
+        s.each_vector([&](int64_t j, int64_t v) {
+            vec r = load(gates + j) + load(scratch + j), z = load(gates + size + j) + load(scratch + size + j);
+            sigmoids(r, z);
             const vec h = load(scratch + 2 * size + j);
             const vec n = hyperbolic_tangent(load(gates + 2 * size + j) + r * h);
             vec state = n + z * (load(before + j) - n);
-            if (s.valid) state *= load(s.valid + (chunk * s.time + t) * s.width() + j % s.width());
+            if (s.valid) state *= load(s.valid + (chunk * s.time + t) * s.width() + v);
+            store(now + j, state);
+            if (!hidden) return;
             store(gates + j, r);
             store(gates + size + j, z);
             store(gates + 2 * size + j, n);
             store(hidden + j, h);
-            store(now + j, state);
-        }
+        });
         before = now;
     }
 }
@@ -114,9 +132,9 @@ void recur_backward(const Sequences& s, const Direction& d, const Taps& taps, in
         const float* given = gradient + s.state(chunk, t, direction);
         float* by_input = of_input + (chunk * s.time + t) * 3 * size;
         float* by_state = of_state + (chunk * s.time + t) * 3 * size;
-        for (int64_t j = 0; j < size; j += LANES) {
+        s.each_vector([&](int64_t j, int64_t v) {
             vec of_now = load(given + j) + load(through + j) + load(kept + j);
-            if (s.valid) of_now *= load(s.valid + (chunk * s.time + t) * s.width() + j % s.width());
+            if (s.valid) of_now *= load(s.valid + (chunk * s.time + t) * s.width() + v);
             const vec r = load(gates + j), z = load(gates + size + j), n = load(gates + 2 * size + j);
             const vec new_gate = of_now * (1.f - z) * (1.f - n * n);
             const vec update = of_now * (load(before + j) - n) * z * (1.f - z);
@@ -128,7 +146,7 @@ void recur_backward(const Sequences& s, const Direction& d, const Taps& taps, in
             store(by_state + j, reset);
             store(by_state + size + j, update);
             store(by_state + 2 * size + j, new_gate * r);
-        }
+        });
         const Walk walk{&taps, &step, nullptr, by_state, through, 0, taps.outputs, false};
         for (const Place& each : tiles) each.tile(walk, each);
     }

@@ -57,9 +57,11 @@ struct Place {
     void (*tile)(const Walk&, const Place&);
 };
 
-// Output vectors of a tile: G channels, RY rows, RX columns; inputs are STEP pixels apart.
+// Output vectors of a tile: G channels, RY rows, RX columns; inputs are STEP pixels apart. A sum waits for
+// the one before it: few are kept in several parts, of every second or fourth connection.
 template <int G, int RY, int RX, int STEP>
 void forward_tile(const Walk& walk, const Place& place) {
+    constexpr int PARTS = std::max(1, 4 / (G * RY * RX));
     const Taps& taps = *walk.taps;
     const Plan& plan = *walk.plan;
     const float* base = walk.in + place.in;
@@ -70,17 +72,17 @@ void forward_tile(const Walk& walk, const Place& place) {
             const int32_t begin = bounds[0], end = bounds[1];
             if (begin == end && (b || walk.adds)) continue;
             float* out = walk.out + place.out + o * G * plan.out_plane;
-            vec acc[G][RY][RX];
+            vec acc[PARTS][G][RY][RX] = {};
 #pragma GCC unroll 4
             for (int g = 0; g < G; ++g)
 #pragma GCC unroll 16
                 for (int y = 0; y < RY; ++y)
 #pragma GCC unroll 16
                     for (int x = 0; x < RX; ++x)
-                        acc[g][y][x] = b || walk.adds
-                                           ? load(out + g * plan.out_plane + y * plan.out_row + x * plan.out_column)
-                                           : splat(walk.bias ? walk.bias[o * G + g] : 0.f);
-            for (int32_t j = begin; j < end; ++j) {
+                        acc[0][g][y][x] = b || walk.adds
+                                              ? load(out + g * plan.out_plane + y * plan.out_row + x * plan.out_column)
+                                              : splat(walk.bias ? walk.bias[o * G + g] : 0.f);
+            const auto add = [&](int32_t j, vec(&to)[G][RY][RX]) __attribute__((always_inline)) {
                 const float* p = base + taps.off[j];
                 const float* w = taps.val + int64_t(j) * G;
                 vec weight[G];
@@ -93,16 +95,26 @@ void forward_tile(const Walk& walk, const Place& place) {
                         vec v = load(p + y * in_row + x * STEP * LANES);
                         if constexpr (G > 1) keep(v);
 #pragma GCC unroll 4
-                        for (int g = 0; g < G; ++g) acc[g][y][x] += weight[g] * v;
+                        for (int g = 0; g < G; ++g) to[g][y][x] += weight[g] * v;
                     }
-            }
+            };
+            int32_t j = begin;
+            for (; j + PARTS <= end; j += PARTS)
+#pragma GCC unroll 4
+                for (int i = 0; i < PARTS; ++i) add(j + i, acc[i]);
+            if constexpr (PARTS > 1)
+                for (; j < end; ++j) add(j, acc[0]);
 #pragma GCC unroll 4
             for (int g = 0; g < G; ++g)
 #pragma GCC unroll 16
                 for (int y = 0; y < RY; ++y)
 #pragma GCC unroll 16
-                    for (int x = 0; x < RX; ++x)
-                        store(out + g * plan.out_plane + y * plan.out_row + x * plan.out_column, acc[g][y][x]);
+                    for (int x = 0; x < RX; ++x) {
+                        vec all = acc[0][g][y][x];
+#pragma GCC unroll 4
+                        for (int i = 1; i < PARTS; ++i) all += acc[i][g][y][x];
+                        store(out + g * plan.out_plane + y * plan.out_row + x * plan.out_column, all);
+                    }
         }
 }
 

@@ -76,6 +76,22 @@ def test_whole_sequences(
     assert type(gru) is nn.GRU
 
 
+@pytest.mark.parametrize("time", [7, 8, 19])
+def test_without_gradients(time: int) -> None:
+    torch.manual_seed(0)
+    gru = nn.GRU(5, 12, 2, batch_first=True, bidirectional=True)
+    masks = masked(gru, 0.4)
+    exact = copy.deepcopy(gru).double()
+    use = use_kernels([gru], masks, Choice("sparse"))
+    inputs = 50 * torch.randn(70, time, 5)  # whose gates are closed and open
+    with torch.no_grad():
+        states, last = gru(inputs)
+        exact_states, exact_last = exact(inputs.double())
+    use.stop()
+    torch.testing.assert_close(states.double(), exact_states, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(last.double(), exact_last, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_sequences_of_different_lengths(threads: int) -> None:
     torch.manual_seed(0)
