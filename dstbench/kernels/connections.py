@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -100,7 +101,7 @@ class Connections:
     def active(self) -> int:
         """Number of active connections."""
         if self._counted != self.mask._version:
-            self._active = int(self.mask.count_nonzero())
+            self._active = int(np.count_nonzero(self.mask.numpy()))
             self._counted = self.mask._version
         return self._active
 

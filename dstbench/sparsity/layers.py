@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from dstbench.errors import SparsityError
 from dstbench.sparsity.selection import count_true
@@ -124,11 +126,16 @@ def apply_mask_(tensor: Tensor, mask: Tensor) -> None:
     """Set the elements outside ``mask`` to exactly +0, in place.
 
     Their bits, taken as an integer, are multiplied by one or zero: faster than multiplying floats
-    by booleans, and infinity, NaN and negative numbers become +0 too.
+    by booleans, and infinity, NaN and negative numbers become +0 too. On one thread NumPy takes
+    half the time.
     """
     integer = _SAME_SIZE_INTEGER.get(tensor.element_size())
     if integer is None:  # complex128, which no integer is as large as
         tensor.masked_fill_(~mask, 0)
+    elif tensor.is_cpu and torch.get_num_threads() <= 2:
+        bits = tensor.detach().view(integer).numpy()
+        np.multiply(bits, mask.view(torch.int8).numpy(), out=bits)
+        increment_version(tensor)
     else:
         tensor.view(integer).mul_(mask.view(torch.int8))
 

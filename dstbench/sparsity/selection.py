@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -75,12 +76,13 @@ def _near(
         return scores.compress(among), 0
     step = count // _SAMPLE | 1  # odd, lest it sees one connection of 2:4 alone
     sample = np.sort(scores[::step][among[::step]])
-    at, margin = index * len(sample) // count, len(sample) // 40
+    at = index * len(sample) // count
+    margin = 8 + math.ceil(4 * math.sqrt(at * (1 - at / len(sample))))  # four standard deviations
     below, inside = 0, among
     if at >= margin:
-        low = sample[at - margin]
-        below = int(np.count_nonzero((scores < low) & among))
-        inside = (scores >= low) & among
+        lower = (scores < sample[at - margin]) & among
+        below = int(np.count_nonzero(lower))
+        inside = among & ~lower
     if at + margin < len(sample):
         inside = (scores <= sample[at + margin]) & inside
     near = scores.compress(inside)
