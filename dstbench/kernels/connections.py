@@ -147,10 +147,12 @@ class Connections:
         block = _block(rows * columns * active / mask.numel())
         if self._recurrent:  # whose tiles are a quarter as wide
             block *= 4
+        backward = group < 4 or self.kind == "gru"  # groups of four go back as they came
+        if not backward:  # block by block, of which two threads have as many to do
+            block = math.ceil(inputs / (2 * math.ceil(inputs / (2 * block))))
         layer = CLayer(
             inputs, outputs, rows, columns, self._stride, *self._padding, group, block, block
         )
-        backward = group < 4 or self.kind == "gru"  # groups of four go back as they came
         sizes = (
             math.ceil(inputs / block) * (outputs // group) + 1,
             active // group,

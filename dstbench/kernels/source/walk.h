@@ -152,15 +152,18 @@ void correlate(int64_t threads, const Taps& taps, const Plan& plan, int64_t step
     });
 }
 
-// Into packed inputs, which are zero: what each connection brings of the outputs' gradients. Blocks
-// of inputs are shared out.
+// Into packed inputs, which are zero: what each connection brings of the outputs' gradients. Blocks of
+// images and of inputs are shared out.
 void spread(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* grad, float* out) {
     const std::vector<Band> bands = bands_of<SPREAD>(plan, taps.group, step);
+    const int64_t all = plan.blocks * taps.blocks, of_block = bands.size() / plan.blocks;
     parallel(threads, [&](int64_t part, int64_t parts) {
-        const Walk walk{&taps, &plan, grad, nullptr, out, share(taps.blocks, part, parts),
-                        share(taps.blocks, part + 1, parts), true};
-        for (const Band& band : bands)
-            for (const Place& each : band.places) each.tile(walk, each);
+        for (int64_t i = share(all, part, parts); i < share(all, part + 1, parts); ++i) {
+            const int64_t inputs = i % taps.blocks, first = i / taps.blocks * of_block;
+            const Walk walk{&taps, &plan, grad, nullptr, out, inputs, inputs + 1, true};
+            for (int64_t j = first; j < first + of_block; ++j)
+                for (const Place& each : bands[j].places) each.tile(walk, each);
+        }
     });
 }
 
