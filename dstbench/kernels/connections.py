@@ -145,8 +145,8 @@ class Connections:
         rows, columns = kernel or (1, 1)
         library, active, group = self.library, self.active, self.group
         block = _block(rows * columns * active / mask.numel())
-        if self._recurrent:  # whose tiles are a quarter as wide
-            block *= 4
+        if self._recurrent:  # whose tiles are a quarter as wide: more inputs stay in the cache
+            block = min(128, 4 * block)
         backward = group < 4 or self.kind == "gru"  # groups of four go back as they came
         if not backward:  # block by block, of which two threads have as many to do
             block = math.ceil(inputs / (2 * math.ceil(inputs / (2 * block))))
