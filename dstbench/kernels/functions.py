@@ -12,6 +12,9 @@ from torch import Tensor
 from dstbench.kernels.connections import CLayer, Connections
 from dstbench.kernels.library import Long, address
 
+_OF_ONE_THREAD = 2**20
+"""Products that one thread computes in less time than several wait for each other."""
+
 _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Those of inputs, weight and bias."""
 
@@ -82,7 +85,8 @@ def _compute(
 ) -> Tensor:
     """The forward pass of a layer into ``out``; ``sizes`` are those of the kernel's arguments."""
     values = inputs.new_empty(connections.active)
-    ctx.sizes = _threads(), *map(Long, sizes)
+    positions = out.numel() // connections.index().outputs
+    ctx.sizes = _threads(connections.active * positions), *map(Long, sizes)
     kernel(
         ctypes.byref(connections.index()),
         *ctx.sizes,
@@ -170,5 +174,6 @@ def _results(
     )
 
 
-def _threads() -> ctypes.c_int64:
-    return Long(torch.get_num_threads())
+def _threads(products: int) -> ctypes.c_int64:
+    """Threads for so many products of a weight and an input: all, or one."""
+    return Long(torch.get_num_threads() if products > _OF_ONE_THREAD else 1)

@@ -95,10 +95,14 @@ def test_one_connection_by_hand() -> None:
 
 @pytest.mark.parametrize("density", [0.05, 0.5])
 @pytest.mark.parametrize("size", [4, 16])
-def test_results_do_not_depend_on_the_number_of_threads(density: float, size: int) -> None:
+@pytest.mark.parametrize("group", [1, 4])
+def test_results_do_not_depend_on_the_number_of_threads(
+    density: float, size: int, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dstbench.kernels.functions._OF_ONE_THREAD", 0)
     torch.manual_seed(0)
     layer = nn.Conv2d(24, 40, 3, padding=1)
-    mask = sparsify(layer, density)
+    mask = sparsify(layer, density, group)
     use = use_kernels([layer], {"weight": mask}, Choice("sparse"))
     images = torch.randn(20, 24, size, size, requires_grad=True)
     before, results = torch.get_num_threads(), []
