@@ -182,7 +182,7 @@ void recurrence(const Sequences* sequences, const Direction* directions, int64_t
         recurrent.push_back(forward_taps(threads, d.recurrent, values_of(threads, d.recurrent, d.weight_hh), s.width(), 0));
         if (kept) multiply(threads, input[i], s.plan(s.features, 3 * s.units), 1, d.bias_ih, inputs, d.gates);
     }
-    const int64_t walks = s.chunks * s.directions, part_size = (kept ? 4 : 4 + 3 * SPAN) * size;
+    const int64_t walks = s.chunks * s.directions, part_size = (4 + (kept ? 0 : 3 * SPAN)) * size;
     float* scratch = arena.floats(threads * part_size);
     parallel(threads, [&](int64_t part, int64_t parts) {
         float* own = scratch + part * part_size;

@@ -26,7 +26,7 @@ inline vec exponential(vec x) {
     series = series * (r * r) + r + 1.f;
     return series * reinterpret_cast<const vec&>(static_cast<const ivec&>(reinterpret_cast<const ivec&>(power) << 23));
 }
-// A division takes as long as all else: the two sigmoids share one.
+// A division takes about as long as an exponential: the two sigmoids share one.
 inline void sigmoids(vec& a, vec& b) {
     const vec below_a = 1.f + exponential(-a), below_b = 1.f + exponential(-b), shared = 1.f / (below_a * below_b);
     a = below_b * shared;
