@@ -37,6 +37,7 @@ class Layout(BaseModel):
                 _values(cell.sparsifier_settings, names),
                 cell.versions.get("sparsifier", ""),
                 (cell.sparsity, cell.seed),
+                sorted(cell.versions.items()),
             )
 
         return sorted(records, key=key)
