@@ -84,11 +84,11 @@ def _compute(
     out: Tensor,
 ) -> Tensor:
     """The forward pass of a layer into ``out``; ``sizes`` are those of the kernel's arguments."""
-    values = inputs.new_empty(connections.active)
-    positions = out.numel() // connections.index().outputs
-    ctx.sizes = _threads(connections.active * positions), *map(Long, sizes)
+    layer, active = connections.index(), connections.active
+    values = inputs.new_empty(active)
+    ctx.sizes = _threads(active * out.numel() // layer.outputs), *map(Long, sizes)
     kernel(
-        ctypes.byref(connections.index()),
+        ctypes.byref(layer),
         *ctx.sizes,
         *map(address, (inputs, weight, bias, values, out)),
     )

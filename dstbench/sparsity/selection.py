@@ -99,10 +99,10 @@ def _as_arrays(scores: Tensor, among: Tensor) -> tuple[_Array, npt.NDArray[np.bo
     dense = torch.empty_like(among, device="meta").stride()
     if not scores.stride() == among.stride() == dense:
         scores, among = scores.contiguous(), among.contiguous()
-    return _flat(scores).numpy(), _flat(among).numpy()
+    return flat(scores).numpy(), flat(among).numpy()
 
 
-def _flat(tensor: Tensor) -> Tensor:
+def flat(tensor: Tensor) -> Tensor:
     """All elements in the order in which they are stored, which is dense."""
     return tensor.as_strided((tensor.numel(),), (1,))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dstbench.errors import SparsityError
 from dstbench.sparsity.layers import Layer
-from dstbench.sparsity.selection import count_true
+from dstbench.sparsity.selection import count_true, flat
 
 
 def verify(layers: Iterable[Layer], chosen: Mapping[str, int], averaged: nn.Module | None) -> None:
@@ -85,7 +85,7 @@ class WriteDetector:
     def note_mask(self, layer: Layer) -> None:
         """The layer's weight is masked by another mask than before."""
         places = _probed(layer.mask.numel(), layer.mask.device)
-        places = places[~_flat(layer.mask)[places]]
+        places = places[~flat(layer.mask)[places]]
         self._probes[layer.name] = places, layer.weight.new_zeros(len(places), requires_grad=False)
         self.note_weight(layer)
 
@@ -129,7 +129,7 @@ class WriteDetector:
         if tensor.stride() != layer.mask.stride():
             return True
         places, zeros = self._probes[layer.name]
-        return not torch.equal(_flat(tensor.detach()).index_select(0, places), zeros)
+        return not torch.equal(flat(tensor.detach()).index_select(0, places), zeros)
 
 
 @functools.cache
@@ -137,8 +137,3 @@ def _probed(count: int, device: torch.device) -> Tensor:
     """Places spread evenly over so many elements, the first and the last among them."""
     last = count - 1  # in whole numbers: float32 rounds it to one beyond the end
     return torch.arange(PROBES, device=device) * last // (PROBES - 1)
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    """All elements in the order in which they are stored, which is without gaps."""
-    return tensor.as_strided((tensor.numel(),), (1,))

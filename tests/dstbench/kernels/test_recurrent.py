@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dstbench.kernels import Choice, SparseGRU, use_kernels
+from dstbench.kernels.use import KernelUse
 
 
 def masked(gru: nn.GRU, density: float, group: int = 1) -> dict[str, Tensor]:
@@ -19,6 +20,15 @@ def masked(gru: nn.GRU, density: float, group: int = 1) -> dict[str, Tensor]:
             with torch.no_grad():
                 weight.mul_(masks[name])
     return masks
+
+
+def beside_exact(
+    gru: nn.GRU, density: float, group: int = 1
+) -> tuple[dict[str, Tensor], nn.GRU, KernelUse]:
+    """The masks of a GRU that kernels are in use for, and the same GRU in float64, masked dense."""
+    masks = masked(gru, density, group)
+    exact = copy.deepcopy(gru).double()
+    return masks, exact, use_kernels([gru], masks, Choice("sparse"))
 
 
 def assert_same_gradients(
@@ -59,9 +69,7 @@ def test_whole_sequences(
 ) -> None:
     torch.manual_seed(0)
     gru = nn.GRU(features, units, layers, batch_first=batch_first, bidirectional=bidirectional)
-    masks = masked(gru, 0.4, group)
-    exact = copy.deepcopy(gru).double()
-    use = use_kernels([gru], masks, Choice("sparse"))
+    masks, exact, use = beside_exact(gru, 0.4, group)
     shape = (batch, time, features) if batch_first else (time, batch, features)
     inputs = torch.randn(shape, requires_grad=True)
     exact_inputs = inputs.detach().double().requires_grad_()
@@ -80,9 +88,7 @@ def test_whole_sequences(
 def test_without_gradients(time: int) -> None:
     torch.manual_seed(0)
     gru = nn.GRU(5, 12, 2, batch_first=True, bidirectional=True)
-    masks = masked(gru, 0.4)
-    exact = copy.deepcopy(gru).double()
-    use = use_kernels([gru], masks, Choice("sparse"))
+    _, exact, use = beside_exact(gru, 0.4)
     inputs = 50 * torch.randn(70, time, 5)  # whose gates are closed and open
     with torch.no_grad():
         states, last = gru(inputs)
@@ -96,9 +102,7 @@ def test_without_gradients(time: int) -> None:
 def test_sequences_of_different_lengths(threads: int) -> None:
     torch.manual_seed(0)
     gru = nn.GRU(5, 16, 2, batch_first=True, bidirectional=True)
-    masks = masked(gru, 0.2)
-    exact = copy.deepcopy(gru).double()
-    use = use_kernels([gru], masks, Choice("sparse"))
+    masks, exact, use = beside_exact(gru, 0.2)
     inputs = torch.randn(40, 9, 5, requires_grad=True)
     exact_inputs = inputs.detach().double().requires_grad_()
     lengths = torch.randint(1, 10, (40,))
