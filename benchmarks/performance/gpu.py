@@ -169,10 +169,10 @@ def measured(seconds: float) -> Iterator[dict[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=8, help="for each ratio, at most")
-    parser.add_argument("--jobs", type=int, default=3, help="cells of the grid at a time")
+    parser.add_argument("--seconds", type=float, default=4, help="for each ratio, at most")
+    parser.add_argument("--jobs", type=int, default=5, help="cells of the grid at a time")
     parser.add_argument("--runs", default="runs", help="folder of the grid's results")
-    parser.add_argument("--out", type=Path, help="folder to write speed.md and the leaderboard to")
+    parser.add_argument("--out", type=Path, help="folder to write speed.md and the grid's pages to")
     args = parser.parse_args()
     seconds = args.seconds if HAS_GPU else 0.1
     here = environment(DEVICE)
@@ -199,8 +199,8 @@ def main() -> None:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "speed.md").write_text(page + "\n", encoding="utf-8")
-        for name in ("leaderboard.md", "cells.csv"):
-            shutil.copy(found.folder / name, args.out)
+        for page in filter(Path.is_file, found.folder.iterdir()):
+            shutil.copy(page, args.out)
 
 
 if __name__ == "__main__":

@@ -25,3 +25,4 @@ def test_all_that_it_measures_is_written(tmp_path: Path) -> None:
     cells = pd.read_csv(tmp_path / "out/cells.csv")
     assert list(cells["sparsifier"]) == ["dense", "static"]
     assert (tmp_path / "out/leaderboard.md").read_text().startswith("# gpu")
+    assert (tmp_path / "out/report.html").exists()
