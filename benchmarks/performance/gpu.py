@@ -1,17 +1,17 @@
 """What sparse training saves on a GPU: whole steps, sampling calls, peak memory, and a small grid.
 
-    make gpu        or        python benchmarks/performance/gpu.py [--out results/gpu]
+    make gpu        or        python benchmarks/performance/gpu.py [--results runs]
 
 The paper's U-Net of 274 M parameters with batches of 12, and blocks of linear layers that sparse
-tensor cores take, in bfloat16 by autocast; then benchmarks/gpu.toml. Each network takes turns with
-a dense one in one process; a second dense network, whose ratio should be 1, says how much of the
-others is noise. Without a GPU everything is shrunken until it shows that the script works, no more.
+tensor cores take, in bfloat16 by autocast; then benchmarks/gpu.toml, beside whose leaderboard
+speed.md has the measured times. Each network takes turns with a dense one in one process; a second
+dense network, whose ratio should be 1, says how much of the others is noise. Without a GPU
+everything is shrunken until it shows that the script works, no more.
 """
 
 import argparse
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -171,8 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=4, help="for each ratio, at most")
     parser.add_argument("--jobs", type=int, default=5, help="cells of the grid at a time")
-    parser.add_argument("--runs", default="runs", help="folder of the grid's results")
-    parser.add_argument("--out", type=Path, help="folder to write speed.md and the grid's pages to")
+    parser.add_argument("--results", default="runs", help="folder of all results")
     args = parser.parse_args()
     seconds = args.seconds if HAS_GPU else 0.1
     here = environment(DEVICE)
@@ -195,12 +194,8 @@ def main() -> None:
     print(page, flush=True)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     preset = None if HAS_GPU else "cpu"
-    found = dstbench.run(str(GRID), preset, results=args.runs, jobs=args.jobs if HAS_GPU else 1)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "speed.md").write_text(page + "\n", encoding="utf-8")
-        for page in filter(Path.is_file, found.folder.iterdir()):
-            shutil.copy(page, args.out)
+    found = dstbench.run(str(GRID), preset, results=args.results, jobs=args.jobs if HAS_GPU else 1)
+    (found.folder / "speed.md").write_text(page + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
