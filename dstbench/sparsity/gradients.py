@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.sparsity.layers import Layer, apply_mask_
+from dstbench.sparsity.selection import together
 
 
 class GradientRecorder:
@@ -22,20 +23,22 @@ class GradientRecorder:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[weakref.ref[Tensor], int]] = {}
         """By layer: its gradient after the latest pass, and the number of writes to it by then."""
-        self._finite: dict[str, bool] = {}
+        self._finite: dict[str, Tensor] = {}
 
     @property
     def all_finite(self) -> bool:
         """Whether all gradients that were seen are finite."""
-        return all(self._finite.values())
+        return all(together(self._finite.values()))
 
     def record(self, layer: Layer, gradient: Tensor, *, dense: bool) -> None:
         """Take in what the latest backward pass has added to a layer's gradient; with ``dense``,
         into ``layer.dense_gradient``."""
-        if not self._goes_on(layer, gradient):
+        finite = is_finite(gradient)
+        if self._goes_on(layer, gradient):
+            finite.logical_and_(self._finite[layer.name])
+        else:
             del layer.dense_gradient
-            self._finite[layer.name] = True
-        self._finite[layer.name] &= is_finite(gradient)
+        self._finite[layer.name] = finite
         if dense and not layer.has_dense_gradient:
             layer.dense_gradient = torch.empty_like(layer.weight).copy_(gradient)
         elif dense:  # the active weights' gradient holds the earlier micro-batches already
@@ -70,20 +73,22 @@ def take_dense_gradients(
     model.zero_grad()
 
 
-def is_finite(tensor: Tensor) -> bool:
-    """Whether all elements are finite; no sum of them has to be."""
+def is_finite(tensor: Tensor) -> Tensor:
+    """Whether all elements are finite, a boolean element on their device, where a GPU is not waited
+    for; no sum of them has to be finite."""
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
-    if not tensor.numel() or math.isfinite(tensor.sum().item()):
-        return True  # a sum that is no number may have overflown
+    sound = torch.ones((), dtype=torch.bool, device=tensor.device)
+    if not tensor.numel() or (tensor.is_cpu and math.isfinite(tensor.sum().item())):
+        return sound  # a sum that is no number may have overflown
     low, high = torch.aminmax(tensor)
-    return bool(low.isfinite() & high.isfinite())
+    return low.isfinite() & high.isfinite()
 
 
 def are_finite(optimizer: torch.optim.Optimizer) -> bool:
     """Whether all gradients that the optimizer has seen are finite."""
     groups = optimizer.param_groups
     gradients = (p.grad for group in groups for p in group["params"] if p.grad is not None)
-    return all(map(is_finite, gradients))
+    return all(together(map(is_finite, gradients)))

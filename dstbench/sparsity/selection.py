@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ def largest(scores: Tensor, among: Tensor, count: int) -> Tensor:
     """
     if count == 0:
         return torch.zeros_like(among)
+    if not scores.is_cpu:
+        return first_of_order(scores, among, count)
     threshold = _kth_largest(scores, among, count)
     chosen = _at_least(scores, threshold).logical_and_(among)
     if count_true(chosen) != count:
@@ -36,13 +39,36 @@ def largest(scores: Tensor, among: Tensor, count: int) -> Tensor:
         tied = torch.eq(scores, threshold).logical_and_(among)
         chosen.logical_or_(_first(tied, count - count_true(chosen)))
         if count_true(chosen) != count:
-            raise SparsityError("cannot choose by scores of which some are NaN")
+            raise _not_a_number()
     return chosen
+
+
+def first_of_order(scores: Tensor, among: Tensor, count: int) -> Tensor:
+    """What :func:`largest` chooses, for a GPU, which is waited for once."""
+    flat_scores, candidates = scores.flatten(), among.flatten()
+    order = flat_scores.sort(stable=True, descending=True).indices
+    order = order[candidates[order].to(torch.uint8).sort(stable=True, descending=True).indices]
+    chosen = torch.zeros_like(candidates).scatter_(0, order[:count], True)
+    wrong = flat_scores.isnan().logical_and_(candidates)
+    available, without_order = together([counted(candidates), counted(wrong)])
+    if available < count:
+        raise _too_few(count, available)
+    if without_order:
+        raise _not_a_number()
+    return torch.empty_like(among).copy_(chosen.view(among.shape))
+
+
+def _too_few(count: int, candidates: int) -> SparsityError:
+    return SparsityError(f"cannot choose {count} of {candidates} candidates")
+
+
+def _not_a_number() -> SparsityError:
+    return SparsityError("cannot choose by scores of which some are NaN")
 
 
 def _at_least(scores: Tensor, threshold: float) -> Tensor:
     """Where scores are at least a threshold; NumPy compares seven times as fast as torch."""
-    if not scores.is_cpu or scores.dtype == torch.bfloat16:
+    if scores.dtype == torch.bfloat16:
         return torch.ge(scores, threshold)
     return torch.from_numpy(np.asarray(np.greater_equal(scores.numpy(), threshold)))
 
@@ -52,14 +78,27 @@ def count_true(mask: Tensor) -> int:
     return int(np.count_nonzero(mask.numpy()) if mask.is_cpu else mask.count_nonzero())
 
 
+def counted(mask: Tensor) -> Tensor:
+    """:func:`count_true`, as an element where the mask is, for :func:`together`."""
+    return torch.tensor(count_true(mask)) if mask.is_cpu else mask.count_nonzero()
+
+
+def together(elements: Iterable[Tensor]) -> list[Any]:
+    """The values of tensors of one element and one dtype; a GPU on which they are is waited for
+    once."""
+    elements = list(elements)
+    if not elements:
+        return []
+    device = elements[0].device
+    return torch.stack([each.to(device) for each in elements]).tolist()
+
+
 def _kth_largest(scores: Tensor, among: Tensor, k: int) -> float | int:
     """The k-th largest score of the candidates."""
     count = count_true(among)
     others = count - k
     if others < 0:
-        raise SparsityError(f"cannot choose {k} of {count} candidates")
-    if not scores.is_cpu:
-        return scores[among].kthvalue(others + 1).values.item()
+        raise _too_few(k, count)
     near, below = _near(*_as_arrays(scores, among), count, others)
     near.partition(others - below)
     return near[others - below].item()  # type: ignore[no-any-return]

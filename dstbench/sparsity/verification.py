@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dstbench.errors import SparsityError
 from dstbench.sparsity.layers import Layer
-from dstbench.sparsity.selection import count_true, flat
+from dstbench.sparsity.selection import counted, flat, together
 
 
 def verify(layers: Iterable[Layer], chosen: Mapping[str, int], averaged: nn.Module | None) -> None:
@@ -24,29 +24,52 @@ def verify(layers: Iterable[Layer], chosen: Mapping[str, int], averaged: nn.Modu
     Raises:
         SparsityError: naming the layer, what is wrong with it, and by how much.
     """
-    for layer in layers:
-        held = count_true(layer.mask)
-        if held != layer.active:
-            raise SparsityError(
-                f"the mask of {layer.name} holds {held} of {layer.mask.numel()} connections, "
-                f"instead of {layer.active}"
-            )
-        layer.check_structure(layer.mask)
-        if layer.active != chosen[layer.name]:
-            raise SparsityError(
-                f"{layer.name} has {layer.active} active connections, where {chosen[layer.name]} "
-                "were chosen in the latest topology update, or at first: a method says by "
-                "density_at or counts_after_update how many there are"
-            )
-        _check_zero(layer, "weight", layer.weight)
-        if averaged is not None:
-            _check_zero(layer, "averaged weight", averaged.get_parameter(layer.name))
+    layers = list(layers)
+    weights = [_weights_of(layer, averaged) for layer in layers]
+    held = together(counted(layer.mask) for layer in layers)
+    outside = together(
+        _outside(layer, weight)
+        for layer, its in zip(layers, weights, strict=True)
+        for weight in its.values()
+    )
+    found = iter(outside)
+    for layer, count, its in zip(layers, held, weights, strict=True):
+        _check_mask(layer, count, chosen[layer.name])
+        for what in its:
+            _check_zero(layer, what, next(found))
 
 
-def _check_zero(layer: Layer, what: str, weight: Tensor) -> None:
+def _weights_of(layer: Layer, averaged: nn.Module | None) -> dict[str, Tensor]:
+    """What has to be zero outside the layer's mask."""
+    weights: dict[str, Tensor] = {"weight": layer.weight}
+    if averaged is not None:
+        weights["averaged weight"] = averaged.get_parameter(layer.name)
+    return weights
+
+
+def _outside(layer: Layer, weight: Tensor) -> Tensor:
+    """The number of elements outside the layer's mask that are not zero."""
     if layer.density == 1:
-        return
-    outside = count_true(_is_not_zero(weight.detach()).logical_and_(~layer.mask))
+        return torch.zeros((), dtype=torch.int64, device=layer.mask.device)
+    return counted(_is_not_zero(weight.detach()).logical_and_(~layer.mask))
+
+
+def _check_mask(layer: Layer, held: int, chosen: int) -> None:
+    if held != layer.active:
+        raise SparsityError(
+            f"the mask of {layer.name} holds {held} of {layer.mask.numel()} connections, "
+            f"instead of {layer.active}"
+        )
+    layer.check_structure(layer.mask)
+    if layer.active != chosen:
+        raise SparsityError(
+            f"{layer.name} has {layer.active} active connections, where {chosen} "
+            "were chosen in the latest topology update, or at first: a method says by "
+            "density_at or counts_after_update how many there are"
+        )
+
+
+def _check_zero(layer: Layer, what: str, outside: int) -> None:
     if outside:
         inactive = layer.mask.numel() - layer.active
         raise SparsityError(
@@ -80,13 +103,11 @@ class WriteDetector:
         self._weights: dict[str, int] = {}
         self._gradients: dict[str, tuple[weakref.ref[Tensor], int]] = {}
         self._probes: dict[str, tuple[Tensor, Tensor]] = {}
-        """Inactive places of each weight, and as many zeros."""
+        """Inactive places of each weight that was looked at, and as many zeros."""
 
     def note_mask(self, layer: Layer) -> None:
         """The layer's weight is masked by another mask than before."""
-        places = _probed(layer.mask.numel(), layer.mask.device)
-        places = places[~flat(layer.mask)[places]]
-        self._probes[layer.name] = places, layer.weight.new_zeros(len(places), requires_grad=False)
+        self._probes.pop(layer.name, None)
         self.note_weight(layer)
 
     def note_weight(self, layer: Layer) -> None:
@@ -128,6 +149,11 @@ class WriteDetector:
     def _is_uncovered(self, layer: Layer, tensor: Tensor) -> bool:
         if tensor.stride() != layer.mask.stride():
             return True
+        if layer.name not in self._probes:
+            places = _probed(layer.mask.numel(), layer.mask.device)
+            places = places[~flat(layer.mask)[places]]
+            zeros = layer.weight.new_zeros(len(places), requires_grad=False)
+            self._probes[layer.name] = places, zeros
         places, zeros = self._probes[layer.name]
         return not torch.equal(flat(tensor.detach()).index_select(0, places), zeros)
 

@@ -1,6 +1,8 @@
-"""What masks cost a GPU: it is never waited for, but at topology updates."""
+"""What masks cost a GPU: it is waited for at topology updates alone, and there a few times."""
 
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -27,11 +29,11 @@ def waiting_fails() -> Iterator[None]:
 
 
 class Training:
-    def __init__(self, kind: type[Sparsifier]) -> None:
+    def __init__(self, kind: type[Sparsifier], **settings: Any) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 8)).cuda()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2)
-        self.sparsifier = kind(0.8, total_steps=100, distribution="uniform")
+        self.sparsifier = kind(0.8, total_steps=100, distribution="uniform", **settings)
         self.sparsifier.attach(self.model, self.optimizer)
         self.batch = torch.randn(16, 32, device="cuda")
 
@@ -55,6 +57,22 @@ def test_no_step_between_updates_waits(
 
     torch.cuda.set_sync_debug_mode("default")
     training.sparsifier.verify()
+
+
+@pytest.mark.parametrize("kind", [RigL, MagRan])
+def test_an_update_waits_a_few_times_in_each_layer(kind: type[Sparsifier]) -> None:
+    training = Training(kind, exploration_frequency=2)
+    training.step()
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        training.step()
+        torch.cuda.set_sync_debug_mode("default")
+
+    waits = [each for each in told if "synchronizing" in str(each.message)]
+    assert training.sparsifier.topology_updates == 1
+    assert 0 < len(waits) <= 8 * len(training.sparsifier.layers) + 8
 
 
 def test_what_is_written_without_torchs_knowing_is_masked_again() -> None:

@@ -7,10 +7,25 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dstbench.errors import SparsityError
-from dstbench.sparsity import largest
+from dstbench.sparsity import selection
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.int8, torch.int32, torch.int64)
+
+
+def largest(scores: Tensor, among: Tensor, count: int) -> Tensor:
+    """What is chosen, which is the same in the way of a CPU and in that of a GPU."""
+    try:
+        chosen = selection.largest(scores, among, count)
+    except SparsityError as error:
+        with pytest.raises(SparsityError, match=f"^{error}$"):
+            selection.first_of_order(scores, among, count)
+        raise
+    else:
+        as_on_a_gpu = selection.first_of_order(scores, among, count)
+        assert torch.equal(chosen, as_on_a_gpu)
+        assert torch.zeros_like(among).stride() == as_on_a_gpu.stride()
+        return chosen
 
 
 @pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
