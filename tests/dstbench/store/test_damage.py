@@ -207,6 +207,14 @@ def test_a_file_is_replaced_where_a_link_is(folder: CellFolder, make_record: Mak
     assert mine.read_text() == "mine"
 
 
+def test_a_folder_where_the_request_belongs_is_named(
+    folder: CellFolder, make_record: MakeRecord
+) -> None:
+    (folder.path / "cell.json").mkdir()
+    with pytest.raises(StoreError, match=r"cell\.json: cannot be written to: Is a directory"):
+        folder.request(make_record().cell)
+
+
 def test_a_dead_process_holds_nothing_where_one_may_only_read(folder: CellFolder) -> None:
     """An unprivileged user's view: the lock cannot be opened to write."""
     lock = folder.path / "lock"
