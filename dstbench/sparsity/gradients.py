@@ -74,15 +74,15 @@ def take_dense_gradients(
 
 
 def is_finite(tensor: Tensor) -> Tensor:
-    """Whether all elements are finite, a boolean element on their device, where a GPU is not waited
-    for; no sum of them has to be finite."""
+    """Whether all elements are finite, as a boolean element beside them, for :func:`together`;
+    their sum need not be finite."""
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
-    sound = torch.ones((), dtype=torch.bool, device=tensor.device)
     if not tensor.numel() or (tensor.is_cpu and math.isfinite(tensor.sum().item())):
-        return sound  # a sum that is no number may have overflown
+        # A sum that is no number may have overflown.
+        return torch.ones((), dtype=torch.bool, device=tensor.device)
     low, high = torch.aminmax(tensor)
     return low.isfinite() & high.isfinite()
 
