@@ -27,7 +27,7 @@ endif
 
 gpu:  ## what sparse training saves on a GPU: under ten minutes on one, else a shrunken trial
 	$(GPU_PYTHON) -m pytest -q -m gpu tests/dstbench/kernels tests/dstbench/sparsity
-	$(GPU_PYTHON) benchmarks/performance/gpu.py --results runs
+	$(GPU_PYTHON) benchmarks/performance/gpu.py
 
 lint: install  ## style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)

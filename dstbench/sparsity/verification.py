@@ -25,26 +25,18 @@ def verify(layers: Iterable[Layer], chosen: Mapping[str, int], averaged: nn.Modu
         SparsityError: naming the layer, what is wrong with it, and by how much.
     """
     layers = list(layers)
-    weights = [_weights_of(layer, averaged) for layer in layers]
     held = together(counted(layer.mask) for layer in layers)
-    outside = together(
-        _outside(layer, weight)
-        for layer, its in zip(layers, weights, strict=True)
-        for weight in its.values()
-    )
-    found = iter(outside)
-    for layer, count, its in zip(layers, held, weights, strict=True):
-        _check_mask(layer, count, chosen[layer.name])
-        for what in its:
-            _check_zero(layer, what, next(found))
-
-
-def _weights_of(layer: Layer, averaged: nn.Module | None) -> dict[str, Tensor]:
-    """What has to be zero outside the layer's mask."""
-    weights: dict[str, Tensor] = {"weight": layer.weight}
+    outside = together(_outside(layer, layer.weight) for layer in layers)
+    averaged_outside = [0] * len(layers)
     if averaged is not None:
-        weights["averaged weight"] = averaged.get_parameter(layer.name)
-    return weights
+        averaged_outside = together(
+            _outside(layer, averaged.get_parameter(layer.name)) for layer in layers
+        )
+    counts = zip(layers, held, outside, averaged_outside, strict=True)
+    for layer, active, weights, averaged_weights in counts:
+        _check_mask(layer, active, chosen[layer.name])
+        _check_zero(layer, "weight", weights)
+        _check_zero(layer, "averaged weight", averaged_weights)
 
 
 def _outside(layer: Layer, weight: Tensor) -> Tensor:

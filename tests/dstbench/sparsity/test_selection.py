@@ -21,11 +21,10 @@ def largest(scores: Tensor, among: Tensor, count: int) -> Tensor:
         with pytest.raises(SparsityError, match=f"^{error}$"):
             selection.first_of_order(scores, among, count)
         raise
-    else:
-        as_on_a_gpu = selection.first_of_order(scores, among, count)
-        assert torch.equal(chosen, as_on_a_gpu)
-        assert torch.zeros_like(among).stride() == as_on_a_gpu.stride()
-        return chosen
+    as_on_a_gpu = selection.first_of_order(scores, among, count)
+    assert torch.equal(chosen, as_on_a_gpu)
+    assert torch.zeros_like(among).stride() == as_on_a_gpu.stride()
+    return chosen
 
 
 @pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
