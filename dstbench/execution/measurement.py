@@ -54,6 +54,8 @@ def measure_against_dense(
         twin = _dense_twin(trainer, full)
         step = paired_ratio(trainer.take_step, twin.take_step, device=device, seconds=seconds / 2)
         of_step = kernels_in_use(trainer)
+        if trainer.sparsifier:  # as what is kept of it is
+            trainer.sparsifier.unpack()
         calls = 2 * (1 + ENOUGH_ROUNDS)
         affordable = int(seconds / 2 / (calls * seconds_per_sample))
         count = min(sampling_batch, max(LEAST_SAMPLES, affordable))
@@ -84,19 +86,31 @@ def kernels_in_use(trainer: Trainer) -> str:
 
 
 def sizes(trainer: Trainer, model_bytes: int, full: Model) -> Sizes:
-    """The bytes of what training holds between a backward pass and its optimizer step, activations
-    aside, and of the network that is kept; both also for the dense twin, of the model ``full``."""
-    unmasked, twin = _unmasked_bytes(trainer), trainer
+    """The bytes of what training holds between a backward pass and its optimizer step, of the step
+    that holds most, activations aside, and of the network that is kept; both also for the dense
+    twin, of the model ``full``."""
+    state, twin = _state_bytes(trainer), trainer
     if full is not trainer.model:
         with _own_generators(trainer):
             twin = _dense_twin(trainer, full)
             twin.take_step()  # which makes the optimizer's state
     return Sizes(
-        state_bytes=unmasked + (_bytes_of_masks(trainer.sparsifier) if trainer.sparsifier else 0),
+        state_bytes=state,
         dense_state_bytes=_unmasked_bytes(twin),
         model_bytes=model_bytes,
         dense_model_bytes=_bytes(twin.averaged.module.state_dict().values()),
     )
+
+
+def _state_bytes(trainer: Trainer) -> int:
+    sparsifier = trainer.sparsifier
+    if sparsifier is None:
+        return _unmasked_bytes(trainer)
+    if not sparsifier.moves:
+        sparsifier.pack()
+    unmasked = _unmasked_bytes(trainer)
+    sparsifier.unpack()
+    return unmasked + _bytes_of_masks(sparsifier)
 
 
 def _unmasked_bytes(trainer: Trainer) -> int:

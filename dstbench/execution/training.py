@@ -143,6 +143,8 @@ class Trainer:
     def save(self, folder: CellFolder) -> None:
         """Write a checkpoint into the cell's folder; it appears whole or not at all, and the one
         before it is kept."""
+        if self.sparsifier:
+            self.sparsifier.unpack()
         state = {
             "cell": folder.path.name,
             "step": self.step,
@@ -209,6 +211,8 @@ class Trainer:
             raise no_checkpoint(path) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
+        if self.sparsifier:
+            self.sparsifier.unpack()
         self.denoiser.load_state_dict(state["denoiser"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -252,6 +256,8 @@ class Trainer:
 
     def _step(self) -> float:
         """One optimizer step; the mean loss of its batch."""
+        if self.sparsifier:
+            self.sparsifier.pack()
         loss = self._backward()
         if self.settings.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.gradient_clip)

@@ -24,7 +24,7 @@ class CLayer(ctypes.Structure):
     _fields_ = [
         *[(name, Long) for name in ("inputs", "outputs", "kernel_rows", "kernel_columns")],
         *[(name, Long) for name in ("stride", "pad_rows", "pad_columns", "group")],
-        *[(name, Long) for name in ("input_block", "output_block")],
+        *[(name, Long) for name in ("input_block", "output_block", "packed")],
         *[(name, ctypes.c_void_p) for name in ("forward_ptr", "forward_at")],
         *[(name, ctypes.c_void_p) for name in ("backward_ptr", "backward_at")],
     ]
@@ -62,6 +62,9 @@ class Connections:
         """Whether the latest forward pass went over the active connections alone."""
         self.is_missing_kernels = False
         """Whether it would have, were there kernels on this machine."""
+        self.packed = False
+        """Whether the weight is held, and its gradient wanted, as the values of active connections
+        alone: (active,), in the order in which kernels walk them."""
         self.geometry = kind, stride, padding, gates
         """What a module that uses the weight has to have in common with the others that do."""
         self._stride = stride
@@ -90,6 +93,7 @@ class Connections:
         if self._version != self.mask._version:
             self._index()
             self._version = self.mask._version
+        self._layer.packed = self.packed
         return self._layer
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dstbench.kernels.connections import CLayer, Connections
 from dstbench.kernels.library import Long, address
+from dstbench.kernels.packing import packed, unpacked
 
 _OF_ONE_THREAD = 2**20
 """Products that one thread computes in less time than several wait for each other."""
@@ -85,7 +86,7 @@ def _compute(
 ) -> Tensor:
     """The forward pass of a layer into ``out``; ``sizes`` are those of the kernel's arguments."""
     layer, active = connections.index(), connections.active
-    values = inputs.new_empty(active)
+    values = weight.detach() if connections.packed else inputs.new_empty(active)
     ctx.sizes = _threads(active * out.numel() // layer.outputs), *map(Long, sizes)
     kernel(
         ctypes.byref(layer),
@@ -108,7 +109,14 @@ def _gradients(
     inputs, weight, values = ctx.saved_tensors
     layer = ctx.connections.index()
     if torch.is_grad_enabled():  # they are to be differentiated themselves
-        return *dense(layer, gradient, inputs, weight, ctx.needs_input_grad[:3]), None
+        if ctx.connections.packed:
+            weight = unpacked(weight, ctx.connections)
+        of_inputs, of_weight, of_bias = dense(
+            layer, gradient, inputs, weight, ctx.needs_input_grad[:3]
+        )
+        if ctx.connections.packed and of_weight is not None:
+            of_weight = packed(of_weight, ctx.connections)
+        return of_inputs, of_weight, of_bias, None
     gradient = gradient.contiguous()
     of_inputs, of_weight, of_bias = _results(ctx, inputs, weight, layer.outputs)
     kernel(

@@ -23,6 +23,7 @@ from dstbench.kernels.functions import (
     projection,
     token_places,
 )
+from dstbench.kernels.packing import unpacked
 from dstbench.kernels.recurrent import gru_states, sequence_places
 
 known: MutableMapping[Tensor, Connections] = WeakTensorKeyDictionary()
@@ -33,27 +34,29 @@ class SparseConv2d(nn.Conv2d):
     """A convolution of stride 1 or 2, without groups or dilation."""
 
     def forward(self, input: Tensor) -> Tensor:
-        connections = _connections(self.weight, input)
+        weight = _held(self)
+        connections = _connections(weight, input)
         if connections is None or input.ndim != 4 or not input.numel():
             return super().forward(input)
         n, _, height, width = input.shape
         positions = n * height * width // self.stride[0] ** 2
         if not connections.pay(positions, lambda library: n / image_places(n, library)):
             return super().forward(input)
-        return convolution(input, self.weight, self.bias, connections)
+        return convolution(input, weight, self.bias, connections)
 
 
 class SparseLinear(nn.Linear):
     """A linear layer."""
 
     def forward(self, input: Tensor) -> Tensor:
-        connections = _connections(self.weight, input)
+        weight = _held(self)
+        connections = _connections(weight, input)
         if connections is None or not input.numel():
             return super().forward(input)
         n = input.numel() // self.in_features
         if not connections.pay(n, lambda library: n / token_places(n, library)):
             return super().forward(input)
-        return projection(input, self.weight, self.bias, connections)
+        return projection(input, weight, self.bias, connections)
 
 
 class SparseGRU(nn.GRU):
@@ -147,9 +150,61 @@ def takes(input: Tensor) -> bool:
     )
 
 
+class _Packed(nn.Module):
+    """Shows whole weights to whoever asks the module for one, as its own dense pass does, while its
+    parameters are the values of active connections alone."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = super().__getattr__(name)
+        if isinstance(found, nn.Parameter):
+            connections = known.get(found)
+            if connections is not None and connections.packed:
+                found = unpacked(found, connections)
+                found._is_param = True  # or get_parameter() would not return it
+        return found
+
+
+class PackedConv2d(_Packed, SparseConv2d):
+    pass
+
+
+class PackedLinear(_Packed, SparseLinear):
+    pass
+
+
+class PackedGRU(_Packed, SparseGRU):
+    pass
+
+
+_PACKED: dict[type[nn.Module], type[nn.Module]] = {
+    SparseConv2d: PackedConv2d,
+    SparseLinear: PackedLinear,
+    SparseGRU: PackedGRU,
+}
+_WHOLE = {packed: whole for whole, packed in _PACKED.items()}
+
+
+def hold_packed(module: nn.Module, name: str, values: nn.Parameter) -> None:
+    """Let one of these modules have the values of active connections in a weight's place."""
+    setattr(module, name, values)
+    module.__class__ = _PACKED.get(type(module), type(module))
+
+
+def hold_whole(module: nn.Module, name: str, weight: nn.Parameter) -> None:
+    """Let a module have a weight in the place of its values again."""
+    module.__class__ = _WHOLE.get(type(module), type(module))
+    setattr(module, name, weight)
+
+
 def stored_plainly(weight: Tensor) -> bool:
     """Whether a weight is stored as kernels read it."""
     return weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
+
+
+def _held(module: nn.Conv2d | nn.Linear) -> Tensor:
+    """What a module has in its weight's place: the weight, or the values of active connections."""
+    held = module._parameters.get("weight")
+    return module.weight if held is None else held
 
 
 def _connections(weight: Tensor, input: Tensor) -> Connections | None:

@@ -66,7 +66,7 @@ def gru_states(
     last = []
     for index, directions in enumerate(connections):
         suffixes = [f"_l{index}{way}" for way in ("", "_reverse")[: len(directions)]]
-        parameters = [gru.get_parameter(name + end) for end in suffixes for name in WEIGHTS]
+        parameters = [gru._parameters[name + end] for end in suffixes for name in WEIGHTS]
         states = _Layer.apply(states, valid, directions, torch.is_grad_enabled(), *parameters)
         by_sequence = states.permute(0, 3, 1, 2).unflatten(3, (len(directions), -1))
         for way in range(len(directions)):
@@ -149,7 +149,7 @@ class _Layer(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:
         chunks, time, features, width = inputs.shape
-        units = parameters[1].shape[1]
+        units = connections[0][1].mask.shape[1]
         count = len(connections)
         library = connections[0][0].library
         kept = (count, chunks, time) if keeps_gates else (count, 0, 0)

@@ -51,6 +51,11 @@ class KernelUse:
                     self._replaced.append((module, type(module)))
                     module.__class__ = kind
 
+    @property
+    def modules(self) -> set[nn.Module]:
+        """The modules that use kernels."""
+        return {module for module, _ in self._replaced}
+
     def _replacement(self, module: nn.Module) -> type[nn.Module] | None:
         """The class that takes a module's place, if kernels take modules like this one."""
         weights = [w for n, w in module.named_parameters(recurse=False) if n.startswith("weight")]

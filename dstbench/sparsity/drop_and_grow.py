@@ -138,15 +138,17 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
         return kept
 
     @property
-    def _moves(self) -> bool:
-        """Whether there is anything to update: not at S = 0."""
+    def moves(self) -> bool:
         return self.sparsity > 0
 
+    def _needs_whole_weights_now(self) -> bool:
+        return self.moves and self._looks_at(self.step + 1)
+
     def _needs_dense_gradient_now(self) -> bool:
-        return self.needs_dense_gradient and self._moves and self._looks_at(self.step + 1)
+        return self.needs_dense_gradient and self._needs_whole_weights_now()
 
     def _gradient_accumulated(self, layer: Layer, gradient: Tensor) -> None:
-        if not self._moves:
+        if not self.moves:
             return
         if layer is self.layers[0]:
             self._missed_steps.look(layer, self._keeper.writes)
@@ -155,7 +157,7 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
             self._recorder.record(layer, gradient, dense=self.needs_dense_gradient)
 
     def _step_begins(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._moves and self.settings.update_replaces_step and self.updates_at(self.step + 1):
+        if self.moves and self.settings.update_replaces_step and self.updates_at(self.step + 1):
             self._held_back = HeldBack(optimizer)
 
     @torch.no_grad()
@@ -165,7 +167,7 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
         if self._held_back:
             self._held_back.give_back()
             self._held_back = None
-        if not self._moves:
+        if not self.moves:
             return
         refuse_partial_step(trained, self.layers)
         optimizer, update = self._keeper.optimizer, self.updates_at(self.step)

@@ -96,7 +96,7 @@ class MaskKeeper(steps.Listener):
         if whole and held:
             self.on_start(optimizer)
         for layer in held:
-            if layer.density == 1:
+            if layer.density == 1 or layer.values is not None:
                 continue
             if self.writes.weight_was_written(layer):
                 self.mask(layer)
@@ -115,7 +115,7 @@ class MaskKeeper(steps.Listener):
         self.optimizer = optimizer
         trusted = is_elementwise(optimizer) and not self.keeps_state
         for layer in held:
-            if layer.density < 1:
+            if layer.density < 1 and layer.values is None:
                 self._cover(layer, trusted)
         if whole:
             self.on_step(held)
@@ -136,7 +136,7 @@ class MaskKeeper(steps.Listener):
         same = len(groups) == len(self._held[0])
         if not (same and all(map(operator.is_, groups, self._held[0]))):
             ids = {id(weight) for group in groups for weight in group}
-            self._held = groups, [layer for layer in self.layers if id(layer.weight) in ids]
+            self._held = groups, [layer for layer in self.layers if id(layer.parameter) in ids]
         return self._held[1]
 
     def _after_backward(self, layer: Layer, weight: Tensor) -> None:
@@ -168,4 +168,4 @@ def kept_weights() -> Iterator[nn.Parameter]:
     for listener in steps.listeners():
         if isinstance(listener, MaskKeeper):
             for layer in listener.layers:
-                yield layer.weight
+                yield layer.parameter

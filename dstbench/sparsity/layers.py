@@ -160,11 +160,19 @@ class Layer:
         """Number of neighbouring output channels that share one mask; 1: each has its own."""
         self.mask = torch.ones_like(weight, dtype=torch.bool, requires_grad=False)
         """Boolean, True = active, with the weight's shape and strides."""
+        self.values: nn.Parameter | None = None
+        """The active weights, (active,), where they are held without the others; :attr:`weight`
+        has no elements then."""
         self._active = weight.numel()
         self._dense_gradient: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"Layer({self.name!r}, {self._active} of {self.mask.numel()} active)"
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """What the network and the optimizer have of the layer: its weight, or its values."""
+        return self.weight if self.values is None else self.values
 
     @property
     def active(self) -> int:

@@ -39,6 +39,13 @@ def is_elementwise(optimizer: optim.Optimizer) -> bool:
     return False
 
 
+def starts_at_zero(optimizer: optim.Optimizer) -> bool:
+    """Whether the optimizer is known to treat each element of a weight by itself, whatever the
+    weight's shape, with a state that is zero at first."""
+    known = optim.Adam, optim.Adamax, optim.NAdam, optim.RAdam, optim.RMSprop, optim.SGD
+    return is_elementwise(optimizer) and isinstance(optimizer, known)
+
+
 _HARMLESS = frozenset({"__module__", "__doc__", "__qualname__", "__firstlineno__",
                        "__static_attributes__", "__annotations__", "__init__"})  # fmt: skip
 """What a subclass may define without being another optimizer."""

@@ -16,7 +16,12 @@ class Places:
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
         self._model = model
-        self._layers = {id(layer.weight): layer for layer in layers}
+        self._layers = layers
+        self.look()
+
+    def look(self) -> None:
+        """Take the places of the layers as they are now for theirs."""
+        self._masked = {id(layer.parameter): layer.name for layer in self._layers}
         self._held = self._search()
         self._names = self._masked_there(self._held)
 
@@ -45,8 +50,8 @@ class Places:
             for module in self._model.modules()
             for held in (module._modules, module._parameters)
             for key, what in held.items()
-            if isinstance(what, nn.Module) or id(what) in self._layers
+            if isinstance(what, nn.Module) or id(what) in self._masked
         ]
 
     def _masked_there(self, held: Sequence[tuple[Mapping[str, Any], str, Any]]) -> set[str]:
-        return {self._layers[id(what)].name for *_, what in held if id(what) in self._layers}
+        return {self._masked[id(what)] for *_, what in held if id(what) in self._masked}

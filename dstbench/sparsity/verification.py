@@ -41,7 +41,7 @@ def verify(layers: Iterable[Layer], chosen: Mapping[str, int], averaged: nn.Modu
 
 def _outside(layer: Layer, weight: Tensor) -> Tensor:
     """The number of elements outside the layer's mask that are not zero."""
-    if layer.density == 1:
+    if layer.density == 1 or layer.values is not None:
         return torch.zeros((), dtype=torch.int64, device=layer.mask.device)
     return counted(_is_not_zero(weight.detach()).logical_and_(~layer.mask))
 

@@ -10,6 +10,9 @@
 // blocks of input channels whose rows stay in the first-level cache. Where neighbouring output
 // channels share their mask ("group"), each vector that is read serves all of them.
 //
+// A layer's weight is given whole, or packed: the values of its active connections alone, in the
+// order in which the forward pass walks them. So is the gradient that is computed for it.
+//
 // The order in which sums are taken does not depend on the number of threads.
 
 #include "layer.h"
@@ -89,7 +92,7 @@ void convolve(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int6
     const Geometry g = geometry(*layer, blocks_of(n, LANES), rows, columns);
     float* packed = arena.floats(g.in.size());
     pack_images(threads, n, g.in, images, packed);
-    gather(threads, *layer, weight, values);
+    if (!layer->packed) gather(threads, *layer, weight, values);
     forward(threads, *layer, g, values, bias, packed,
             [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t plane) {
                 band_to_images(n, g.out, band.block, band.row, band.rows, first, last, done, plane, out);
@@ -131,7 +134,7 @@ void project(const Layer* layer, int64_t threads, int64_t n, int64_t columns, co
     const Geometry g = geometry(*layer, blocks_of(n, LANES * columns), 1, columns);
     float* packed = arena.floats(g.in.size());
     pack_tokens(threads, n, g.in, tokens, packed);
-    gather(threads, *layer, weight, values);
+    if (!layer->packed) gather(threads, *layer, weight, values);
     forward(threads, *layer, g, values, bias, packed,
             [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t) {
                 band_to_tokens(n, g.out, band.block, first, last, done, out);
@@ -158,6 +161,14 @@ void project_backward(const Layer* layer, int64_t threads, int64_t n, int64_t co
         weight_gradient(threads, *layer, g, packed, grad, of_weight);
     }
     if (of_bias) bias_gradient(threads, g.grad, grad, of_bias);
+}
+
+void pack_weight(const Layer* layer, int64_t threads, const float* weight, float* values) {
+    gather(threads, *layer, weight, values);
+}
+
+void unpack_weight(const Layer* layer, int64_t threads, const float* values, float* weight) {
+    scatter(threads, *layer, values, weight);
 }
 
 void pack(const Sequences* sequences, int64_t threads, int64_t n, const float* from, float* packed) {
@@ -230,17 +241,16 @@ void recurrence_backward(const Sequences* sequences, const Direction* directions
         if (of_inputs)
             multiply(threads, backward_taps(threads, d.input, values_of(threads, d.input, d.weight_ih), gates, 0, 0),
                      s.plan(3 * s.units, s.features), 1, nullptr, by_input, of_inputs, i > 0);
-        float* sums = arena.floats(d.input.active());
-        correlate(threads, forward_taps(threads, d.input, nullptr, s.width(), 0), s.plan(s.features, 3 * s.units), 1, by_input,
-                  inputs, sums);
-        scatter(threads, d.input, sums, d.of_weight_ih);
-
+        into_weight(threads, d.input, d.of_weight_ih, [&](float* sums) {
+            correlate(threads, forward_taps(threads, d.input, nullptr, s.width(), 0), s.plan(s.features, 3 * s.units), 1,
+                      by_input, inputs, sums);
+        });
         // A state meets the gates of the step after it.
-        float* products = arena.floats(d.recurrent.active());
         const int64_t states_at = s.state(0, 0, i) + (i ? s.directions * size : 0), gates_at = i ? 0 : 3 * size;
-        correlate(threads, forward_taps(threads, d.recurrent, nullptr, s.width(), 0),
-                  s.plan(s.directions * s.units, 3 * s.units, 1), 1, by_state + gates_at, states + states_at, products);
-        scatter(threads, d.recurrent, products, d.of_weight_hh);
+        into_weight(threads, d.recurrent, d.of_weight_hh, [&](float* sums) {
+            correlate(threads, forward_taps(threads, d.recurrent, nullptr, s.width(), 0),
+                      s.plan(s.directions * s.units, 3 * s.units, 1), 1, by_state + gates_at, states + states_at, sums);
+        });
         sums_of_gates(s, by_input, d.of_bias_ih);
         sums_of_gates(s, by_state, d.of_bias_hh);
     }

@@ -8,6 +8,7 @@ struct Layer {
     int64_t group;         // neighbouring output channels that share their mask: 1, 2 or 4
     int64_t input_block;   // input channels of a block of connections, in the forward pass
     int64_t output_block;  // output channels of a block of connections, in the input's gradient
+    int64_t packed;        // whether weights, and their gradients, are given as values alone
     // By blocks of input channels, then by groups of outputs: places in the weight.
     const int32_t* forward_ptr;
     const int32_t* forward_at;
@@ -38,7 +39,7 @@ void by_rows(const Layer& layer, int64_t first, int64_t last, Each each) {
         }
 }
 
-// The active weights, in the order of forward_at, those of a group together.
+// The values of active weights, in the order of forward_at, those of a group together.
 void gather(int64_t threads, const Layer& layer, const float* weight, float* values) {
     const int64_t group = layer.group, fan_in = layer.fan_in();
     parallel(threads, [&](int64_t part, int64_t parts) {
@@ -60,6 +61,14 @@ void scatter(int64_t threads, const Layer& layer, const float* sums, float* out)
             });
         }
     });
+}
+
+// Calls find(sums), and gives a weight's gradient what that has found for each connection.
+template <typename Find>
+void into_weight(int64_t threads, const Layer& layer, float* of_weight, Find find) {
+    float* sums = layer.packed ? of_weight : arena.floats(layer.active());
+    find(sums);
+    if (!layer.packed) scatter(threads, layer, sums, of_weight);
 }
 
 // Where the inputs of connections lie, whose values may be null.
@@ -186,9 +195,9 @@ void strided_input_gradient(int64_t threads, const Layer& layer, const Geometry&
 void weight_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* in, const float* grad,
                      float* out) {
     const Taps taps = forward_taps(threads, layer, nullptr, g.in.plane(), g.in.row());
-    float* sums = arena.floats(layer.active());
-    correlate(threads, taps, plan_of(g.in, g.grad), layer.stride, grad, in, sums);
-    scatter(threads, layer, sums, out);
+    into_weight(threads, layer, out, [&](float* sums) {
+        correlate(threads, taps, plan_of(g.in, g.grad), layer.stride, grad, in, sums);
+    });
 }
 
 void bias_gradient(int64_t threads, const Packed& grad, const float* from, float* out) {

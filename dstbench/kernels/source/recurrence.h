@@ -75,6 +75,7 @@ namespace {
 constexpr int64_t SPAN = 8;
 
 const float* values_of(int64_t threads, const Layer& layer, const float* weight) {
+    if (layer.packed) return weight;
     float* values = arena.floats(layer.active());
     gather(threads, layer, weight, values);
     return values;

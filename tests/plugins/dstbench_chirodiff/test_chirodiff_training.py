@@ -30,7 +30,10 @@ def trainer(model: ChiroDiff, sparsifier: Sparsifier | None) -> Trainer:
 
 
 def advance(training: Trainer, steps: int) -> list[float]:
-    return [training.take_step() for _ in range(steps)]
+    losses = [training.take_step() for _ in range(steps)]
+    if training.sparsifier:
+        training.sparsifier.unpack()
+    return losses
 
 
 def test_rigl_keeps_the_masks_and_uses_what_it_grows(cache: Cache) -> None:
