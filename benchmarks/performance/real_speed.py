@@ -88,6 +88,8 @@ class Run:
             sparsifier.attach(model, self.optimizer, kernels=choice)
 
     def step(self) -> None:
+        if self.sparsifier is not None:
+            self.sparsifier.pack()
         predicted = self.model(*self.batch)
         predicted = predicted if isinstance(predicted, Tensor) else predicted.sample
         predicted.square().mean().backward()
@@ -117,6 +119,8 @@ def networks(
             sparsifier = Static(sparsity, total_steps=10**6, structure=structure)
         run = Run(make(), batch, sparsifier)
         step = paired_ratio(run.step, dense.step, device=CPU, seconds=seconds)
+        if sparsifier is not None:  # as a network that is kept is
+            sparsifier.unpack()
         sample = paired_ratio(run.sample, dense.sample, device=CPU, seconds=seconds / 2)
         yield {
             "network": name,

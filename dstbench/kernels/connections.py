@@ -71,6 +71,7 @@ class Connections:
         self._padding = padding
         self._gates = gates
         self._recurrent = recurrent
+        self._dense: Tensor | None = None
         self._version = -1
         self._indices: list[Tensor] = []
         self._gradient: tuple[StorageWeakRef, int] | None = None
@@ -130,6 +131,15 @@ class Connections:
             fours = self.mask.view(len(self.mask), -1, 4).sum(-1)
             self._two_of_four, self._looked_at = bool((fours <= 2).all()), self.mask._version
         return self._two_of_four
+
+    def add_dense_gradient(self, gradient: Tensor) -> None:
+        """Add up the gradient of all connections of a weight that is packed."""
+        self._dense = gradient if self._dense is None else self._dense + gradient
+
+    def take_dense_gradient(self) -> Tensor | None:
+        """What was added up since it was taken last."""
+        dense, self._dense = self._dense, None
+        return dense
 
     def note_gradient(self, gradient: Tensor) -> None:
         """Remember a gradient that is zero at inactive weights."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dstbench.kernels.connections import CLayer, Connections
 from dstbench.kernels.library import Long, address
-from dstbench.kernels.packing import packed, unpacked
+from dstbench.kernels.packing import packed_gradient, unpacked
 
 _OF_ONE_THREAD = 2**20
 """Products that one thread computes in less time than several wait for each other."""
@@ -107,16 +107,13 @@ def _gradients(
     """Gradients of a layer's input, weight and bias, of which ``dense`` makes those that are asked
     for over all weights."""
     inputs, weight, values = ctx.saved_tensors
-    layer = ctx.connections.index()
+    connections, layer = ctx.connections, ctx.connections.index()
     if torch.is_grad_enabled():  # they are to be differentiated themselves
-        if ctx.connections.packed:
-            weight = unpacked(weight, ctx.connections)
+        whole = unpacked(weight, connections) if connections.packed else weight
         of_inputs, of_weight, of_bias = dense(
-            layer, gradient, inputs, weight, ctx.needs_input_grad[:3]
+            layer, gradient, inputs, whole, ctx.needs_input_grad[:3]
         )
-        if ctx.connections.packed and of_weight is not None:
-            of_weight = packed(of_weight, ctx.connections)
-        return of_inputs, of_weight, of_bias, None
+        return of_inputs, _of_parameter(of_weight, connections), of_bias, None
     gradient = gradient.contiguous()
     of_inputs, of_weight, of_bias = _results(ctx, inputs, weight, layer.outputs)
     kernel(
@@ -125,10 +122,19 @@ def _gradients(
         *map(address, (inputs, values, gradient, of_inputs, of_weight, of_bias)),
     )
     if of_weight is not None:
-        ctx.connections.note_gradient(of_weight)
+        connections.note_gradient(of_weight)
     elif ctx.dense and ctx.needs_input_grad[1]:
-        of_weight = dense(layer, gradient, inputs, weight, (False, True, False))[1]
+        whole = inputs.new_empty(connections.mask.shape) if connections.packed else weight
+        of_weight = dense(layer, gradient, inputs, whole, (False, True, False))[1]
+        of_weight = _of_parameter(of_weight, connections)
     return of_inputs, of_weight, of_bias, None
+
+
+def _of_parameter(of_weight: Tensor | None, connections: Connections) -> Tensor | None:
+    """The gradient of what is held of a weight, of that of the whole one."""
+    if of_weight is None or not connections.packed:
+        return of_weight
+    return packed_gradient(of_weight, connections)
 
 
 def _dense_of_convolution(

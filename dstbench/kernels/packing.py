@@ -19,6 +19,14 @@ def packed(weight: Tensor, connections: Connections) -> Tensor:
     return values
 
 
+def packed_gradient(gradient: Tensor, connections: Connections) -> Tensor:
+    """The gradient of values, of that of a whole weight, which is added up where the step being
+    taken wants it."""
+    if connections.dense_gradient():
+        connections.add_dense_gradient(gradient.detach())
+    return packed(gradient, connections)
+
+
 def unpacked(values: Tensor, connections: Connections) -> Tensor:
     """The weight that has these values, (active,), at its active connections and zero elsewhere."""
     weight: Tensor = _Unpack.apply(values, connections)
@@ -54,4 +62,5 @@ class _Unpack(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return packed(gradient, ctx.connections), None
+        wanted = ctx.connections.dense_gradient()  # and is kept, of what others may have, too
+        return packed_gradient(gradient.clone() if wanted else gradient, ctx.connections), None

@@ -108,7 +108,7 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
         names in torch: ``lr``, ``weight_decay``, …"""
         groups = self._keeper.optimizer.param_groups
         return next(
-            group for group in groups if any(layer.weight is weight for weight in group["params"])
+            group for group in groups if any(layer.parameter is each for each in group["params"])
         )
 
     def dense_gradient_steps(self, steps: int) -> int:
@@ -142,10 +142,10 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
         return self.sparsity > 0
 
     def _needs_whole_weights_now(self) -> bool:
-        return self.moves and self._looks_at(self.step + 1)
+        return self.moves and self.observes_at(self.step + 1)
 
     def _needs_dense_gradient_now(self) -> bool:
-        return self.needs_dense_gradient and self._needs_whole_weights_now()
+        return self.needs_dense_gradient and self.moves and self._looks_at(self.step + 1)
 
     def _gradient_accumulated(self, layer: Layer, gradient: Tensor) -> None:
         if not self.moves:
@@ -154,7 +154,10 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
             self._missed_steps.look(layer, self._keeper.writes)
         may_change = layer.density < 1 or self._changes_counts
         if may_change and self._looks_at(self.step + 1):
-            self._recorder.record(layer, gradient, dense=self.needs_dense_gradient)
+            added = None
+            if layer.values is not None:
+                added = self.kernels.layers[layer.name].take_dense_gradient()
+            self._recorder.record(layer, gradient, dense=self.needs_dense_gradient, added=added)
 
     def _step_begins(self, optimizer: torch.optim.Optimizer) -> None:
         if self.moves and self.settings.update_replaces_step and self.updates_at(self.step + 1):
@@ -191,7 +194,8 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
             for layer in ready:
                 self.observe(layer, self.step)
         if self.updates_at(self.step):
-            self._update_topology(ready)
+            with self._packing.shown():
+                self._update_topology(ready)
 
     def _gradients_are_finite(self) -> bool:
         """Whether all gradients are finite, those of inactive connections too, which the optimizer
@@ -248,11 +252,13 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
         new = mask.logical_and(~layer.mask)
         changed = count_true(new)
         values = self.grown_values(layer) if changed else None
-        layer.replace_mask(mask)
-        if values is not None:
-            layer.weight.copy_(torch.where(new, values, layer.weight))
+        optimizer = self._keeper.optimizer
+        with self._packing.remasked(layer, optimizer):
+            layer.replace_mask(mask)
+            if values is not None:
+                layer.weight.copy_(torch.where(new, values, layer.weight))
         self._keeper.mask_anew(layer)
         if self.settings.grown_state == "mean":
-            optimizer = self._keeper.optimizer
-            start_second_moments_at_mean(optimizer, layer.weight, new, layer.active - changed)
+            grown = self._packing.in_place(layer, new)
+            start_second_moments_at_mean(optimizer, layer.parameter, grown, layer.active - changed)
         return changed

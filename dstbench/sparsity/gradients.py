@@ -30,22 +30,28 @@ class GradientRecorder:
         """Whether all gradients that were seen are finite."""
         return all(together(self._finite.values()))
 
-    def record(self, layer: Layer, gradient: Tensor, *, dense: bool) -> None:
-        """Take in what the latest backward pass has added to a layer's gradient; with ``dense``,
-        into ``layer.dense_gradient``."""
-        finite = is_finite(gradient)
+    def record(
+        self, layer: Layer, gradient: Tensor, *, dense: bool, added: Tensor | None = None
+    ) -> None:
+        """Take in what the latest backward pass has added to the gradient of a layer's parameter;
+        with ``dense``, into ``layer.dense_gradient``, for which ``added`` is what a pass has added
+        to the gradient of the weight, where that is not the parameter."""
+        finite = is_finite(gradient if added is None else added)
         if self._goes_on(layer, gradient):
             finite.logical_and_(self._finite[layer.name])
         else:
             del layer.dense_gradient
         self._finite[layer.name] = finite
-        if dense and not layer.has_dense_gradient:
+        if added is not None:
+            before = layer.dense_gradient if layer.has_dense_gradient else 0
+            layer.dense_gradient = added + before
+        elif dense and not layer.has_dense_gradient:
             layer.dense_gradient = torch.empty_like(layer.weight).copy_(gradient)
         elif dense:  # the active weights' gradient holds the earlier micro-batches already
             apply_mask_(layer.dense_gradient, ~layer.mask)
             layer.dense_gradient.add_(gradient)
         # What follows in the hook, masking, writes to it once more, if there is a mask.
-        writes = gradient._version + (layer.density < 1)
+        writes = gradient._version + (layer.values is None and layer.density < 1)
         self._seen[layer.name] = weakref.ref(gradient), writes
 
     def _goes_on(self, layer: Layer, gradient: Tensor) -> bool:

@@ -63,10 +63,14 @@ class MaskKeeper(steps.Listener):
         """Mask all layers now, and keep them masked."""
         for layer in self.layers:
             self.mask_anew(layer)
-            hook = partial(self._after_backward, layer)
-            handle = layer.weight.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-            self._handles.append(handle)
+            self.follow(layer)
         steps.listen(self)
+
+    def follow(self, layer: Layer) -> None:
+        """See the gradients of a layer's parameter as it is now."""
+        hook = partial(self._after_backward, layer)
+        handle = layer.parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+        self._handles.append(handle)
 
     def stop(self) -> None:
         """Leave the layers to themselves."""
@@ -79,7 +83,7 @@ class MaskKeeper(steps.Listener):
     def mask_anew(self, layer: Layer) -> None:
         """Mask what belongs to a layer that has another mask than before."""
         self.writes.note_mask(layer)
-        if layer.density < 1:
+        if layer.density < 1 and layer.values is None:
             self.mask(layer)
 
     def mask(self, layer: Layer) -> None:
@@ -144,7 +148,7 @@ class MaskKeeper(steps.Listener):
         if gradient is None:
             return
         self.on_gradient(layer, gradient)
-        if layer.density < 1:
+        if layer.density < 1 and layer.values is None:
             if not left_masked(weight, gradient):
                 apply_mask_(gradient, layer.mask)
             self.writes.note_gradient(layer)

@@ -1,44 +1,40 @@
-"""Masked weights held as their active values alone, from one topology update to the next."""
+"""Masked weights held as the values of their active connections alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from dstbench.kernels import library
-from dstbench.kernels.connections import Connections
 from dstbench.kernels.modules import hold_packed, hold_whole, known, stored_plainly
 from dstbench.kernels.packing import packed, unpacked
 from dstbench.kernels.use import KernelUse
 from dstbench.sparsity.layers import Layer
-from dstbench.sparsity.optimizers import starts_at_zero
+from dstbench.sparsity.optimizers import starts_at_zero, state_of
 
 DENSEST = 0.5
 """Density above which a weight takes less as it is."""
 
-Slot = tuple[nn.Module, str]
-"""A module, and the name by which it holds a weight."""
-
 
 @dataclass(frozen=True)
-class _Packed:
-    """A weight of one network, and the values that are in its places meanwhile."""
+class _Held:
+    """A weight of one network, the parameter of its values, and who has that in the weight's place:
+    modules, and the names there."""
 
     weight: nn.Parameter
     values: nn.Parameter
-    slots: Sequence[Slot]
+    places: Sequence[tuple[nn.Module, str]]
 
 
 class Packing:
-    """Holds the layers that kernels compute as their active values, 1-D parameters in the weights'
+    """Holds layers that kernels take as 1-D parameters of their active values, in the weights'
     places: in the network, in its averaged copy, and in the optimizer with its state.
 
-    A step then reads and writes active weights alone. What else would look at such a weight finds
-    it without elements.
+    Whole weights have no elements then, but while they are :meth:`shown`.
     """
 
     def __init__(
@@ -47,90 +43,160 @@ class Packing:
         self._layers = layers
         self._networks = networks
         self._kernels = kernels
-        self._held: dict[str, list[_Packed]] = {}
+        self._held: dict[str, list[_Held]] = {}
+        """Of each packed layer, by its name: in the network, and in its averaged copy."""
+        self._whole: set[str] = set()
+        """Layers that cannot be packed."""
 
     @property
     def is_on(self) -> bool:
-        """Whether any weight is held so now."""
+        """Whether any layer is packed now."""
         return bool(self._held)
 
     @torch.no_grad()
-    def pack(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hold what can be held as active values; gradients are dropped."""
-        taken = self._kernels.layers
-        layers = [each for each in self._layers if each.density <= DENSEST and each.name in taken]
-        if not layers or not starts_at_zero(optimizer) or _replicated() or library.why_not():
-            return
-        slots = [self._slots(network) for network in self._networks]
-        for name in (layer.name for layer in layers):
-            if all(name in found for found in slots):
-                self._held[name] = [
-                    _Packed(weight, nn.Parameter(packed(weight.detach(), taken[name])), places)
-                    for weight, places in (found[name] for found in slots)
-                ]
-        self._swap(optimizer, True)
+    def pack(self, optimizer: torch.optim.Optimizer) -> list[Layer]:
+        """Pack the layers that can be packed, whose gradients are dropped; those of them that were
+        whole."""
+        wanted = [layer for layer in self._layers if self._pays(layer)]
+        if not wanted or not starts_at_zero(optimizer) or _replicated() or library.why_not():
+            return []
+        places = [self._places(network) for network in self._networks]
+        able = [layer for layer in wanted if all(layer.name in found for found in places)]
+        self._whole |= {layer.name for layer in wanted} - {layer.name for layer in able}
+        others: dict[int, nn.Parameter] = {}
+        for layer in able:
+            connections = self._kernels.layers[layer.name]
+            self._held[layer.name] = [
+                _Held(weight, nn.Parameter(packed(weight.detach(), connections)), places)
+                for weight, places in (found[layer.name] for found in places)
+            ]
+            for each in self._held[layer.name]:
+                known[each.values] = connections
+                self._move(layer, optimizer, each.weight, each.values, packed)
+                for module, name in each.places:
+                    hold_packed(module, name, each.values)
+                _empty(each.weight)
+                others[id(each.weight)] = each.values
+            connections.packed = True
+            layer.values = self._held[layer.name][0].values
+        _exchange(optimizer, others)
+        return able
 
     @torch.no_grad()
     def unpack(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hold whole weights again, zero at inactive connections; gradients are dropped."""
-        self._swap(optimizer, False)
-        self._held.clear()
-
-    def _swap(self, optimizer: torch.optim.Optimizer, packs: bool) -> None:
-        """Put values in the places of weights, or weights back into theirs."""
+        """Hold all layers whole again, zero at inactive connections; gradients of those that were
+        packed are dropped."""
         others: dict[int, nn.Parameter] = {}
         for layer in self._layers:
-            for each in self._held.get(layer.name, ()):
+            for each in self._held.pop(layer.name, ()):
                 connections = self._kernels.layers[layer.name]
-                old, new = (each.weight, each.values) if packs else (each.values, each.weight)
-                if not packs:
-                    new.data = unpacked(old.detach(), connections)
-                _move(optimizer, old, new, packed if packs else unpacked, connections)
-                for module, name in each.slots:
-                    (hold_packed if packs else hold_whole)(module, name, new)
-                old.data, old.grad = old.new_empty(0), None
-                known[each.values] = connections
-                connections.packed = packs
-                others[id(old)] = new
-            held = self._held.get(layer.name)
-            layer.values = held[0].values if held and packs else None
-        for group in optimizer.param_groups:
-            group["params"] = [others.get(id(each), each) for each in group["params"]]
+                each.weight.data = unpacked(each.values.detach(), connections)
+                self._move(layer, optimizer, each.values, each.weight, unpacked)
+                for module, name in each.places:
+                    hold_whole(module, name, each.weight)
+                others[id(each.values)] = each.weight
+                connections.packed = False
+            layer.values = None
+        _exchange(optimizer, others)
+        self._whole.clear()
 
-    def _slots(self, network: nn.Module) -> dict[str, tuple[nn.Parameter, list[Slot]]]:
-        """The weights of a network that can be held so, by parameter name, and who holds them."""
-        found: dict[int, list[Slot]] = {}
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """A time in which layers have whole weights beside what is held of them."""
+        for layer, held in self._packed():
+            held.weight.data = unpacked(held.values.detach(), self._kernels.layers[layer.name])
+        try:
+            yield
+        finally:
+            for _, held in self._packed():
+                _empty(held.weight)
+
+    @contextmanager
+    def remasked(self, layer: Layer, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """A time in which a layer gets another mask, and its weight, which is :meth:`shown`, other
+        values: what is held of it follows. New connections begin with averages and state of zero.
+        """
+        if layer.values is None:
+            yield
+            return
+        connections = self._kernels.layers[layer.name]
+        averaged = [each.values for each in self._held[layer.name][1:]]
+        following = [*averaged, *state_of(optimizer, layer.values)]
+        numbers = torch.arange(1, len(layer.values) + 1, dtype=torch.int32)
+        numbers = unpacked(numbers.view(torch.float32), connections)
+        yield
+        layer.values.data = packed(layer.weight.detach(), connections)
+        layer.values.grad = None
+        before = packed(numbers, connections).view(torch.int32)  # zero: was not active
+        for each in following:
+            each.data = nn.functional.pad(each.detach(), (1, 0)).index_select(0, before)
+
+    def in_place(self, layer: Layer, mask: Tensor) -> Tensor:
+        """Which elements of the layer's parameter are those of a boolean mask in the weight's shape
+        of connections that are all active."""
+        if layer.values is None:
+            return mask
+        return packed(mask.float(), self._kernels.layers[layer.name]).bool()
+
+    def _packed(self) -> list[tuple[Layer, _Held]]:
+        """The packed layers, and what is held of them in the network."""
+        held = self._held
+        return [(layer, held[layer.name][0]) for layer in self._layers if layer.name in held]
+
+    def _pays(self, layer: Layer) -> bool:
+        """Whether to pack a layer that is whole, if it can be."""
+        return (
+            layer.values is None
+            and layer.density <= DENSEST
+            and layer.name in self._kernels.layers
+            and layer.name not in self._whole
+        )
+
+    def _places(
+        self, network: nn.Module
+    ) -> dict[str, tuple[nn.Parameter, list[tuple[nn.Module, str]]]]:
+        """The weights of a network that can be packed, by parameter name, and where they are."""
+        places: dict[int, list[tuple[nn.Module, str]]] = {}
         for module in network.modules():
             for name, parameter in module._parameters.items():
-                found.setdefault(id(parameter), []).append((module, name))
+                places.setdefault(id(parameter), []).append((module, name))
         weights = dict(network.named_parameters())
-        return {
-            name: (weights[name], found[id(weights[name])])
+        found = {
+            name: (weights[name], places[id(weights[name])])
             for name in self._kernels.layers
-            if stored_plainly(weights[name])
-            and all(module in self._kernels.modules for module, _ in found[id(weights[name])])
+            if name in weights and stored_plainly(weights[name])
         }
+        using = self._kernels.modules
+        return {name: each for name, each in found.items() if all(m in using for m, _ in each[1])}
+
+    def _move(
+        self,
+        layer: Layer,
+        optimizer: torch.optim.Optimizer,
+        old: nn.Parameter,
+        new: nn.Parameter,
+        convert: Callable[..., Tensor],
+    ) -> None:
+        """Give one parameter of a layer the optimizer's state of another."""
+        if old in optimizer.state:
+            following = {id(each) for each in state_of(optimizer, old)}
+            connections = self._kernels.layers[layer.name]
+            optimizer.state[new] = {
+                key: convert(value, connections) if id(value) in following else value
+                for key, value in optimizer.state.pop(old).items()
+            }
 
 
-def _move(
-    optimizer: torch.optim.Optimizer,
-    old: nn.Parameter,
-    new: nn.Parameter,
-    convert: Callable[[Tensor, Connections], Tensor],
-    connections: Connections,
-) -> None:
-    """Give one parameter the optimizer's state of another."""
-    if old not in optimizer.state:
-        return
-    state: Mapping[str, Any] = optimizer.state.pop(old)
-    optimizer.state[new] = {
-        key: convert(value, connections)
-        if isinstance(value, Tensor) and value.shape == old.shape
-        else value
-        for key, value in state.items()
-    }
+def _empty(weight: nn.Parameter) -> None:
+    weight.data, weight.grad = weight.new_empty(0), None
+
+
+def _exchange(optimizer: torch.optim.Optimizer, others: dict[int, nn.Parameter]) -> None:
+    """Let an optimizer train other parameters than those of these ids."""
+    for group in optimizer.param_groups:
+        group["params"] = [others.get(id(each), each) for each in group["params"]]
 
 
 def _replicated() -> bool:
-    """Whether gradients are exchanged with other processes, which know of whole weights."""
+    """Whether gradients may be exchanged with other processes, which know of whole weights."""
     return distributed.is_available() and distributed.is_initialized()

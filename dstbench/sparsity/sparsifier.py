@@ -154,33 +154,33 @@ class Sparsifier(FirstMasks):
         self._is_attached = True
         return self
 
-    @torch.no_grad()
     def pack(self) -> None:
-        """Hold active weights without the others until a topology update comes near, or
-        :meth:`unpack`: to be called between an optimizer's step and the next forward pass.
+        """Hold layers as their active weights alone, until :meth:`unpack`: to be called between an
+        optimizer's step and the next forward pass, before every step or now and then.
 
-        Layers that sparse kernels take, of a density of one half at most, then have a parameter of
-        their active values, (active,), in the weight's place: in the network, its averaged copy and
-        the optimizer, whose state of them shrinks alike. Gradients are dropped. Steps take less
-        time and memory so. Weights stay whole where a step needs all of them (the update after it
-        looks at them), and with optimizers other than Adam's kin, RMSprop and SGD, in several
-        processes, and where there are no sparse kernels.
+        A layer that sparse kernels take, of a density of one half at most, then has a 1-D parameter
+        of its active values, (active,), in its weight's place: in the network, in its averaged copy
+        and in the optimizer, whose state of it shrinks alike; gradients that it has by then are
+        dropped. Clipping, the optimizer and the averaging take less time so, and training less
+        memory. A module that is asked for its weight (``layer.weight``) shows the whole one, of
+        which writes are lost.
+
+        Layers stay whole with optimizers other than Adam and its kin, RMSprop and SGD, where the
+        optimizer's state of inactive weights is kept, in several processes that exchange gradients,
+        where there are no sparse kernels, and before steps after which a method observes them.
         """
         if self._needs_whole_weights_now():
             self.unpack()
-        elif not (self._packing.is_on or self._keeper.keeps_state):
-            self._packing.pack(self._keeper.optimizer)
-            self._keeper.places.look()
+        elif not self._keeper.keeps_state:
+            layers = self._packing.pack(self._keeper.optimizer)
+            self._settle(layers if self.moves else [])
 
-    @torch.no_grad()
     def unpack(self) -> None:
         """Hold whole weights again, as before :meth:`pack`: to be called before weights are saved,
         loaded, copied or written to."""
         if self._packing.is_on:
             self._packing.unpack(self._keeper.optimizer)
-            self._keeper.places.look()
-            for layer in self.layers:
-                self._keeper.writes.note_weight(layer)
+            self._settle([])
 
     def dense_gradient_steps(self, steps: int) -> int:
         """Number of the first ``steps`` optimizer steps that compute the gradient of inactive
@@ -263,8 +263,16 @@ class Sparsifier(FirstMasks):
             )
         return super().__reduce_ex__(protocol)
 
+    def _settle(self, seen: Sequence[Layer]) -> None:
+        """Take the layers' parameters as they are for theirs, and see the gradients of some."""
+        self._keeper.places.look()
+        for layer in self.layers:
+            self._keeper.writes.note_weight(layer)
+        for layer in seen:
+            self._keeper.follow(layer)
+
     def _needs_whole_weights_now(self) -> bool:
-        """Whether weights are looked at after the step being taken, inactive ones too."""
+        """Whether the step being taken is one after which a method observes weights."""
         return False
 
     def _needs_dense_gradient_now(self) -> bool:

@@ -104,7 +104,7 @@ class WriteDetector:
 
     def note_weight(self, layer: Layer) -> None:
         """The layer's weight is masked."""
-        self._weights[layer.name] = layer.weight._version
+        self._weights[layer.name] = layer.parameter._version
 
     def note_gradient(self, layer: Layer) -> None:
         """The gradient of the layer's weight is masked."""
@@ -114,7 +114,7 @@ class WriteDetector:
 
     def weight_was_written(self, layer: Layer) -> bool:
         """Whether something has written to the weight since it was noted, as torch counts."""
-        return self._weights.get(layer.name) != layer.weight._version
+        return self._weights.get(layer.name) != layer.parameter._version
 
     def gradient_was_written(self, layer: Layer) -> bool:
         """Whether the gradient is another one than was noted, or is seen not to be masked."""

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dstbench.errors import SparsityError
 from dstbench.kernels import library
-from dstbench.sparsity import Sparsifier
+from dstbench.sparsity import Layer, Sparsifier
 from dstbench.sparsity.optimizers import state_of
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason="no sparse kernels here")
@@ -150,17 +150,53 @@ def test_the_weights_that_come_back_are_those_that_went() -> None:
     assert [*training.network.state_dict()] == [*Network().state_dict()]
 
 
-def test_weights_are_whole_where_an_update_looks_at_them() -> None:
-    training = Training(RigL, True).take(12)
-    assert training.packed == [True] * 4 + [False] + [True] * 4 + [False] + [True] * 2
-
-
-def test_packing_once_lasts_until_the_next_update() -> None:
+def test_updates_leave_weights_packed() -> None:
     training = Training(RigL, False)
     training.sparsifier.pack()
-    training.take(7)
-    assert training.packed == [True] * 4 + [False] * 3
-    assert training.sparsifier.topology_updates == 1
+    training.take(12)
+    assert training.packed == [True] * 12
+    assert training.sparsifier.topology_updates == 2
+    for layer in training.sparsifier.layers:
+        assert layer.values is None or layer.weight.numel() == 0
+
+
+class Observing(MagRan):
+    """Looks at weights after every third step."""
+
+    name = "observing"
+
+    def observes_at(self, step: int) -> bool:
+        return step % 3 == 0
+
+    def observe(self, layer: Layer, step: int) -> None:
+        assert layer.weight.shape == layer.mask.shape
+        assert layer.weight.any()
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_weights_are_whole_where_a_method_observes_them(packs: bool) -> None:
+    training = Training(Observing, packs)
+    training.sparsifier.pack()
+    training.take(9)
+    assert training.packed == ([True, True, False] * 3 if packs else [True] * 2 + [False] * 7)
+
+
+class Thinning(MagRan):
+    """Has fewer connections at every update, and then more."""
+
+    name = "thinning"
+
+    def density_at(self, step: int) -> float:
+        return {0: 0.6, 5: 0.3, 10: 0.2, 15: 0.4}.get(step - step % 5, 0.2)
+
+
+@pytest.mark.parametrize("grown_state", ["zero", "mean"])
+def test_numbers_of_connections_may_change(grown_state: str) -> None:
+    packed = Training(Thinning, True, grown_state=grown_state).take(24)
+    assert packed.packed == [False] * 5 + [True] * 19
+    expected = Training(Thinning, False, grown_state=grown_state).take(24).everything()
+    for name, value in packed.everything().items():
+        torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("given", [

@@ -701,6 +701,21 @@ class SelfChanging(Wrong, Other):
     denoiser = Noisy
 
 
+class SelfScaling(Wrong, Other):
+    """Keeps its weights at a norm while it is used."""
+
+    caught_by = "training-under-masks-works"
+    happens = "enter.weight is another after a loss was computed"
+
+    class Normalized(Convolutions):
+        def inside(self, hidden: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.enter.weight.mul_(3 / self.enter.weight.norm())
+            return super().inside(hidden)
+
+    denoiser = Normalized
+
+
 class Doubled(Wrong, Other):
     """Cannot do with less than float32."""
 

@@ -203,7 +203,7 @@ def the_denoiser_can_be_saved(subject: ModelSubject) -> None:
 
 def training_under_masks_works(subject: ModelSubject) -> None:
     """The harness can train the model sparsely: with averaged weights, clipping and
-    micro-batches, in fp32 and bf16, and in channels_last."""
+    micro-batches, in fp32 and bf16, and in channels_last; the optimizer alone changes weights."""
     variants: list[dict[str, Any]] = [{}, {"precision": "bf16"}, {"channels_last": True}]
     for variant in variants:
         sparsifier = _ByGradient(0.5, total_steps=8, exploration_frequency=2)
@@ -213,15 +213,22 @@ def training_under_masks_works(subject: ModelSubject) -> None:
         trainer = Trainer(subject.model, subject.build(), sparsifier, training, seed=0)
         for _ in range(4):
             trainer.take_step()
-            with torch.no_grad():  # which may write to weights, and would be masked by a step
+            sparsifier.unpack()
+            before = [layer.weight.detach().clone() for layer in sparsifier.layers]
+            with torch.no_grad():
                 subject.loss(trainer.denoiser)
-            for layer in sparsifier.layers:
+            for layer, weight in zip(sparsifier.layers, before, strict=True):
                 outside = layer.weight.detach()[~layer.mask]
                 if outside.count_nonzero():
                     raise Broken(
                         f"{layer.name} is not zero at {int(outside.count_nonzero())} of "
                         f"{len(outside)} inactive connections after step {trainer.step}, with "
                         f"{variant or 'fp32'}: something else than the optimizer changes it"
+                    )
+                if not torch.equal(layer.weight, weight):
+                    raise Broken(
+                        f"{layer.name} is another after a loss was computed, with "
+                        f"{variant or 'fp32'}: what a model writes to a masked weight is lost"
                     )
 
 
