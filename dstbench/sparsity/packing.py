@@ -102,9 +102,12 @@ class Packing:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """A time in which layers have whole weights beside what is held of them."""
+        """A time in which layers have whole weights, and gradients of them, beside what is held."""
         for layer, held in self._packed():
-            held.weight.data = unpacked(held.values.detach(), self._kernels.layers[layer.name])
+            connections = self._kernels.layers[layer.name]
+            held.weight.data = unpacked(held.values.detach(), connections)
+            if held.values.grad is not None:
+                held.weight.grad = unpacked(held.values.grad, connections)
         try:
             yield
         finally:

@@ -169,16 +169,17 @@ class Sparsifier(FirstMasks):
         optimizer's state of inactive weights is kept, in several processes that exchange gradients,
         where there are no sparse kernels, and before steps after which a method observes them.
         """
+        if not self._is_attached or self._keeper.keeps_state:
+            return
         if self._needs_whole_weights_now():
             self.unpack()
-        elif not self._keeper.keeps_state:
-            layers = self._packing.pack(self._keeper.optimizer)
+        elif layers := self._packing.pack(self._keeper.optimizer):
             self._settle(layers if self.moves else [])
 
     def unpack(self) -> None:
         """Hold whole weights again, as before :meth:`pack`: to be called before weights are saved,
         loaded, copied or written to."""
-        if self._packing.is_on:
+        if self._is_attached and self._packing.is_on:
             self._packing.unpack(self._keeper.optimizer)
             self._settle([])
 

@@ -44,6 +44,7 @@ class Trial:
         bf16: bool = False,
         channels_last: bool = False,
         kernels: Mode = "masked",
+        packs: bool = False,
         disturb: Disturbance | None = None,
     ) -> None:
         self.arguments: dict[str, Any] = {
@@ -54,6 +55,7 @@ class Trial:
             "bf16": bf16,
             "channels_last": channels_last,
             "kernels": kernels,
+            "packs": packs,
         }
         self.cls = cls
         self.name = network
@@ -152,10 +154,14 @@ class Trial:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.averaged.update_parameters(self.network)
+        if self.sparsifier:
+            self.sparsifier.unpack()
         self.step += 1
 
     def backward(self) -> None:
         """Accumulate the gradients of the next step."""
+        if self.sparsifier and self.arguments["packs"]:
+            self.sparsifier.pack()
         data = torch.Generator().manual_seed(derive(0, "data", self.step))
         inputs = torch.randn(BATCH, *NETWORKS[self.name].inputs, generator=data)
         if self.channels_last:

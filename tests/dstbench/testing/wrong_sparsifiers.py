@@ -621,10 +621,11 @@ class Impatient(Wrong, Growing):
 
 
 class Furtive(Wrong, Growing):
-    """Moves connections, with their weights, through ``.data``: of that torch tells no one."""
+    """Moves connections, with their weights, through ``.data``: of that torch tells no one. Weights
+    that are packed cannot be moved so."""
 
     caught_by = "sparse-kernels-work"
-    happens = "with sparse kernels, and "
+    happens = "IndexError was raised"
 
     def _step_taken(self, trained: Sequence[Layer]) -> None:
         super()._step_taken(trained)

@@ -56,13 +56,14 @@ def accumulation_works(subject: SparsifierSubject) -> None:
 
 
 def sparse_kernels_work(subject: SparsifierSubject) -> None:
-    """Training with sparse kernels keeps counts, and zeros outside the masks; its losses are nearly
-    those of a training with dense kernels for as long as both have the same masks."""
+    """Training with sparse kernels, which holds active weights alone, keeps counts, and zeros
+    outside the masks; its losses are nearly those of a training with dense kernels for as long as
+    both have the same masks."""
     try:
         load()
     except NoKernelsError as error:
         raise SkipTest(str(error)) from None
-    both = subject.trajectories(kernels="sparse"), subject.trajectories()
+    both = subject.trajectories(kernels="sparse", packs=True), subject.trajectories()
     for sparse, masked in zip(*both, strict=True):
         for one, other in zip(sparse, masked, strict=True):
             if first_difference(one.masks, other.masks):
