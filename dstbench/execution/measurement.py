@@ -86,9 +86,8 @@ def kernels_in_use(trainer: Trainer) -> str:
 
 
 def sizes(trainer: Trainer, model_bytes: int, full: Model) -> Sizes:
-    """The bytes of what training holds between a backward pass and its optimizer step, of the step
-    that holds most, activations aside, and of the network that is kept; both also for the dense
-    twin, of the model ``full``."""
+    """The most bytes that training holds at a time, activations aside, and those of the network that
+    is kept; both also for the dense twin, of the model ``full``."""
     state, twin = _state_bytes(trainer), trainer
     if full is not trainer.model:
         with _own_generators(trainer):
@@ -106,11 +105,10 @@ def _state_bytes(trainer: Trainer) -> int:
     sparsifier = trainer.sparsifier
     if sparsifier is None:
         return _unmasked_bytes(trainer)
-    if not sparsifier.moves:
-        sparsifier.pack()
-    unmasked = _unmasked_bytes(trainer)
+    sparsifier.pack()
+    held = _unmasked_bytes(trainer) + sparsifier.update_bytes
     sparsifier.unpack()
-    return unmasked + _bytes_of_masks(sparsifier)
+    return held + _bytes_of_masks(sparsifier)
 
 
 def _unmasked_bytes(trainer: Trainer) -> int:

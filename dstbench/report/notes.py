@@ -83,8 +83,9 @@ def _measured(table: Table) -> Iterator[str]:
     if any(record.sizes for record in done):
         yield (
             "State: bytes of weights, gradients, optimizer, averaged weights, masks, and what a "
-            "method remembers while training, counted; model: of the kept network, of masked "
-            "weights the active values and a bit per connection."
+            "method remembers or a topology update holds beside, counted, at the time when they "
+            "are most; model: of the kept network, of masked weights the active values and a bit "
+            "per connection."
         )
     timed = [record for record in done if record.measurement]
     found = [record.measurement for record in timed if record.measurement]

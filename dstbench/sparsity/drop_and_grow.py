@@ -138,6 +138,16 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
         return kept
 
     @property
+    def update_bytes(self) -> int:
+        whole = {
+            layer: layer.mask.numel() * layer.parameter.element_size() for layer in self.layers
+        }
+        shown = 2 * sum(size for layer, size in whole.items() if layer.values is not None)
+        if not self.needs_dense_gradient:
+            return shown
+        return shown + sum(size for layer, size in whole.items() if layer.density < 1)
+
+    @property
     def moves(self) -> bool:
         return self.sparsity > 0
 

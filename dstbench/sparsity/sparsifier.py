@@ -281,6 +281,11 @@ class Sparsifier(FirstMasks):
         return False
 
     @property
+    def update_bytes(self) -> int:
+        """Bytes that are held in a topology update, and not between a backward pass and its step."""
+        return 0
+
+    @property
     def moves(self) -> bool:
         """Whether topology updates replace connections by others."""
         return False
