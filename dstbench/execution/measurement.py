@@ -86,8 +86,8 @@ def kernels_in_use(trainer: Trainer) -> str:
 
 
 def sizes(trainer: Trainer, model_bytes: int, full: Model) -> Sizes:
-    """The most bytes that training holds at a time, activations aside, and those of the network that
-    is kept; both also for the dense twin, of the model ``full``."""
+    """The most bytes that training holds at a time, activations aside, and those of the network
+    that is kept; both also for the dense twin, of the model ``full``."""
     state, twin = _state_bytes(trainer), trainer
     if full is not trainer.model:
         with _own_generators(trainer):

@@ -139,13 +139,11 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
 
     @property
     def update_bytes(self) -> int:
-        whole = {
-            layer: layer.mask.numel() * layer.parameter.element_size() for layer in self.layers
-        }
-        shown = 2 * sum(size for layer, size in whole.items() if layer.values is not None)
-        if not self.needs_dense_gradient:
-            return shown
-        return shown + sum(size for layer, size in whole.items() if layer.density < 1)
+        held = 0
+        for layer in self.sparse_layers:
+            size = layer.mask.numel() * layer.weight.element_size()
+            held += size * (2 * (layer.values is not None) + self.needs_dense_gradient)
+        return held
 
     @property
     def moves(self) -> bool:

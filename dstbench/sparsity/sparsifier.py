@@ -282,7 +282,7 @@ class Sparsifier(FirstMasks):
 
     @property
     def update_bytes(self) -> int:
-        """Bytes that are held in a topology update, and not between a backward pass and its step."""
+        """Bytes that a topology update holds beside what there is before an optimizer's step."""
         return 0
 
     @property

@@ -66,7 +66,8 @@ parameters; (×): relative to dense.
 - Theoretical FLOPs: a masked weight costs nothing, one multiply-add = one FLOP; GFLOPs are \
 those of one denoiser call, of which a sample takes 50; decoder not included.
 - State: bytes of weights, gradients, optimizer, averaged weights, masks, and what a method \
-remembers while training, counted; model: of the kept network, of masked weights the active values \
+remembers or a topology update holds beside, counted, at the time when they are most; \
+model: of the kept network, of masked weights the active values \
 and a bit per connection.
 - Step time, sample time: of the cell's own optimizer step and sampling call ÷ those of its dense \
 twin, in turns in one process, ± the 95 % interval (of several seeds, all their intervals), on \
