@@ -188,6 +188,8 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
         if self._looks_at(self.step):
             self._look()
             self._recorder.clear(self.layers)
+            for connections in self.kernels.layers.values():
+                connections.take_dense_gradient()  # of passes of which no gradient was accumulated
 
     def _look(self) -> None:
         """Observe, and update the topology, if all gradients are finite."""
@@ -214,7 +216,7 @@ class DynamicSparsifier(ScheduledSparsifier, ABC):
         """Whether the layer has what an update needs."""
         if layer.density == 1 and not self._changes_counts:
             return False
-        trained = layer.weight.requires_grad
+        trained = layer.parameter.requires_grad
         return trained and (layer.has_dense_gradient or not self.needs_dense_gradient)
 
     def _update_topology(self, ready: Sequence[Layer]) -> None:

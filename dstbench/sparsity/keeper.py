@@ -63,14 +63,13 @@ class MaskKeeper(steps.Listener):
         """Mask all layers now, and keep them masked."""
         for layer in self.layers:
             self.mask_anew(layer)
-            self.follow(layer)
+            self._handles.append(self.follow(layer))
         steps.listen(self)
 
-    def follow(self, layer: Layer) -> None:
-        """See the gradients of a layer's parameter as it is now."""
+    def follow(self, layer: Layer) -> RemovableHandle:
+        """See the gradients of a layer's parameter, for as long as that is there."""
         hook = partial(self._after_backward, layer)
-        handle = layer.parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-        self._handles.append(handle)
+        return layer.parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call, no-any-return]
 
     def stop(self) -> None:
         """Leave the layers to themselves."""

@@ -67,7 +67,7 @@ class Packing:
         for layer in able:
             connections = self._kernels.layers[layer.name]
             self._held[layer.name] = [
-                _Held(weight, nn.Parameter(packed(weight.detach(), connections)), places)
+                _Held(weight, _parameter(weight, packed(weight.detach(), connections)), places)
                 for weight, places in (found[layer.name] for found in places)
             ]
             for each in self._held[layer.name]:
@@ -91,6 +91,7 @@ class Packing:
             for each in self._held.pop(layer.name, ()):
                 connections = self._kernels.layers[layer.name]
                 each.weight.data = unpacked(each.values.detach(), connections)
+                each.weight.requires_grad_(each.values.requires_grad)
                 self._move(layer, optimizer, each.values, each.weight, unpacked)
                 for module, name in each.places:
                     hold_whole(module, name, each.weight)
@@ -150,6 +151,7 @@ class Packing:
         """Whether to pack a layer that is whole, if it can be."""
         return (
             layer.values is None
+            and layer.weight.requires_grad
             and layer.density <= DENSEST
             and layer.name in self._kernels.layers
             and layer.name not in self._whole
@@ -188,6 +190,10 @@ class Packing:
                 key: convert(value, connections) if id(value) in following else value
                 for key, value in optimizer.state.pop(old).items()
             }
+
+
+def _parameter(weight: nn.Parameter, values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values, requires_grad=weight.requires_grad)
 
 
 def _empty(weight: nn.Parameter) -> None:

@@ -294,6 +294,46 @@ def test_gradients_of_gradients_while_packed() -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_frozen_weights_stay_frozen() -> None:
+    training = Training(MagRan, True)
+    training.network.conv.weight.requires_grad_(False)
+    before = training.network.conv.weight.detach().clone()
+    training.take(3)
+    training.network.head.requires_grad_(False)
+    training.take(4)
+    training.sparsifier.unpack()
+    assert torch.equal(training.network.conv.weight, before)
+    trained = {name for name, each in training.network.named_parameters() if each.requires_grad}
+    assert not {"conv.weight", "head.weight"} & trained
+    assert "down.weight" in trained
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("kernels", ["sparse", "auto"])
+def test_the_gradient_of_all_connections_is_that_of_a_dense_pass(parts: int, kernels: str) -> None:
+    seen: dict[str, Tensor] = {}
+
+    class Noting(RigL):
+        def growth_scores(self, layer: Layer, rng: torch.Generator) -> Tensor:
+            seen[layer.name] = layer.dense_gradient.clone()
+            assert layer.weight.grad is not None
+            assert layer.weight.grad.shape == layer.weight.shape
+            return super().growth_scores(layer, rng)
+
+    training = Training(Noting, True, kernels=kernels).take(4)
+    training.sparsifier.unpack()
+    dense = copy.deepcopy(training.network)
+    dense(IMAGES).square().mean().backward()
+    training.sparsifier.pack()
+    for part in IMAGES.chunk(parts):
+        (training.network(part).square().mean() / parts).backward()
+    training.optimizer.step()
+    assert training.sparsifier.topology_updates == 1
+    for name, gradient in seen.items():
+        expected = dense.get_parameter(name).grad
+        torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-4, msg=name)
+
+
 def test_micro_batches_add_up() -> None:
     def train(packs: bool) -> dict[str, Tensor]:
         training = Training(MagRan, packs)
