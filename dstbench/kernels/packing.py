@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,10 @@ from dstbench.kernels.library import Long, address
 def packed(weight: Tensor, connections: Connections) -> Tensor:
     """The values of active connections, (active,), of a weight or what has its shape, in the order
     in which kernels walk them."""
-    values: Tensor = _Pack.apply(weight, connections)
+    if _is_differentiated(weight):
+        return _Pack.apply(weight, connections)  # type: ignore[no-any-return]
+    values = weight.new_empty(connections.active)
+    _copy(connections.library.pack_weight, weight, values, connections)
     return values
 
 
@@ -29,20 +33,30 @@ def packed_gradient(gradient: Tensor, connections: Connections) -> Tensor:
 
 def unpacked(values: Tensor, connections: Connections) -> Tensor:
     """The weight that has these values, (active,), at its active connections and zero elsewhere."""
-    weight: Tensor = _Unpack.apply(values, connections)
+    if _is_differentiated(values):
+        return _Unpack.apply(values, connections)  # type: ignore[no-any-return]
+    weight = values.new_empty(connections.mask.shape)
+    _copy(connections.library.unpack_weight, values, weight, connections)
     return weight
+
+
+def _is_differentiated(tensor: Tensor) -> bool:
+    return torch.is_grad_enabled() and tensor.requires_grad
+
+
+def _copy(
+    kernel: Callable[..., object], given: Tensor, result: Tensor, connections: Connections
+) -> None:
+    layer, threads = ctypes.byref(connections.index()), Long(torch.get_num_threads())
+    given = given.contiguous()  # which lives until the kernel is done
+    kernel(layer, threads, address(given), address(result))
 
 
 class _Pack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, connections: Connections) -> Tensor:
         ctx.connections = connections
-        weight = weight.contiguous()
-        values = weight.new_empty(connections.active)
-        layer = ctypes.byref(connections.index())
-        threads = Long(torch.get_num_threads())
-        connections.library.pack_weight(layer, threads, address(weight), address(values))
-        return values
+        return packed(weight, connections)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -53,12 +67,7 @@ class _Unpack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, connections: Connections) -> Tensor:
         ctx.connections = connections
-        values = values.contiguous()
-        weight = values.new_empty(connections.mask.shape)
-        layer = ctypes.byref(connections.index())
-        threads = Long(torch.get_num_threads())
-        connections.library.unpack_weight(layer, threads, address(values), address(weight))
-        return weight
+        return unpacked(values, connections)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
