@@ -62,6 +62,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         """Wall-clock time of all steps so far, those of earlier processes included."""
+        self._packs = True
         self._saved_at = time.monotonic()
         self.step_times: list[Elapsed] = []
         """Time of each step of this process."""
@@ -256,9 +257,7 @@ class Trainer:
 
     def _step(self) -> float:
         """One optimizer step; the mean loss of its batch."""
-        if self.sparsifier:
-            self.sparsifier.pack()
-        loss = self._backward()
+        loss = self._packed_backward() if self.sparsifier and self._packs else self._backward()
         if self.settings.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.gradient_clip)
         set_learning_rate(self.optimizer, self.settings, self.step)
@@ -267,6 +266,32 @@ class Trainer:
         self.averaged.update_parameters(self.denoiser)
         self.step += 1
         return loss.item()
+
+    def _packed_backward(self) -> Tensor:
+        """Accumulate the gradients of the next step's batch with active weights alone; with whole
+        ones from now on, where the model's loss cannot be computed so. The mean loss of the batch.
+        """
+        assert self.sparsifier
+        self.sparsifier.pack()
+        if not self.sparsifier.is_packed:
+            return self._backward()
+        try:
+            loss = self._backward()
+            if loss.isfinite():
+                return loss
+            reason = f"it is {loss.item()}"
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+        self._packs = False
+        self.sparsifier.unpack()
+        self.optimizer.zero_grad()
+        whole = self._backward()
+        if whole.isfinite():
+            self.model.workspace.report(
+                "weights are trained with their zeros: without them, the loss of this model "
+                f"cannot be computed ({reason})"
+            )
+        return whole
 
     def _backward(self) -> Tensor:
         """Accumulate the gradients of the next step's batch; its mean loss."""

@@ -163,6 +163,15 @@ class _Packed(nn.Module):
                 found._is_param = True  # or get_parameter() would not return it
         return found
 
+    def __getstate__(self) -> dict[str, Any]:
+        """That of a copy, which has whole weights."""
+        whole = {name: getattr(self, name) for name in self._parameters}
+        copied = {
+            name: each if each is None else nn.Parameter(each.detach(), each.requires_grad)
+            for name, each in whole.items()
+        }
+        return self.__dict__ | {"_parameters": copied}
+
 
 class PackedConv2d(_Packed, SparseConv2d):
     pass
@@ -173,7 +182,11 @@ class PackedLinear(_Packed, SparseLinear):
 
 
 class PackedGRU(_Packed, SparseGRU):
-    pass
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state["_flat_weights"] = [state["_parameters"][name] for name in self._flat_weights_names]
+        del state["_flat_weight_refs"]
+        return state
 
 
 _PACKED: dict[type[nn.Module], type[nn.Module]] = {

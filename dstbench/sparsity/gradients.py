@@ -42,9 +42,10 @@ class GradientRecorder:
         else:
             del layer.dense_gradient
         self._finite[layer.name] = finite
-        if added is not None:
-            before = layer.dense_gradient if layer.has_dense_gradient else 0
-            layer.dense_gradient = added + before
+        if added is not None and layer.has_dense_gradient:
+            layer.dense_gradient.add_(added)
+        elif added is not None:
+            layer.dense_gradient = added
         elif dense and not layer.has_dense_gradient:
             layer.dense_gradient = torch.empty_like(layer.weight).copy_(gradient)
         elif dense:  # the active weights' gradient holds the earlier micro-batches already

@@ -161,8 +161,8 @@ class Layer:
         self.mask = torch.ones_like(weight, dtype=torch.bool, requires_grad=False)
         """Boolean, True = active, with the weight's shape and strides."""
         self.values: nn.Parameter | None = None
-        """The active weights, (active,), where they are held without the others; :attr:`weight`
-        has no elements then."""
+        """The active weights, (active,), where they are held without the others; :attr:`weight` is
+        NaN then, but in a topology update."""
         self._active = weight.numel()
         self._dense_gradient: Tensor | None = None
 

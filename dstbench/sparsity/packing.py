@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Packing:
     """Holds layers that kernels take as 1-D parameters of their active values, in the weights'
     places: in the network, in its averaged copy, and in the optimizer with its state.
 
-    Whole weights have no elements then, but while they are :meth:`shown`.
+    Whole weights are NaN then, but while they are :meth:`shown`.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Packing:
                 self._move(layer, optimizer, each.weight, each.values, packed)
                 for module, name in each.places:
                     hold_packed(module, name, each.values)
-                _empty(each.weight)
+                _hide(each.weight)
                 others[id(each.weight)] = each.values
             connections.packed = True
             layer.values = self._held[layer.name][0].values
@@ -113,7 +114,7 @@ class Packing:
             yield
         finally:
             for _, held in self._packed():
-                _empty(held.weight)
+                _hide(held.weight)
 
     @contextmanager
     def remasked(self, layer: Layer, optimizer: torch.optim.Optimizer) -> Iterator[None]:
@@ -196,8 +197,9 @@ def _parameter(weight: nn.Parameter, values: Tensor) -> nn.Parameter:
     return nn.Parameter(values, requires_grad=weight.requires_grad)
 
 
-def _empty(weight: nn.Parameter) -> None:
-    weight.data, weight.grad = weight.new_empty(0), None
+def _hide(weight: nn.Parameter) -> None:
+    """Let a weight be NaN, in its shape, so that whoever has kept it is not misled; one element."""
+    weight.data, weight.grad = weight.new_full((), math.nan).expand(weight.shape), None
 
 
 def _exchange(optimizer: torch.optim.Optimizer, others: dict[int, nn.Parameter]) -> None:

@@ -176,10 +176,15 @@ class Sparsifier(FirstMasks):
         elif layers := self._packing.pack(self._keeper.optimizer):
             self._settle(layers if self.moves else [])
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether any layer is held as its active weights alone now."""
+        return self._is_attached and self._packing.is_on
+
     def unpack(self) -> None:
         """Hold whole weights again, as before :meth:`pack`: to be called before weights are saved,
         loaded, copied or written to."""
-        if self._is_attached and self._packing.is_on:
+        if self.is_packed:
             self._packing.unpack(self._keeper.optimizer)
             self._settle([])
 
@@ -222,7 +227,7 @@ class Sparsifier(FirstMasks):
         Raises:
             SparsityError: as :meth:`verify`, and where weights are packed.
         """
-        if self._is_attached and self._packing.is_on:
+        if self.is_packed:
             raise SparsityError("weights are packed: unpack() before states are saved or loaded")
         if not self._is_loading:
             self.verify()

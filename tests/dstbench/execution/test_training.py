@@ -1,6 +1,8 @@
 """The training loop, on the toys: three convolutions with dropout, on 26 images of 4×4."""
 
+import copy
 import csv
+import dataclasses
 import errno
 import os
 import pickle
@@ -883,3 +885,49 @@ def test_a_signal_in_a_step_that_fails_is_heard(make: MakeTrainer, folder: CellF
             make().train(folder, fail)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class Remembering(ToyModel):
+    """Penalises weights that it was given once."""
+
+    def build(self) -> nn.Module:
+        denoiser = super().build()
+        self.weights = list(denoiser.parameters())
+        return denoiser
+
+    def loss(self, denoiser: nn.Module, batch: Any, rng: torch.Generator) -> Tensor:
+        penalty = torch.stack([weight.square().sum() for weight in self.weights]).sum()
+        return super().loss(denoiser, batch, rng) + 1e-3 * penalty
+
+
+class Teaching(ToyModel):
+    """Has a teacher that follows the denoiser's parameters, one by one."""
+
+    teacher: nn.Module | None = None
+
+    def loss(self, denoiser: nn.Module, batch: Any, rng: torch.Generator) -> Tensor:
+        self.teacher = self.teacher or copy.deepcopy(denoiser)
+        with torch.no_grad():
+            for old, new in zip(self.teacher.parameters(), denoiser.parameters(), strict=True):
+                old.lerp_(new, 0.5)
+        distance = sum(weight.square().mean() for weight in self.teacher.parameters())
+        return super().loss(denoiser, batch, rng) * (1 + distance)
+
+
+@pytest.mark.parametrize("model", [Remembering, Teaching])
+@pytest.mark.parametrize("method", [Static, RigL])
+def test_a_model_that_needs_whole_weights_has_them(
+    make: MakeTrainer, model: type[Model], method: type[Sparsifier]
+) -> None:
+    trainer = make(method, model=model, gradient_clip=0.1)
+    masked = make(method, model=model, gradient_clip=0.1, kernels="masked")
+    told: list[str] = []
+    trainer.model.workspace = dataclasses.replace(trainer.model.workspace, report=told.append)
+    for _ in range(8):
+        assert trainer.take_step() == masked.take_step()
+    for weight, other in zip(
+        trainer.denoiser.parameters(), masked.denoiser.parameters(), strict=True
+    ):
+        assert torch.equal(weight, other)
+    (line,) = told
+    assert "the loss of this model cannot be computed" in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -132,7 +133,8 @@ def test_what_is_held_while_packed() -> None:
         averaged = dict(training.averaged.module.named_parameters())[name]
         assert averaged.shape == (layer.active,)
         assert {t.shape for t in training.optimizer.state[values].values()} == {(), values.shape}
-        assert layer.weight.numel() == 0
+        assert layer.weight.isnan().all()
+        assert layer.weight.untyped_storage().nbytes() == 4
         assert layer.weight not in training.optimizer.state
     trained = {id(p) for group in training.optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in training.network.parameters()}
@@ -157,7 +159,7 @@ def test_updates_leave_weights_packed() -> None:
     assert training.packed == [True] * 12
     assert training.sparsifier.topology_updates == 2
     for layer in training.sparsifier.layers:
-        assert layer.values is None or layer.weight.numel() == 0
+        assert layer.values is None or layer.weight.isnan().all()
 
 
 class Observing(MagRan):
@@ -245,6 +247,21 @@ def test_what_computes_densely_has_all_weights() -> None:
         assert layer.parameter.grad.isfinite().all()
     sparsifier.unpack()
     torch.testing.assert_close(copy.deepcopy(network)(IMAGES), expected)
+
+
+def test_copies_have_whole_weights() -> None:
+    training = Training(Static, True).take(2)
+    training.sparsifier.pack()
+    network = training.network
+    copied = [copy.deepcopy(network), pickle.loads(pickle.dumps(network))]
+    training.sparsifier.unpack()
+    for each in copied:
+        assert each.state_dict().keys() == network.state_dict().keys()
+        for name, weight in each.state_dict().items():
+            assert torch.equal(weight, network.state_dict()[name])
+        torch.testing.assert_close(each(IMAGES), network(IMAGES))
+        each(IMAGES).sum().backward()
+        assert all(p.grad is not None for p in each.parameters())
 
 
 def test_a_network_that_uses_its_weights_by_hand() -> None:
