@@ -625,7 +625,7 @@ class Furtive(Wrong, Growing):
     that are packed cannot be moved so."""
 
     caught_by = "sparse-kernels-work"
-    happens = "IndexError was raised"
+    happens = "RuntimeError was raised"
 
     def _step_taken(self, trained: Sequence[Layer]) -> None:
         super()._step_taken(trained)
