@@ -61,15 +61,20 @@ class Packing:
         wanted = [layer for layer in self._layers if self._pays(layer)]
         if not wanted or not starts_at_zero(optimizer) or _replicated() or library.why_not():
             return []
-        places = [self._places(network) for network in self._networks]
-        able = [layer for layer in wanted if all(layer.name in found for found in places)]
+        trained = {id(each) for group in optimizer.param_groups for each in group["params"]}
+        networks = [self._places(network) for network in self._networks]
+        able = [
+            layer
+            for layer in wanted
+            if id(layer.weight) in trained and all(layer.name in places for places in networks)
+        ]
         self._whole |= {layer.name for layer in wanted} - {layer.name for layer in able}
         others: dict[int, nn.Parameter] = {}
         for layer in able:
             connections = self._kernels.layers[layer.name]
             self._held[layer.name] = [
-                _Held(weight, _parameter(weight, packed(weight.detach(), connections)), places)
-                for weight, places in (found[layer.name] for found in places)
+                _Held(weight, _parameter(weight, packed(weight.detach(), connections)), modules)
+                for weight, modules in (places[layer.name] for places in networks)
             ]
             for each in self._held[layer.name]:
                 known[each.values] = connections

@@ -210,6 +210,22 @@ def test_weights_stay_whole_where_they_cannot_be_packed(given: dict[str, Any]) -
     assert not any(Training(MagRan, True, **given).take(4).packed)
 
 
+def test_weights_that_another_optimizer_trains_stay_whole() -> None:
+    network = Network()
+    heads = SGD(network.head.parameters(), lr=0.1)
+    others = [p for name, p in network.named_parameters() if not name.startswith("head")]
+    optimizer = SGD(others, lr=0.1)
+    weights = {f"{n}.weight": getattr(network, n).weight for n in ("conv", "down")}
+    sparsifier = Static(0.8, total_steps=9, distribution="uniform").attach(
+        network, optimizer, weights=weights, kernels="sparse"
+    )
+    optimizer.param_groups[0]["params"] = [p for p in others if p is not network.down.weight]
+    heads.add_param_group({"params": [network.down.weight]})
+    sparsifier.pack()
+    packed = {layer.name for layer in sparsifier.layers if layer.values is not None}
+    assert packed == {"conv.weight"}
+
+
 def test_weights_stay_whole_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "why_not", lambda: "none here")
     assert not any(Training(Static, True, kernels="auto").take(3).packed)
