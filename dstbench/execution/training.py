@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from dstbench.errors import DivergedError
 from dstbench.execution.batches import check_size
 from dstbench.execution.checkpoint import no_checkpoint, pack_checkpoint, unpack_checkpoint
 from dstbench.execution.history import History, ignore, restore, tables
+from dstbench.execution.losses import Losses
 from dstbench.execution.optimization import build_average, build_optimizer, set_learning_rate
 from dstbench.execution.timing import Elapsed, read_clocks
 from dstbench.kernels import Choice
 from dstbench.kernels.thresholds import choice_of_machine
 from dstbench.records import Budget
-from dstbench.seeds import derive, seed_generators
 from dstbench.settings import TrainingSettings
 from dstbench.sparsity import Sparsifier
 from dstbench.stopping import Held
@@ -68,9 +68,7 @@ class Trainer:
         """Time of each step of this process."""
         self.updated_at: list[int] = []
         """Positions in ``step_times`` of the steps that a topology update followed."""
-        self._epoch = -1
-        self._batches: Sequence[Tensor] = ()
-        """The batches of that epoch."""
+        self._losses = Losses(model, settings, seed)
         self._unwritten: list[tuple[float, float]] = []
         """Loss and seconds of the steps since the latest row of the history."""
         if sparsifier is not None:
@@ -124,22 +122,9 @@ class Trainer:
             [each.wall for each in self.step_times] or [self.seconds / self.step]
         )
 
-    @torch.no_grad()
     def validation_loss(self) -> float | None:
-        """Mean loss of the averaged denoiser over the validation split, under fixed noise.
-
-        ``None`` for a dataset without one.
-        """
-        count = len(self.model.data.validation)
-        if count == 0:
-            return None
-        self.averaged.eval()
-        rng = _generator(derive(self.seed, "validation"))
-        total = 0.0
-        for indices in torch.split(torch.arange(count), self.settings.batch_size):
-            batch = self.model.batch("validation", indices)
-            total += self.model.loss(self.averaged.module, batch, rng).item() * len(indices)
-        return total / count
+        """Mean loss of the averaged denoiser over the validation split; ``None`` without one."""
+        return self._losses.validation(self.averaged.module)
 
     def save(self, folder: CellFolder) -> None:
         """Write a checkpoint into the cell's folder; it appears whole or not at all, and the one
@@ -295,17 +280,7 @@ class Trainer:
 
     def _backward(self) -> Tensor:
         """Accumulate the gradients of the next step's batch; its mean loss."""
-        self.denoiser.train()
-        rng = _generator(derive(self.seed, "step", self.step))
-        device = self.model.workspace.device
-        seed_generators(derive(self.seed, "dropout", self.step), device)
-        indices = self._indices(self.step)
-        total = torch.zeros((), device=device)
-        for part in indices.tensor_split(self.settings.micro_batches):
-            loss = self._loss(part, rng) * (len(part) / len(indices))
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        return total
+        return self._losses.accumulate(self.denoiser, self.step)
 
     def _backward_without_step(self) -> None:
         """Accumulate the gradients of the next step's batch, which that step sees again; what a
@@ -320,22 +295,3 @@ class Trainer:
             buffer.copy_(value)
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss} before the first step")
-
-    def _loss(self, indices: Tensor, rng: torch.Generator) -> Tensor:
-        batch = self.model.batch("train", indices)
-        low_precision = self.settings.precision == "bf16"
-        with torch.autocast(self.model.workspace.device.type, torch.bfloat16, low_precision):
-            return self.model.loss(self.denoiser, batch, rng)
-
-    def _indices(self, step: int) -> Tensor:
-        """The examples of a step, from the epoch's batches."""
-        size = self.settings.batch_size
-        epoch, position = divmod(step, len(self.model.data.train) // size)
-        if epoch != self._epoch:
-            rng = _generator(derive(self.seed, "order", epoch))
-            self._epoch, self._batches = epoch, self.model.batches(size, rng)
-        return self._batches[position]
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -71,6 +71,14 @@ class MaskKeeper(steps.Listener):
         hook = partial(self._after_backward, layer)
         return layer.parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call, no-any-return]
 
+    def parameters_changed(self, layers: Sequence[Layer]) -> None:
+        """Take the layers' parameters as they are now for theirs, and follow some of them."""
+        self.places.look()
+        for layer in self.layers:
+            self.writes.note_weight(layer)
+        for layer in layers:
+            self.follow(layer)
+
     def stop(self) -> None:
         """Leave the layers to themselves."""
         steps.stop_listening(self)

@@ -143,13 +143,13 @@ class Sparsifier(FirstMasks):
             on_step=self._step_taken,
         )
         self._keeper.start()
+        networks = [network for network in (model, averaged) if network is not None]
         self.kernels = use_kernels(
-            [network for network in (model, averaged) if network is not None],
+            networks,
             {layer.name: layer.mask for layer in self.layers} if self.sparsity else {},
             choice,
             self._needs_dense_gradient_now,
         )
-        networks = [model] if averaged is None else [model, averaged]
         self._packing = Packing(self.layers, networks, self.kernels)
         self._is_attached = True
         return self
@@ -161,20 +161,17 @@ class Sparsifier(FirstMasks):
         A layer that sparse kernels take, of a density of one half at most, then has a 1-D parameter
         of its active values, (active,), in its weight's place: in the network, in its averaged copy
         and in the optimizer, whose state of it shrinks alike; gradients that it has by then are
-        dropped. Clipping, the optimizer and the averaging take less time so, and training less
-        memory. A module that is asked for its weight (``layer.weight``) shows the whole one, of
-        which writes are lost.
-
-        Layers stay whole with optimizers other than Adam and its kin, RMSprop and SGD, where the
-        optimizer's state of inactive weights is kept, in several processes that exchange gradients,
-        where there are no sparse kernels, and before steps after which a method observes them.
+        dropped. A module that is asked for its weight (``layer.weight``) shows the whole one, of
+        which writes are lost. Layers stay whole with optimizers other than Adam and its kin,
+        RMSprop and SGD, where state of inactive weights is kept, in processes that exchange
+        gradients, and before steps after which a method observes them.
         """
         if not self._is_attached or self._keeper.keeps_state:
             return
         if self._needs_whole_weights_now():
             self.unpack()
         elif layers := self._packing.pack(self._keeper.optimizer):
-            self._settle(layers if self.moves else [])
+            self._keeper.parameters_changed(layers if self.moves else [])
 
     @property
     def is_packed(self) -> bool:
@@ -182,11 +179,10 @@ class Sparsifier(FirstMasks):
         return self._is_attached and self._packing.is_on
 
     def unpack(self) -> None:
-        """Hold whole weights again, as before :meth:`pack`: to be called before weights are saved,
-        loaded, copied or written to."""
+        """Hold whole weights again: to be called before weights are saved, loaded or written to."""
         if self.is_packed:
             self._packing.unpack(self._keeper.optimizer)
-            self._settle([])
+            self._keeper.parameters_changed([])
 
     def dense_gradient_steps(self, steps: int) -> int:
         """Number of the first ``steps`` optimizer steps that compute the gradient of inactive
@@ -268,14 +264,6 @@ class Sparsifier(FirstMasks):
                 "load it there"
             )
         return super().__reduce_ex__(protocol)
-
-    def _settle(self, seen: Sequence[Layer]) -> None:
-        """Take the layers' parameters as they are for theirs, and see the gradients of some."""
-        self._keeper.places.look()
-        for layer in self.layers:
-            self._keeper.writes.note_weight(layer)
-        for layer in seen:
-            self._keeper.follow(layer)
 
     def _needs_whole_weights_now(self) -> bool:
         """Whether the step being taken is one after which a method observes weights."""
