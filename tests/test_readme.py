@@ -76,6 +76,7 @@ def test_the_second_table_is_that_of_the_quickstart():
             f"{float(row['fid_mean']):.2f}",
             f"{float(row['active_parameters_ratio']):.3f}",
             f"{float(row['inference_flops_ratio']):.3f}",
+            f"{float(row['state_bytes_ratio']):.2f}",
             measured(row, "step_time"),
             measured(row, "sample_time"),
         )
