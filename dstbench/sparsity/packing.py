@@ -20,6 +20,10 @@ from dstbench.sparsity.optimizers import starts_at_zero, state_of
 DENSEST = 0.5
 """Density above which a weight takes less as it is."""
 
+LEAST = 2**16
+"""Weights, of all layers together, below which nothing is saved that kernels, where it is not said
+that they are wanted, would have to be compiled for."""
+
 
 @dataclass(frozen=True)
 class _Held:
@@ -59,7 +63,9 @@ class Packing:
         """Pack the layers that can be packed, whose gradients are dropped; those of them that were
         whole."""
         wanted = [layer for layer in self._layers if self._pays(layer)]
-        if not wanted or not starts_at_zero(optimizer) or _replicated() or library.why_not():
+        if not (self._is_worth_it(wanted) and starts_at_zero(optimizer)):
+            return []
+        if _replicated() or library.why_not():
             return []
         trained = {id(each) for group in optimizer.param_groups for each in group["params"]}
         networks = [self._places(network) for network in self._networks]
@@ -152,6 +158,11 @@ class Packing:
         """The packed layers, and what is held of them in the network."""
         held = self._held
         return [(layer, held[layer.name][0]) for layer in self._layers if layer.name in held]
+
+    def _is_worth_it(self, wanted: Sequence[Layer]) -> bool:
+        asked = self._kernels.choice.mode == "sparse" or self.is_on
+        weights = sum(layer.mask.numel() for layer in wanted)
+        return bool(wanted) and (asked or weights >= LEAST)
 
     def _pays(self, layer: Layer) -> bool:
         """Whether to pack a layer that is whole, if it can be."""

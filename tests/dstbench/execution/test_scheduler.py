@@ -152,11 +152,10 @@ def test_a_cell_leaves_a_whole_record(scheduler: Scheduler, make_cell: MakeCell)
     assert record.sizes is not None
     # 737 parameters: weights, gradients, two moments and averages; a step count per tensor, and
     # one of the averages. Of the 720 weights with a mask half are kept, and a bit of each of the
-    # 576 in the only layer that ERK does not leave dense. All five hold its 216 connections alone,
-    # by an index, but a topology update holds its weights, their gradients, and the dense ones.
+    # 576 in the only layer that ERK does not leave dense, of which a topology update holds the
+    # gradient of all connections, too.
     assert record.sizes.dense_state_bytes == 5 * 4 * 737 + 6 * 4 + 8
-    packed = record.sizes.dense_state_bytes - 5 * 4 * (576 - 216)
-    assert record.sizes.state_bytes == packed + 720 + 4 * 2 * (9 + 216) + 3 * 4 * 576
+    assert record.sizes.state_bytes == record.sizes.dense_state_bytes + 720 + 4 * 576
     assert record.sizes.dense_model_bytes == 4 * 737
     assert record.sizes.model_bytes == 4 * (737 - 360) + 576 // 8
     assert record.validation_loss is not None

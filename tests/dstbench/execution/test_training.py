@@ -30,7 +30,7 @@ from dstbench.execution.history import HISTORY
 from dstbench.execution.training import Trainer
 from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
-from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier
+from dstbench.sparsity import DynamicSparsifier, Layer, Sparsifier, packing
 from dstbench.sparsity.optimizers import state_of
 from dstbench.store import CellFolder
 
@@ -917,8 +917,12 @@ class Teaching(ToyModel):
 @pytest.mark.parametrize("model", [Remembering, Teaching])
 @pytest.mark.parametrize("method", [Static, RigL])
 def test_a_model_that_needs_whole_weights_has_them(
-    make: MakeTrainer, model: type[Model], method: type[Sparsifier]
+    make: MakeTrainer,
+    model: type[Model],
+    method: type[Sparsifier],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(packing, "LEAST", 0)
     trainer = make(method, model=model, gradient_clip=0.1)
     masked = make(method, model=model, gradient_clip=0.1, kernels="masked")
     told: list[str] = []

@@ -18,10 +18,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dstbench.errors import SparsityError
 from dstbench.kernels import library
-from dstbench.sparsity import Layer, Sparsifier
+from dstbench.sparsity import Layer, Sparsifier, packing
 from dstbench.sparsity.optimizers import state_of
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason="no sparse kernels here")
+
+
+@pytest.fixture(autouse=True)
+def pack_small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "LEAST", 0)
+
 
 IMAGES = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(1))
 
@@ -208,6 +214,14 @@ def test_numbers_of_connections_may_change(grown_state: str) -> None:
 ])  # fmt: skip
 def test_weights_stay_whole_where_they_cannot_be_packed(given: dict[str, Any]) -> None:
     assert not any(Training(MagRan, True, **given).take(4).packed)
+
+
+def test_small_networks_stay_whole_unless_kernels_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packing, "LEAST", 10**6)
+    assert not any(Training(Static, True, kernels="auto").take(3).packed)
+    assert all(Training(Static, True, kernels="sparse").take(3).packed)
 
 
 def test_weights_that_another_optimizer_trains_stay_whole() -> None:

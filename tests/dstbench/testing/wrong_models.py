@@ -709,8 +709,7 @@ class SelfScaling(Wrong, Other):
 
     class Normalized(Convolutions):
         def inside(self, hidden: Tensor) -> Tensor:
-            with torch.no_grad():
-                self.enter.weight.mul_(3 / self.enter.weight.norm())
+            self.enter.weight.data.mul_(3 / self.enter.weight.data.norm())
             return super().inside(hidden)
 
     denoiser = Normalized
