@@ -105,7 +105,7 @@ def _state_bytes(trainer: Trainer) -> int:
     sparsifier = trainer.sparsifier
     if sparsifier is None:
         return _unmasked_bytes(trainer)
-    sparsifier.pack()
+    trainer.pack()
     held = _unmasked_bytes(trainer) + sparsifier.update_bytes
     sparsifier.unpack()
     return held + _bytes_of_masks(sparsifier)

@@ -126,6 +126,11 @@ class Trainer:
         """Mean loss of the averaged denoiser over the validation split; ``None`` without one."""
         return self._losses.validation(self.averaged.module)
 
+    def pack(self) -> None:
+        """Hold weights as its steps do: the active ones alone, where the model's loss allows it."""
+        if self.sparsifier and self._packs:
+            self.sparsifier.pack()
+
     def save(self, folder: CellFolder) -> None:
         """Write a checkpoint into the cell's folder; it appears whole or not at all, and the one
         before it is kept."""
@@ -242,7 +247,9 @@ class Trainer:
 
     def _step(self) -> float:
         """One optimizer step; the mean loss of its batch."""
-        loss = self._packed_backward() if self.sparsifier and self._packs else self._backward()
+        self.pack()
+        packed = self.sparsifier is not None and self.sparsifier.is_packed
+        loss = self._packed_backward() if packed else self._backward()
         if self.settings.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.gradient_clip)
         set_learning_rate(self.optimizer, self.settings, self.step)
@@ -257,9 +264,6 @@ class Trainer:
         ones from now on, where the model's loss cannot be computed so. The mean loss of the batch.
         """
         assert self.sparsifier
-        self.sparsifier.pack()
-        if not self.sparsifier.is_packed:
-            return self._backward()
         try:
             loss = self._backward()
             if loss.isfinite():

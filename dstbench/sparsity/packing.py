@@ -79,10 +79,11 @@ class Packing:
         for layer in able:
             connections = self._kernels.layers[layer.name]
             self._held[layer.name] = [
-                _Held(weight, _parameter(weight, packed(weight.detach(), connections)), modules)
+                _Held(weight, nn.Parameter(packed(weight.detach(), connections)), modules)
                 for weight, modules in (places[layer.name] for places in networks)
             ]
             for each in self._held[layer.name]:
+                each.values.requires_grad_(each.weight.requires_grad)
                 known[each.values] = connections
                 self._move(layer, optimizer, each.weight, each.values, packed)
                 for module, name in each.places:
@@ -207,10 +208,6 @@ class Packing:
                 key: convert(value, connections) if id(value) in following else value
                 for key, value in optimizer.state.pop(old).items()
             }
-
-
-def _parameter(weight: nn.Parameter, values: Tensor) -> nn.Parameter:
-    return nn.Parameter(values, requires_grad=weight.requires_grad)
 
 
 def _hide(weight: nn.Parameter) -> None:

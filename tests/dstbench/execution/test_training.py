@@ -27,6 +27,7 @@ from dstbench.cache import Cache
 from dstbench.contracts import Model, Workspace
 from dstbench.errors import DataError, DivergedError, StoreError
 from dstbench.execution.history import HISTORY
+from dstbench.execution.measurement import sizes
 from dstbench.execution.training import Trainer
 from dstbench.seeds import derive
 from dstbench.settings import TrainingSettings
@@ -933,5 +934,8 @@ def test_a_model_that_needs_whole_weights_has_them(
         trainer.denoiser.parameters(), masked.denoiser.parameters(), strict=True
     ):
         assert torch.equal(weight, other)
+    found, expected = (sizes(each, 0, each.model).state_bytes for each in (trainer, masked))
+    assert trainer.sparsifier is not None
+    assert found == expected + trainer.sparsifier.kernels.bytes
     (line,) = told
     assert "the loss of this model cannot be computed" in line
