@@ -145,6 +145,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": self.sparsifier.state_dict() if self.sparsifier else None,
             "kernels": self.sparsifier.kernels.choice.to_json() if self.sparsifier else None,
+            "packs": self._packs,
             "unwritten": self._unwritten,
             "budget": self.budget.model_dump(mode="json") if self.budget else None,
             "tables": tables(folder),
@@ -214,6 +215,7 @@ class Trainer:
         self.step = state["step"]
         self.seconds = state["seconds"]
         self._unwritten = state["unwritten"]
+        self._packs = state.get("packs", True)
 
     def take_step(self) -> float:
         """Take the next optimizer step, and time it; the mean loss of its batch.

@@ -919,6 +919,7 @@ class Teaching(ToyModel):
 @pytest.mark.parametrize("method", [Static, RigL])
 def test_a_model_that_needs_whole_weights_has_them(
     make: MakeTrainer,
+    folder: CellFolder,
     model: type[Model],
     method: type[Sparsifier],
     monkeypatch: pytest.MonkeyPatch,
@@ -939,3 +940,10 @@ def test_a_model_that_needs_whole_weights_has_them(
     assert found == expected + trainer.sparsifier.kernels.bytes
     (line,) = told
     assert "the loss of this model cannot be computed" in line
+
+    trainer.save(folder)
+    resumed = make(method, model=ToyModel, gradient_clip=0.1)
+    resumed.load(folder.checkpoint)
+    found = sizes(resumed, 0, resumed.model).state_bytes
+    assert resumed.sparsifier is not None
+    assert found == expected + resumed.sparsifier.kernels.bytes
