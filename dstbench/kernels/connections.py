@@ -28,6 +28,8 @@ class CLayer(ctypes.Structure):
         *[(name, ctypes.c_void_p) for name in ("forward_ptr", "forward_at")],
         *[(name, ctypes.c_void_p) for name in ("backward_ptr", "backward_at")],
     ]
+    indices: Sequence[Tensor] = ()
+    """What it points to."""
 
 
 class Connections:
@@ -73,7 +75,7 @@ class Connections:
         self._recurrent = recurrent
         self._dense: Tensor | None = None
         self._version = -1
-        self._indices: list[Tensor] = []
+        self._layer = CLayer()
         self._gradient: tuple[StorageWeakRef, int] | None = None
         self._active, self._group = 0, 1
         self._two_of_four = False
@@ -100,7 +102,7 @@ class Connections:
     @property
     def bytes(self) -> int:
         """Memory that the index takes."""
-        return sum(tensor.nbytes for tensor in self._indices)
+        return sum(tensor.nbytes for tensor in self._layer.indices)
 
     @property
     def active(self) -> int:
@@ -173,8 +175,8 @@ class Connections:
             math.ceil(outputs / block) * inputs + 1 if backward else 0,
             active if backward else 0,
         )
-        self._indices = [torch.empty(size, dtype=torch.int32) for size in sizes]
-        forward_ptr, forward_at, backward_ptr, backward_at = map(address, self._indices)
+        layer.indices = [torch.empty(size, dtype=torch.int32) for size in sizes]
+        forward_ptr, forward_at, backward_ptr, backward_at = map(address, layer.indices)
         library.index_forward(ctypes.byref(layer), address(mask), forward_ptr, forward_at)
         layer.forward_ptr, layer.forward_at = forward_ptr, forward_at
         if backward:

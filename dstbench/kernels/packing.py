@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dstbench.kernels.connections import Connections
+from dstbench.kernels.connections import CLayer, Connections
 from dstbench.kernels.library import Long, address
 
 
@@ -19,7 +19,7 @@ def packed(weight: Tensor, connections: Connections) -> Tensor:
     if _is_differentiated(weight):
         return _Pack.apply(weight, connections)  # type: ignore[no-any-return]
     values = weight.new_empty(connections.active)
-    _copy(connections.library.pack_weight, weight, values, connections)
+    _call(connections.library.pack_weight, weight, values, connections.index())
     return values
 
 
@@ -36,20 +36,26 @@ def unpacked(values: Tensor, connections: Connections) -> Tensor:
     if _is_differentiated(values):
         return _Unpack.apply(values, connections)  # type: ignore[no-any-return]
     weight = values.new_empty(connections.mask.shape)
-    _copy(connections.library.unpack_weight, values, weight, connections)
+    _call(connections.library.unpack_weight, values, weight, connections.index())
     return weight
+
+
+def carried(values: Tensor, before: CLayer, connections: Connections) -> Tensor:
+    """Values that connections had under an index before, (before,), for those that are active now,
+    (active,); zero for others than then."""
+    now = values.new_empty(connections.active)
+    _call(connections.library.carry_values, values, now, before, connections.index())
+    return now
 
 
 def _is_differentiated(tensor: Tensor) -> bool:
     return torch.is_grad_enabled() and tensor.requires_grad
 
 
-def _copy(
-    kernel: Callable[..., object], given: Tensor, result: Tensor, connections: Connections
-) -> None:
-    layer, threads = ctypes.byref(connections.index()), Long(torch.get_num_threads())
+def _call(kernel: Callable[..., object], given: Tensor, result: Tensor, *layers: CLayer) -> None:
     given = given.contiguous()  # which lives until the kernel is done
-    kernel(layer, threads, address(given), address(result))
+    threads = Long(torch.get_num_threads())
+    kernel(*map(ctypes.byref, layers), threads, address(given), address(result))
 
 
 class _Pack(torch.autograd.Function):

@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 
 from dstbench.kernels import library
 from dstbench.kernels.modules import hold_packed, hold_whole, known, stored_plainly
-from dstbench.kernels.packing import packed, unpacked
+from dstbench.kernels.packing import carried, packed, unpacked
 from dstbench.kernels.use import KernelUse
 from dstbench.sparsity.layers import Layer
 from dstbench.sparsity.optimizers import starts_at_zero, state_of
@@ -139,14 +139,12 @@ class Packing:
         connections = self._kernels.layers[layer.name]
         averaged = [each.values for each in self._held[layer.name][1:]]
         following = [*averaged, *state_of(optimizer, layer.values)]
-        numbers = torch.arange(1, len(layer.values) + 1, dtype=torch.int32)
-        numbers = unpacked(numbers.view(torch.float32), connections)
+        before = connections.index()
         yield
         layer.values.data = packed(layer.weight.detach(), connections)
         layer.values.grad = None
-        before = packed(numbers, connections).view(torch.int32)  # zero: was not active
         for each in following:
-            each.data = nn.functional.pad(each.detach(), (1, 0)).index_select(0, before)
+            each.data = carried(each.detach(), before, connections)
 
     def in_place(self, layer: Layer, mask: Tensor) -> Tensor:
         """Which elements of the layer's parameter are those of a boolean mask in the weight's shape

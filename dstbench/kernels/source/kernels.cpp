@@ -171,6 +171,10 @@ void unpack_weight(const Layer* layer, int64_t threads, const float* values, flo
     scatter(threads, *layer, values, weight);
 }
 
+void carry_values(const Layer* before, const Layer* after, int64_t threads, const float* from, float* to) {
+    carry_over(threads, *before, *after, from, to);
+}
+
 void pack(const Sequences* sequences, int64_t threads, int64_t n, const float* from, float* packed) {
     pack_sequences(threads, *sequences, n, from, packed);
 }

@@ -63,6 +63,25 @@ void scatter(int64_t threads, const Layer& layer, const float* sums, float* out)
     });
 }
 
+// The values of connections of one index at those of another, of the same weight: zero where it has others.
+void carry_over(int64_t threads, const Layer& before, const Layer& after, const float* from, float* to) {
+    const int64_t rows = std::max(before.group, after.group), fan_in = after.fan_in(), count = after.outputs / rows;
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        std::vector<float> held(rows * fan_in);
+        for (int64_t i = share(count, part, parts); i < share(count, part + 1, parts); ++i) {
+            float* weight = held.data() - i * rows * fan_in;
+            const auto each = [&](const Layer& layer, auto visit) {
+                by_rows(layer, i * rows / layer.group, (i + 1) * rows / layer.group, [&](int64_t j, int64_t at) {
+                    for (int64_t g = 0; g < layer.group; ++g) visit(j * layer.group + g, at + g * fan_in);
+                });
+            };
+            each(before, [&](int64_t value, int64_t at) { weight[at] = from[value]; });
+            each(after, [&](int64_t value, int64_t at) { to[value] = weight[at]; });
+            each(before, [&](int64_t, int64_t at) { weight[at] = 0; });
+        }
+    });
+}
+
 // Calls find(sums), and gives a weight's gradient what that has found for each connection.
 template <typename Find>
 void into_weight(int64_t threads, const Layer& layer, float* of_weight, Find find) {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dstbench.kernels import Choice, library
 from dstbench.kernels.connections import Connections
-from dstbench.kernels.packing import packed, unpacked
+from dstbench.kernels.packing import carried, packed, unpacked
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason="no sparse kernels here")
 
@@ -39,6 +39,36 @@ def test_a_weight_comes_back_as_it_went(
     assert values.shape == (int(mask.sum()),)
     assert torch.equal(values.sort().values, weight[mask].sort().values)
     assert torch.equal(unpacked(values, connections), weight)
+
+
+@given(
+    outputs=st.integers(1, 24),
+    inputs=st.integers(1, 70),
+    size=st.sampled_from([1, 3]),
+    groups=st.tuples(*2 * [st.sampled_from([1, 2, 4])]),
+    densities=st.tuples(*2 * [st.floats(0, 1)]),
+    seed=st.integers(0, 9),
+)
+def test_values_follow_their_connections_under_another_mask(
+    outputs: int,
+    inputs: int,
+    size: int,
+    groups: tuple[int, int],
+    densities: tuple[float, float],
+    seed: int,
+) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    old, new = (
+        (
+            torch.rand(4 * outputs // group, inputs, size, size, generator=rng) < density
+        ).repeat_interleave(group, dim=0)
+        for group, density in zip(groups, densities, strict=True)
+    )
+    weight = torch.randn(old.shape, generator=rng) * old
+    connections = connections_of(old.clone())
+    values, before = packed(weight, connections), connections.index()
+    connections.mask.copy_(new)
+    assert torch.equal(carried(values, before, connections), packed(weight, connections))
 
 
 def test_they_are_each_others_derivatives() -> None:
