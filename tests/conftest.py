@@ -1,11 +1,13 @@
 """What all tests share."""
 
 import gc
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -23,6 +25,14 @@ def _signals() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which what tests need of it is made once: kernels, traced digits, features."""
+    folder = tmp_path_factory.getbasetemp()
+    parallel = "PYTEST_XDIST_WORKER" in os.environ  # has a folder in that of all workers
+    return (folder.parent if parallel else folder) / "cache"
 
 
 @pytest.fixture

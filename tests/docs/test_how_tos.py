@@ -25,9 +25,9 @@ NOT_HERE = (["pip", "install"], ["dstbench", "machine"], ["dstbench", "score"])
 
 
 @pytest.fixture
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _here(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DSTBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DSTBENCH_CACHE", str(shared_cache))
 
 
 def follow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

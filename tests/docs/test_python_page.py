@@ -17,10 +17,10 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.slow
-def test_the_code_runs(tmp_path: Path) -> None:
+def test_the_code_runs(tmp_path: Path, shared_cache: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(text for _, text in BLOCKS), encoding="utf-8")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "DSTBENCH_CACHE": str(tmp_path / "cache")}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DSTBENCH_CACHE": str(shared_cache)}
     done = subprocess.run(
         [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

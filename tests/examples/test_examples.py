@@ -34,12 +34,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def python(installed: Path, tmp_path: Path) -> Python:
-    """Runs Python with the examples installed, and one cache; what it prints."""
+def python(installed: Path, shared_cache: Path, tmp_path: Path) -> Python:
+    """Runs Python with the examples installed; what it prints."""
     known = os.environ.get("PYTHONPATH", "")
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(installed), known]).rstrip(os.pathsep),
-        "DSTBENCH_CACHE": str(installed.with_name("cache")),
+        "DSTBENCH_CACHE": str(shared_cache),
         "OMP_NUM_THREADS": "1",
     }
 

@@ -37,11 +37,11 @@ class Trial(NamedTuple):
 
 
 TRIALS = {
-    "kills": Trial(kills.kills, 200, 5),
+    "kills": Trial(kills.kills, 200, 3),
     "together": Trial(together.together, 12, 1),
     "interrupts": Trial(interrupts.interrupts, 100, 1),
-    "damage": Trial(damage.damage, len(damage.CASES), 4),
-    "hostile": Trial(hostile.hostile, len(hostile.CASES), 8),
+    "damage": Trial(damage.damage, len(damage.CASES), 3),
+    "hostile": Trial(hostile.hostile, len(hostile.CASES), 4),
     "hosts": Trial(two_hosts.shared_folder, 6, 1),
     "hosts-ray": Trial(two_hosts.ray_cluster, 3, 0),
     "bad-inputs": Trial(bad_inputs.bad_inputs, len(bad_inputs.CASES), 20),
