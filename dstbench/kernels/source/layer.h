@@ -39,45 +39,47 @@ void by_rows(const Layer& layer, int64_t first, int64_t last, Each each) {
         }
 }
 
+// The same for every value, those of a group one after another.
+template <typename Each>
+void by_values(const Layer& layer, int64_t first, int64_t last, Each each) {
+    const int64_t group = layer.group, fan_in = layer.fan_in();
+    by_rows(layer, first, last, [&](int64_t j, int64_t at) {
+        for (int64_t g = 0; g < group; ++g) each(j * group + g, at + g * fan_in);
+    });
+}
+
 // The values of active weights, in the order of forward_at, those of a group together.
 void gather(int64_t threads, const Layer& layer, const float* weight, float* values) {
-    const int64_t group = layer.group, fan_in = layer.fan_in();
     parallel(threads, [&](int64_t part, int64_t parts) {
-        by_rows(layer, share(layer.groups(), part, parts), share(layer.groups(), part + 1, parts),
-                [&](int64_t j, int64_t at) {
-                    for (int64_t g = 0; g < group; ++g) values[j * group + g] = weight[at + g * fan_in];
-                });
+        by_values(layer, share(layer.groups(), part, parts), share(layer.groups(), part + 1, parts),
+                  [&](int64_t value, int64_t at) { values[value] = weight[at]; });
     });
 }
 
 // What each connection has, in the weight's shape; zero elsewhere.
 void scatter(int64_t threads, const Layer& layer, const float* sums, float* out) {
-    const int64_t group = layer.group, fan_in = layer.fan_in();
+    const int64_t size = layer.group * layer.fan_in();
     parallel(threads, [&](int64_t part, int64_t parts) {
         for (int64_t o = share(layer.groups(), part, parts); o < share(layer.groups(), part + 1, parts); ++o) {
-            std::memset(out + o * group * fan_in, 0, 4 * group * fan_in);
-            by_rows(layer, o, o + 1, [&](int64_t j, int64_t at) {
-                for (int64_t g = 0; g < group; ++g) out[at + g * fan_in] = sums[j * group + g];
-            });
+            std::memset(out + o * size, 0, 4 * size);
+            by_values(layer, o, o + 1, [&](int64_t value, int64_t at) { out[at] = sums[value]; });
         }
     });
 }
 
 // The values of connections of one index at those of another, of the same weight: zero where it has others.
 void carry_over(int64_t threads, const Layer& before, const Layer& after, const float* from, float* to) {
-    const int64_t rows = std::max(before.group, after.group), fan_in = after.fan_in(), count = after.outputs / rows;
+    const int64_t rows = std::max(before.group, after.group), size = rows * after.fan_in(), count = after.outputs / rows;
     parallel(threads, [&](int64_t part, int64_t parts) {
-        std::vector<float> held(rows * fan_in);
+        std::vector<float> held(size);
         for (int64_t i = share(count, part, parts); i < share(count, part + 1, parts); ++i) {
-            float* weight = held.data() - i * rows * fan_in;
+            const int64_t start = i * size;
             const auto each = [&](const Layer& layer, auto visit) {
-                by_rows(layer, i * rows / layer.group, (i + 1) * rows / layer.group, [&](int64_t j, int64_t at) {
-                    for (int64_t g = 0; g < layer.group; ++g) visit(j * layer.group + g, at + g * fan_in);
-                });
+                by_values(layer, i * rows / layer.group, (i + 1) * rows / layer.group, visit);
             };
-            each(before, [&](int64_t value, int64_t at) { weight[at] = from[value]; });
-            each(after, [&](int64_t value, int64_t at) { to[value] = weight[at]; });
-            each(before, [&](int64_t, int64_t at) { weight[at] = 0; });
+            each(before, [&](int64_t value, int64_t at) { held[at - start] = from[value]; });
+            each(after, [&](int64_t value, int64_t at) { to[value] = held[at - start]; });
+            each(before, [&](int64_t, int64_t at) { held[at - start] = 0; });
         }
     });
 }
