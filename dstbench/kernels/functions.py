@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.grad import conv2d_weight
 
-from dstbench.kernels.connections import CLayer, Connections
+from dstbench.kernels.connections import Connections
 from dstbench.kernels.library import Long, address
 from dstbench.kernels.packing import packed_gradient, unpacked
 
@@ -28,6 +30,35 @@ def convolution(
     return result
 
 
+def normalized_convolution(
+    images: Tensor,
+    norm: nn.GroupNorm,
+    weight: Tensor,
+    bias: Tensor | None,
+    connections: Connections,
+    plus: Tensor | None,
+) -> Tensor:
+    """The :func:`convolution` of what a normalization with scale and shift, and SiLU after it, make
+    of images (N, C, H, W), and ``plus``, of the result's shape or (N, C, 1, 1), added to it.
+
+    Of what is between, nothing is kept for the gradient.
+    """
+    result: Tensor = _Convolution.apply(
+        images.contiguous(), weight, bias, connections,
+        plus if plus is None else plus.contiguous(),
+        norm.weight, norm.bias, norm.num_groups, norm.eps,
+    )  # fmt: skip
+    return result
+
+
+def convolved_shape(images: Tensor, connections: Connections) -> tuple[int, ...]:
+    """The shape of what a :func:`convolution` makes of images."""
+    layer, (n, _, height, width) = connections.index(), images.shape
+    rows = (height + 2 * layer.pad_rows - layer.kernel_rows) // layer.stride + 1
+    columns = (width + 2 * layer.pad_columns - layer.kernel_columns) // layer.stride + 1
+    return n, layer.outputs, rows, columns
+
+
 def projection(
     tokens: Tensor, weight: Tensor, bias: Tensor | None, connections: Connections
 ) -> Tensor:
@@ -36,24 +67,83 @@ def projection(
     return result
 
 
+class CNorm(ctypes.Structure):
+    """``struct Norm`` of source/normalization.h."""
+
+    _fields_ = [
+        ("groups", Long),
+        ("epsilon", ctypes.c_double),
+        *[(name, ctypes.c_void_p) for name in ("scale", "shift", "statistics")],
+        *[(name, ctypes.c_void_p) for name in ("of_scale", "of_shift")],
+    ]
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, connections: Connections
+        ctx: Any,
+        images: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        connections: Connections,
+        plus: Tensor | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        groups: int = 0,
+        epsilon: float = 0,
     ) -> Tensor:
-        layer = connections.index()
         n, _, height, width = images.shape
-        rows = (height + 2 * layer.pad_rows - layer.kernel_rows) // layer.stride + 1
-        columns = (width + 2 * layer.pad_columns - layer.kernel_columns) // layer.stride + 1
-        out = images.new_empty(n, layer.outputs, rows, columns)
-        kernel = connections.library.convolve
-        return _compute(ctx, kernel, (n, height, width), images, weight, bias, connections, out)
+        out = images.new_empty(convolved_shape(images, connections))
+        statistics = images.new_empty(n, groups, 2) if groups else None
+        ctx.norm = groups, epsilon
+        ctx.sizes = _threads(connections, out[:, 0].numel()), Long(n), Long(height), Long(width)
+        norm = _norm(ctx, scale, shift, statistics)
+        plus_pixels = plus[0, 0].numel() if plus is not None else 0
+        sizes = *ctx.sizes, norm, address(plus), Long(plus_pixels)
+        values = _compute(
+            connections.library.convolve, sizes, images, weight, bias, connections, out
+        )
+        ctx.save_for_backward(images, weight, bias, values, scale, shift, statistics)
+        ctx.plus = None if plus is None else plus.shape
+        ctx.connections, ctx.dense = connections, connections.dense_gradient()
+        return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return _gradients(
-            ctx, ctx.connections.library.convolve_backward, gradient, _dense_of_convolution
+        images, weight, bias, values, scale, shift, statistics = ctx.saved_tensors
+        connections, layer = ctx.connections, ctx.connections.index()
+        padding = layer.pad_rows, layer.pad_columns
+
+        def normalized(images: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+            groups, epsilon = ctx.norm
+            if not groups:
+                return images
+            return functional.silu(functional.group_norm(images, groups, scale, shift, epsilon))
+
+        def dense(images: Tensor, weight: Tensor, bias: Tensor | None, *of_norm: Any) -> Tensor:
+            inputs, whole = normalized(images, *of_norm), _whole(weight, connections)
+            return functional.conv2d(inputs, whole, bias, layer.stride, padding)
+
+        of_plus = None if ctx.plus is None else gradient.sum_to_size(ctx.plus)
+        if torch.is_grad_enabled():
+            given = images, weight, bias, scale, shift
+            *of_layer, of_scale, of_shift = _differentiable(dense, given, gradient)
+            return *of_layer, None, of_plus, of_scale, of_shift, None, None
+        of_images = torch.empty_like(images) if ctx.needs_input_grad[0] or ctx.norm[0] else None
+        of_scale, of_shift = (
+            each if each is None else torch.empty_like(each) for each in (scale, shift)
         )
+        sizes = *ctx.sizes, _norm(ctx, scale, shift, statistics, of_scale, of_shift)
+        of_weight, of_bias = _gradients(
+            ctx, connections.library.convolve_backward, sizes, images, values, gradient, of_images
+        )
+        if ctx.dense and ctx.needs_input_grad[1]:
+            inputs = normalized(images, scale, shift)
+            whole = conv2d_weight(  # type: ignore[no-untyped-call]
+                inputs, connections.mask.shape, gradient, layer.stride, padding
+            )
+            of_weight = _of_parameter(whole, connections)
+        return of_images, of_weight, of_bias, None, of_plus, of_scale, of_shift, None, None
 
 
 class _Projection(torch.autograd.Function):
@@ -63,99 +153,112 @@ class _Projection(torch.autograd.Function):
     ) -> Tensor:
         layer, library = connections.index(), connections.library
         n = tokens.numel() // layer.inputs
-        sizes = n, _columns(n, library)
         out = tokens.new_empty(*tokens.shape[:-1], layer.outputs)
-        return _compute(ctx, library.project, sizes, tokens, weight, bias, connections, out)
+        ctx.sizes = _threads(connections, n), Long(n), Long(_columns(n, library))
+        values = _compute(library.project, ctx.sizes, tokens, weight, bias, connections, out)
+        ctx.save_for_backward(tokens, weight, bias, values)
+        ctx.connections, ctx.dense = connections, connections.dense_gradient()
+        return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return _gradients(
-            ctx, ctx.connections.library.project_backward, gradient, _dense_of_projection
+        tokens, weight, bias, values = ctx.saved_tensors
+        connections = ctx.connections
+
+        def dense(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return functional.linear(tokens, _whole(weight, connections), bias)
+
+        if torch.is_grad_enabled():
+            return *_differentiable(dense, (tokens, weight, bias), gradient), None
+        of_tokens = torch.empty_like(tokens) if ctx.needs_input_grad[0] else None
+        of_weight, of_bias = _gradients(
+            ctx,
+            connections.library.project_backward,
+            ctx.sizes,
+            tokens,
+            values,
+            gradient,
+            of_tokens,
         )
+        if ctx.dense and ctx.needs_input_grad[1]:
+            outputs, inputs = connections.mask.shape
+            whole = gradient.reshape(-1, outputs).mT @ tokens.reshape(-1, inputs)
+            of_weight = _of_parameter(whole, connections)
+        return of_tokens, of_weight, of_bias, None
+
+
+def _norm(
+    ctx: Any,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    statistics: Tensor | None,
+    *found: Tensor | None,
+) -> Any:
+    """What the kernels are told of the normalization before a convolution, if there is one."""
+    groups, epsilon = ctx.norm
+    if not groups:
+        return None
+    return ctypes.byref(CNorm(groups, epsilon, *map(address, (scale, shift, statistics, *found))))
 
 
 def _compute(
-    ctx: Any,
     kernel: Callable[..., object],
-    sizes: Sequence[int],
+    sizes: Sequence[Any],
     inputs: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     connections: Connections,
     out: Tensor,
 ) -> Tensor:
-    """The forward pass of a layer into ``out``; ``sizes`` are those of the kernel's arguments."""
-    layer, active = connections.index(), connections.active
-    values = weight.detach() if connections.packed else inputs.new_empty(active)
-    ctx.sizes = _threads(active * out.numel() // layer.outputs), *map(Long, sizes)
-    kernel(
-        ctypes.byref(layer),
-        *ctx.sizes,
-        *map(address, (inputs, weight, bias, values, out)),
-    )
-    ctx.save_for_backward(inputs, weight, values)
-    ctx.connections, ctx.dense = connections, connections.dense_gradient()
-    return out
+    """The values of active weights, after the forward pass of a layer into ``out``."""
+    layer = connections.index()
+    values = weight.detach() if connections.packed else inputs.new_empty(connections.active)
+    kernel(ctypes.byref(layer), *sizes, *map(address, (inputs, weight, bias, values, out)))
+    return values
 
 
 def _gradients(
     ctx: Any,
     kernel: Callable[..., object],
+    sizes: Sequence[Any],
+    inputs: Tensor,
+    values: Tensor,
     gradient: Tensor,
-    dense: Callable[[CLayer, Tensor, Tensor, Tensor, Sequence[bool]], _Gradients],
-) -> tuple[Tensor | None, ...]:
-    """Gradients of a layer's input, weight and bias, of which ``dense`` makes those that are asked
-    for over all weights."""
-    inputs, weight, values = ctx.saved_tensors
+    of_inputs: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of a layer's weight, unless that of the whole one is wanted, and of its bias,
+    after the backward pass into ``of_inputs``."""
     connections, layer = ctx.connections, ctx.connections.index()
-    if torch.is_grad_enabled():  # they are to be differentiated themselves
-        whole = unpacked(weight, connections) if connections.packed else weight
-        of_inputs, of_weight, of_bias = dense(
-            layer, gradient, inputs, whole, ctx.needs_input_grad[:3]
-        )
-        return of_inputs, _of_parameter(of_weight, connections), of_bias, None
+    _, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+    like = values if connections.packed else connections.mask
+    of_weight = inputs.new_empty(like.shape) if needs_weight and not ctx.dense else None
+    of_bias = inputs.new_empty(layer.outputs) if needs_bias else None
+    found = of_inputs, of_weight, of_bias
     gradient = gradient.contiguous()
-    of_inputs, of_weight, of_bias = _results(ctx, inputs, weight, layer.outputs)
-    kernel(
-        ctypes.byref(layer),
-        *ctx.sizes,
-        *map(address, (inputs, values, gradient, of_inputs, of_weight, of_bias)),
-    )
+    kernel(ctypes.byref(layer), *sizes, *map(address, (inputs, values, gradient, *found)))
     if of_weight is not None:
         connections.note_gradient(of_weight)
-    elif ctx.dense and ctx.needs_input_grad[1]:
-        whole = inputs.new_empty(connections.mask.shape) if connections.packed else weight
-        of_weight = dense(layer, gradient, inputs, whole, (False, True, False))[1]
-        of_weight = _of_parameter(of_weight, connections)
-    return of_inputs, of_weight, of_bias, None
+    return of_weight, of_bias
 
 
-def _of_parameter(of_weight: Tensor | None, connections: Connections) -> Tensor | None:
+def _differentiable(
+    compute: Callable[..., Tensor], given: Sequence[Tensor | None], gradient: Tensor
+) -> list[Tensor | None]:
+    """Gradients of what is given to a computation, which can be differentiated themselves."""
+    wanted = [each for each in given if each is not None and each.requires_grad]
+    found = torch.autograd.grad(compute(*given), wanted, gradient, create_graph=True)
+    by_tensor = {id(each): of_each for each, of_each in zip(wanted, found, strict=True)}
+    return [by_tensor.get(id(each)) for each in given]
+
+
+def _whole(weight: Tensor, connections: Connections) -> Tensor:
+    """The whole of a weight of which the active values may be all that is held."""
+    return unpacked(weight, connections) if connections.packed else weight
+
+
+def _of_parameter(of_weight: Tensor, connections: Connections) -> Tensor:
     """The gradient of what is held of a weight, of that of the whole one."""
-    if of_weight is None or not connections.packed:
-        return of_weight
-    return packed_gradient(of_weight, connections)
-
-
-def _dense_of_convolution(
-    layer: CLayer, gradient: Tensor, images: Tensor, weight: Tensor, wanted: Sequence[bool]
-) -> _Gradients:
-    found: _Gradients = torch.ops.aten.convolution_backward(
-        gradient, images, weight, [layer.outputs], [layer.stride] * 2,
-        [layer.pad_rows, layer.pad_columns], [1, 1], False, [0, 0], 1, wanted,
-    )  # fmt: skip
-    return found
-
-
-def _dense_of_projection(
-    layer: CLayer, gradient: Tensor, tokens: Tensor, weight: Tensor, wanted: Sequence[bool]
-) -> _Gradients:
-    of_outputs = gradient.reshape(-1, layer.outputs)
-    return (
-        gradient @ weight if wanted[0] else None,
-        of_outputs.mT @ tokens.reshape(-1, layer.inputs) if wanted[1] else None,
-        of_outputs.sum(0) if wanted[2] else None,
-    )
+    return packed_gradient(of_weight, connections) if connections.packed else of_weight
 
 
 def image_places(n: int, library: ctypes.CDLL) -> int:
@@ -176,18 +279,7 @@ def _columns(n: int, library: ctypes.CDLL) -> int:
     return min(16, -(-n // lanes))
 
 
-def _results(
-    ctx: Any, inputs: Tensor, weight: Tensor, outputs: int
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Tensors for the gradients that the kernels are to compute, of input, weight and bias."""
-    of_input, of_weight, of_bias, _ = ctx.needs_input_grad
-    return (
-        torch.empty_like(inputs) if of_input else None,
-        torch.empty_like(weight) if of_weight and not ctx.dense else None,
-        weight.new_empty(outputs) if of_bias else None,
-    )
-
-
-def _threads(products: int) -> ctypes.c_int64:
-    """Threads for so many products of a weight and an input: all, or one."""
+def _threads(connections: Connections, positions: int) -> ctypes.c_int64:
+    """Threads for the products of active weights at so many positions: all, or one."""
+    products = connections.active * positions
     return Long(torch.get_num_threads() if products > _OF_ONE_THREAD else 1)

@@ -19,7 +19,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from dstbench.kernels.connections import Connections, pay_together
 from dstbench.kernels.functions import (
     convolution,
+    convolved_shape,
     image_places,
+    normalized_convolution,
     projection,
     token_places,
 )
@@ -34,15 +36,36 @@ class SparseConv2d(nn.Conv2d):
     """A convolution of stride 1 or 2, without groups or dilation."""
 
     def forward(self, input: Tensor) -> Tensor:
-        weight = _held(self)
-        connections = _connections(weight, input)
+        connections = self.connections(input)
+        if connections is None:
+            return super().forward(input)
+        return convolution(input, _held(self), self.bias, connections)
+
+    def normalized_forward(
+        self, norm: nn.GroupNorm, input: Tensor, plus: Tensor | None
+    ) -> Tensor | None:
+        """What :meth:`forward` makes of a normalized input after SiLU, and ``plus`` added to it;
+        ``None`` where kernels are not to compute it."""
+        connections = self.connections(input)
+        if connections is None or norm.num_channels != self.in_channels:
+            return None
+        if plus is not None:
+            shape = convolved_shape(input, connections)
+            if not takes(plus) or plus.shape not in (shape, (*shape[:2], 1, 1)):
+                return None
+        return normalized_convolution(input, norm, _held(self), self.bias, connections, plus)
+
+    def connections(self, input: Tensor) -> Connections | None:
+        """Those of the weight, if a pass over the active ones alone is the faster one."""
+        connections = _connections(_held(self), input)
         if connections is None or input.ndim != 4 or not input.numel():
-            return super().forward(input)
-        n, _, height, width = input.shape
+            return None
+        n, channels, height, width = input.shape
+        if channels != self.in_channels:
+            return None
         positions = n * height * width // self.stride[0] ** 2
-        if not connections.pay(positions, lambda library: n / image_places(n, library)):
-            return super().forward(input)
-        return convolution(input, weight, self.bias, connections)
+        pay = connections.pay(positions, lambda library: n / image_places(n, library))
+        return connections if pay else None
 
 
 class SparseLinear(nn.Linear):
@@ -51,7 +74,7 @@ class SparseLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         weight = _held(self)
         connections = _connections(weight, input)
-        if connections is None or not input.numel():
+        if connections is None or not input.numel() or input.shape[-1] != self.in_features:
             return super().forward(input)
         n = input.numel() // self.in_features
         if not connections.pay(n, lambda library: n / token_places(n, library)):
@@ -98,7 +121,7 @@ class SparseGRU(nn.GRU):
 
     def _connections(self, inputs: Tensor) -> list[list[tuple[Connections, Connections]]] | None:
         """Connections by layer and direction; ``None`` where they are not to be used."""
-        if not inputs.numel() or not takes(inputs):
+        if not inputs.numel() or inputs.shape[-1] != self.input_size or not takes(inputs):
             return None
         matrices = self._matrices()
         found = [known[each] for each in matrices if each in known and stored_plainly(each)]

@@ -48,8 +48,16 @@ class KernelUse:
                 if all(self._agree(name, each) for name, each in made.items()):
                     for name, weight in weights.items():
                         modules.known[weight] = self.layers.setdefault(name, made[name])
-                    self._replaced.append((module, type(module)))
-                    module.__class__ = kind
+                    self._replace(module, kind)
+            for module in network.modules():
+                if _is_residual_block(module) and self.modules & {module.conv1, module.conv2}:
+                    from dstbench.kernels.residual import SparseResnetBlock2D  # diffusers is slow
+
+                    self._replace(module, SparseResnetBlock2D)
+
+    def _replace(self, module: nn.Module, kind: type[nn.Module]) -> None:
+        self._replaced.append((module, type(module)))
+        module.__class__ = kind
 
     @property
     def modules(self) -> set[nn.Module]:
@@ -114,6 +122,11 @@ def left_masked(weight: Tensor, gradient: Tensor) -> bool:
     """Whether kernels made this gradient of a weight, which then is zero at inactive weights."""
     connections = modules.known.get(weight)
     return connections is not None and connections.made(gradient)
+
+
+def _is_residual_block(module: nn.Module) -> bool:
+    kind = type(module)
+    return (kind.__module__, kind.__name__) == ("diffusers.models.resnet", "ResnetBlock2D")
 
 
 def _masked_weights(

@@ -16,6 +16,7 @@
 // The order in which sums are taken does not depend on the number of threads.
 
 #include "layer.h"
+#include "normalization.h"
 #include "recurrence.h"
 
 extern "C" {
@@ -86,21 +87,37 @@ void index_backward(const Layer* given, int32_t* ptr, int32_t* at) {
     for (const auto& [i, value] : found) at[next[i]++] = value;
 }
 
-void convolve(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int64_t columns, const float* images,
-              const float* weight, const float* bias, float* values, float* out) {
+// Images, packed; normalized and through SiLU where there is a norm.
+static float* packed_images(int64_t threads, int64_t n, const Packed& p, const Norm* norm, const float* images) {
+    float* packed = arena.floats(p.size());
+    if (norm) pack_normalized(threads, n, p, *norm, images, packed);
+    else pack_images(threads, n, p, images, packed);
+    return packed;
+}
+
+// Adds `plus` to the result, which has its size, or one value for each of its images and channels.
+void convolve(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int64_t columns, const Norm* norm,
+              const float* plus, int64_t plus_pixels, const float* images, const float* weight, const float* bias,
+              float* values, float* out) {
     arena.reset();
     const Geometry g = geometry(*layer, blocks_of(n, LANES), rows, columns);
-    float* packed = arena.floats(g.in.size());
-    pack_images(threads, n, g.in, images, packed);
+    if (norm) find_statistics(threads, n, layer->inputs, rows * columns, *norm, images);
+    const float* packed = packed_images(threads, n, g.in, norm, images);
     if (!layer->packed) gather(threads, *layer, weight, values);
+    const auto add = [&](vec* r, int64_t image, int64_t channel, int64_t at, int64_t count) {
+        if (!plus) return;
+        const float* from = plus + (image * layer->outputs + channel) * plus_pixels;
+        for (int64_t i = 0; i < std::min<int64_t>(LANES, n - image); ++i, from += layer->outputs * plus_pixels)
+            r[i] += plus_pixels == 1 ? splat(*from) : load(from + at, count);
+    };
     forward(threads, *layer, g, values, bias, packed,
             [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t plane) {
-                band_to_images(n, g.out, band.block, band.row, band.rows, first, last, done, plane, out);
+                band_to_images(n, g.out, band.block, band.row, band.rows, first, last, done, plane, out, add);
             });
 }
 
 void convolve_backward(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int64_t columns,
-                       const float* images, const float* values, const float* gradient, float* of_images,
+                       const Norm* norm, const float* images, const float* values, const float* gradient, float* of_images,
                        float* of_weight, float* of_bias) {
     arena.reset();
     const Geometry g = geometry(*layer, blocks_of(n, LANES), rows, columns);
@@ -119,11 +136,8 @@ void convolve_backward(const Layer* layer, int64_t threads, int64_t n, int64_t r
         strided_input_gradient(threads, *layer, g, values, grad, unpacked);
         unpack_images(threads, n, result, unpacked, of_images);
     }
-    if (of_weight) {
-        float* packed = arena.floats(g.in.size());
-        pack_images(threads, n, g.in, images, packed);
-        weight_gradient(threads, *layer, g, packed, grad, of_weight);
-    }
+    if (of_weight) weight_gradient(threads, *layer, g, packed_images(threads, n, g.in, norm, images), grad, of_weight);
+    if (norm) normalization_gradients(threads, n, layer->inputs, rows * columns, *norm, images, of_images);
     if (of_bias) bias_gradient(threads, g.grad, grad, of_bias);
 }
 

@@ -26,8 +26,16 @@ void clear_border(const Packed& p, float* plane) {
         }
 }
 
+// What becomes of LANES images' pixels of a channel, an image a vector, before they are packed or
+// after they were: change(pixels, first image, channel, first pixel, pixels of an image).
+struct AsTheyAre {
+    void operator()(vec*, int64_t, int64_t, int64_t, int64_t) const {}
+};
+
 // images: (n, channels, rows, columns), contiguous.
-void pack_images(int64_t threads, int64_t n, const Packed& p, const float* images, float* packed) {
+template <typename Change = AsTheyAre>
+void pack_images(int64_t threads, int64_t n, const Packed& p, const float* images, float* packed,
+                 Change change = {}) {
     const int64_t pixels = p.rows * p.columns, planes = p.blocks * p.channels;
     parallel(threads, [&](int64_t part, int64_t parts) {
         vec r[LANES];
@@ -40,6 +48,7 @@ void pack_images(int64_t threads, int64_t n, const Packed& p, const float* image
             int64_t y = 0, x = 0;
             for (int64_t at = 0; at < pixels; at += LANES) {
                 load_rows(r, from + at, p.channels * pixels, n - block * LANES, pixels - at);
+                change(r, block * LANES, channel, at, pixels - at);
                 transpose(r);
                 const int64_t end = std::min<int64_t>(LANES, pixels - at);
                 if (p.columns % LANES == 0) {
@@ -99,8 +108,9 @@ void pack_tokens(int64_t threads, int64_t n, const Packed& p, const float* token
 }
 
 // A band of packed outputs, (channels, rows, columns, LANES) with planes so far apart, into images.
+template <typename Change = AsTheyAre>
 void band_to_images(int64_t n, const Packed& p, int64_t block, int64_t row, int64_t rows, int64_t first, int64_t last,
-                    const float* band, int64_t plane, float* images) {
+                    const float* band, int64_t plane, float* images, Change change = {}) {
     const int64_t pixels = p.rows * p.columns, count = rows * p.columns;
     vec r[LANES];
     for (int64_t c = first; c < last; ++c) {
@@ -110,6 +120,7 @@ void band_to_images(int64_t n, const Packed& p, int64_t block, int64_t row, int6
             const int64_t end = std::min<int64_t>(LANES, count - at);
             for (int64_t q = 0; q < LANES; ++q) r[q] = q < end ? load(from + (at + q) * LANES) : vec{};
             transpose(r);
+            change(r, block * LANES, c, row * p.columns + at, end);
             store_rows(r, to + at, p.channels * pixels, n - block * LANES, end);
         }
     }

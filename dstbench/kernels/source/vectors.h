@@ -31,6 +31,17 @@ typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alia
 
 inline vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
 inline void store(float* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
+// Of `count` floats, if those are fewer; the others are zero, or left as they are.
+inline vec load(const float* p, int64_t count) {
+    if (count >= LANES) return load(p);
+    vec v{};
+    std::memcpy(&v, p, 4 * count);
+    return v;
+}
+inline void store(float* p, vec v, int64_t count) {
+    if (count >= LANES) store(p, v);
+    else std::memcpy(p, &v, 4 * count);
+}
 inline vec splat(float x) { return x - vec{}; }
 
 // Keeps a vector in a register, where compilers would rather read it again at each use.
@@ -137,10 +148,7 @@ inline void load_rows(vec* r, const float* s, int64_t stride, int64_t rows, int6
         for (int i = 0; i < LANES; ++i) r[i] = load(s + i * stride);
         return;
     }
-    for (int i = 0; i < LANES; ++i) {
-        r[i] = vec{};
-        if (i < rows) std::memcpy(&r[i], s + i * stride, 4 * std::min<int64_t>(count, LANES));
-    }
+    for (int i = 0; i < LANES; ++i) r[i] = i < rows ? load(s + i * stride, count) : vec{};
 }
 inline void store_rows(const vec* r, float* d, int64_t stride, int64_t rows, int64_t count) {
     if (rows >= LANES && count >= LANES) {
@@ -148,8 +156,7 @@ inline void store_rows(const vec* r, float* d, int64_t stride, int64_t rows, int
         for (int i = 0; i < LANES; ++i) store(d + i * stride, r[i]);
         return;
     }
-    for (int64_t i = 0; i < std::min<int64_t>(rows, LANES); ++i)
-        std::memcpy(d + i * stride, &r[i], 4 * std::min<int64_t>(count, LANES));
+    for (int64_t i = 0; i < std::min<int64_t>(rows, LANES); ++i) store(d + i * stride, r[i], count);
 }
 
 }  // namespace

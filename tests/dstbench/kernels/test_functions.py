@@ -5,8 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
 from dstbench.kernels import Choice, use_kernels
+from dstbench.kernels.modules import SparseConv2d
 
 TOLERANCE = {"atol": 2e-5, "rtol": 2e-4}
 
@@ -74,6 +76,52 @@ def test_linear_layers(data: st.DataObject) -> None:
     mask = sparsify(layer, density, draw(st.sampled_from([1, 2, 4])))
     shape = draw(st.sampled_from([(1,), (16,), (3, 11), (300,), (2, 5, 7)]))
     assert_like_dense(layer, mask, torch.randn(*shape, inputs))
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_convolutions_of_normalized_images(data: st.DataObject) -> None:
+    draw = data.draw
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    groups, inputs = draw(st.sampled_from([(1, 1), (1, 5), (2, 6), (4, 8), (8, 8)]))
+    size = draw(st.integers(3, 9)), draw(st.sampled_from([3, 4, 16]))
+    batch, plus = (
+        draw(st.sampled_from([1, 15, 17, 33])),
+        draw(st.sampled_from([None, "own", "all"])),
+    )
+    norm = nn.GroupNorm(groups, inputs, eps=draw(st.sampled_from([1e-6, 1e-2])))
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    layer = nn.Conv2d(inputs, 8, 3, draw(st.sampled_from([1, 2])), 1, bias=draw(st.booleans()))
+    mask = sparsify(layer, draw(st.sampled_from([0.02, 0.3])), draw(st.sampled_from([1, 2, 4])))
+    images = torch.randn(batch, inputs, *size) * 3 + torch.randn(inputs, 1, 1)
+    shape = layer(images).shape if plus == "all" else (batch, 8, 1, 1)
+    added = torch.randn(shape) if plus else torch.zeros(1)
+    given = [images, *norm.parameters(), *layer.parameters(), added]
+
+    doubles = [each.detach().double().requires_grad_() for each in given]
+    exact, scale, shift, weight, *bias, addend = doubles
+    normalized = functional.group_norm(exact, groups, scale, shift, norm.eps)
+    expected = functional.silu(normalized)
+    expected = functional.conv2d(expected, weight, bias[0] if bias else None, layer.stride, 1)
+    expected = expected + addend
+
+    use = use_kernels([layer], {"weight": mask}, Choice("sparse"))
+    assert isinstance(layer, SparseConv2d)
+    for each in given:
+        each.requires_grad_()
+    outputs = layer.normalized_forward(norm, images, added if plus else None)
+    assert outputs is not None
+    torch.testing.assert_close(outputs.double(), expected, atol=5e-5, rtol=2e-4)
+    gradient = torch.randn_like(outputs)
+    count = len(given) if plus else -1
+    found = torch.autograd.grad(outputs, given[:count], gradient)
+    wanted = torch.autograd.grad(expected, doubles[:count], gradient.double())
+    for one, other in zip(found, wanted, strict=True):
+        other = other * mask if one.shape == mask.shape else other
+        scale = max(1.0, images.numel() ** 0.5 / 30)
+        torch.testing.assert_close(one.double(), other, atol=1e-4 * scale, rtol=1e-3)
+    use.stop()
 
 
 def test_one_connection_by_hand() -> None:
