@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from dstbench.execution.machine import environment
 from dstbench.execution.timing import paired_ratio
-from dstbench.kernels import Choice, library, use_kernels
+from dstbench.kernels import Choice, fixed_weights, library, use_kernels
 from dstbench.kernels.thresholds import choice_of_machine
 from dstbench.records import Ratio
 from dstbench.sparsity import Sparsifier
@@ -121,7 +121,8 @@ def networks(
         step = paired_ratio(run.step, dense.step, device=CPU, seconds=seconds)
         if sparsifier is not None:  # as a network that is kept is
             sparsifier.unpack()
-        sample = paired_ratio(run.sample, dense.sample, device=CPU, seconds=seconds / 2)
+        with fixed_weights():  # as while a benchmark draws its samples
+            sample = paired_ratio(run.sample, dense.sample, device=CPU, seconds=seconds / 2)
         yield {
             "network": name,
             "structure": structure,
@@ -227,7 +228,8 @@ def large(seconds: float) -> Iterator[dict[str, str]]:
     for structure, sparsity in product(STRUCTURES, (0.75, 0.9)):
         sparsifier = Static(sparsity, total_steps=10**6, structure=structure)
         run = Run(make().eval(), batch, sparsifier)
-        sample = paired_ratio(run.sample, dense.sample, device=CPU, seconds=seconds)
+        with fixed_weights():
+            sample = paired_ratio(run.sample, dense.sample, device=CPU, seconds=seconds)
         yield {"structure": structure, "S": f"{sparsity:g}", "times faster": inverse(sample)}
         del run, sparsifier  # before the next one is made: each takes gigabytes
 

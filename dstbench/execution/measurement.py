@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.contracts import Model
+from dstbench.execution.sampling import draw_samples
 from dstbench.execution.timing import ENOUGH_ROUNDS, paired_ratio, update_cost
 from dstbench.execution.training import Trainer
 from dstbench.records import Measurement, Sizes, UpdateCost
@@ -155,10 +156,8 @@ def _dense_twin(trainer: Trainer, full: Model) -> Trainer:
     return twin
 
 
-@torch.no_grad()
 def _sample(trainer: Trainer, count: int) -> None:
-    network = trainer.averaged.module.eval()
-    trainer.model.sample(network, count, count, torch.Generator().manual_seed(0))
+    draw_samples(trainer.model, trainer.averaged.module, seed=0, count=count, batch_size=count)
 
 
 def _update(trainer: Trainer, by_wall: bool) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.contracts import Model
+from dstbench.kernels import fixed_weights
 from dstbench.records import Record
 from dstbench.seeds import derive
 
@@ -39,5 +40,5 @@ def draw_samples(
     purpose = ("samples", noise) if noise else ("samples",)
     rng = torch.Generator().manual_seed(derive(seed, *purpose))
     denoiser.eval()
-    with torch.no_grad():
+    with torch.no_grad(), fixed_weights():
         return model.sample(denoiser, count, batch_size, rng, **asked)

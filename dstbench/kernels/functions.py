@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 from dstbench.kernels.connections import Connections
+from dstbench.kernels.fixed import fixed_values
 from dstbench.kernels.library import Long, address
 from dstbench.kernels.packing import packed_gradient, unpacked
 
@@ -212,7 +213,10 @@ def _compute(
 ) -> Tensor:
     """The values of active weights, after the forward pass of a layer into ``out``."""
     layer = connections.index()
-    values = weight.detach() if connections.packed else inputs.new_empty(connections.active)
+    values = weight.detach() if connections.packed else fixed_values(weight, connections)
+    layer.packed = values is not None
+    if values is None:
+        values = inputs.new_empty(connections.active)
     kernel(ctypes.byref(layer), *sizes, *map(address, (inputs, weight, bias, values, out)))
     return values
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dstbench.kernels.connections import CLayer, Connections
+from dstbench.kernels.fixed import fixed_values
 from dstbench.kernels.library import Long, address
 
 _WIDTH = 64
@@ -194,13 +195,15 @@ def _directions(
     results: Sequence[Tensor] | None = None,
 ) -> Any:
     made = []
-    for index, (of_input, of_state) in enumerate(connections):
-        own = slice(4 * index, 4 * index + 4)
-        made.append(
-            _CDirection(
-                of_input.index(), of_state.index(), *map(address, parameters[own]),
-                address(gates[index]), address(hidden[index]),
-                *(map(address, results[own]) if results else [None] * 4),
-            )
-        )  # fmt: skip
+    for index, pair in enumerate(connections):
+        of_input, of_state = (each.index() for each in pair)
+        held = list(parameters[4 * index : 4 * index + 4])
+        if results is None:
+            for place, (each, layer) in enumerate(zip(pair, (of_input, of_state), strict=True)):
+                values = None if each.packed else fixed_values(held[place], each)
+                if values is not None:
+                    held[place], layer.packed = values, True
+        found = map(address, results[4 * index : 4 * index + 4]) if results else [None] * 4
+        kept = address(gates[index]), address(hidden[index])
+        made.append(_CDirection(of_input, of_state, *map(address, held), *kept, *found))
     return (_CDirection * len(made))(*made)
