@@ -19,9 +19,6 @@ from dstbench.kernels.packing import packed_gradient, unpacked
 _OF_ONE_THREAD = 2**20
 """Products that one thread computes in less time than several wait for each other."""
 
-_Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
-"""Those of inputs, weight and bias."""
-
 
 def convolution(
     images: Tensor, weight: Tensor, bias: Tensor | None, connections: Connections
