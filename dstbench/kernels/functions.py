@@ -65,7 +65,7 @@ def projection(
     return result
 
 
-class CNorm(ctypes.Structure):
+class _CNorm(ctypes.Structure):
     """``struct Norm`` of source/normalization.h."""
 
     _fields_ = [
@@ -196,7 +196,7 @@ def _norm(
     groups, epsilon = ctx.norm
     if not groups:
         return None
-    return ctypes.byref(CNorm(groups, epsilon, *map(address, (scale, shift, statistics, *found))))
+    return ctypes.byref(_CNorm(groups, epsilon, *map(address, (scale, shift, statistics, *found))))
 
 
 def _compute(

@@ -93,6 +93,21 @@ def test_a_block_is_the_same(settings: dict[str, Any], fused: list[nn.GroupNorm]
     assert type(model) is ResnetBlock2D
 
 
+def test_results_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dstbench.kernels.functions._OF_ONE_THREAD", 0)
+    model = block()
+    sparse(model)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(results(model, TIMES))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
 def test_blocks_without_times_are_taken(fused: list[nn.GroupNorm]) -> None:
     model = block(temb_channels=None)
     masks = masks_of(model)
