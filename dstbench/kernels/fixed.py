@@ -32,8 +32,11 @@ def fixed_weights() -> Iterator[None]:
         _known.reset(token)
 
 
-def fixed_values(weight: Tensor, connections: Connections) -> Tensor | None:
-    """The active values of a weight that is fixed; ``None`` of one that is not."""
+def known_values(weight: Tensor, connections: Connections) -> Tensor | None:
+    """The active values of a weight, where they are all that is held of it, or where it is fixed;
+    ``None`` elsewhere."""
+    if connections.packed:
+        return weight.detach()
     known = _known.get()
     if known is None or weight.is_inference():
         return None

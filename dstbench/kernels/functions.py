@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 from dstbench.kernels.connections import Connections
-from dstbench.kernels.fixed import fixed_values
+from dstbench.kernels.fixed import known_values
 from dstbench.kernels.library import Long, address
 from dstbench.kernels.packing import packed_gradient, unpacked
 
@@ -210,7 +210,7 @@ def _compute(
 ) -> Tensor:
     """The values of active weights, after the forward pass of a layer into ``out``."""
     layer = connections.index()
-    values = weight.detach() if connections.packed else fixed_values(weight, connections)
+    values = known_values(weight, connections)
     layer.packed = values is not None
     if values is None:
         values = inputs.new_empty(connections.active)

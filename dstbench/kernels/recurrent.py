@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dstbench.kernels.connections import CLayer, Connections
-from dstbench.kernels.fixed import fixed_values
+from dstbench.kernels.fixed import known_values
 from dstbench.kernels.library import Long, address
 
 _WIDTH = 64
@@ -200,7 +200,7 @@ def _directions(
         held = list(parameters[4 * index : 4 * index + 4])
         if results is None:
             for place, (each, layer) in enumerate(zip(pair, (of_input, of_state), strict=True)):
-                values = None if each.packed else fixed_values(held[place], each)
+                values = known_values(held[place], each)
                 if values is not None:
                     held[place], layer.packed = values, True
         found = map(address, results[4 * index : 4 * index + 4]) if results else [None] * 4

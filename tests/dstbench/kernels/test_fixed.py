@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from masked import masks_of
 from torch import Tensor, nn
 
 from dstbench.kernels import Choice, fixed, fixed_weights, use_kernels
@@ -33,12 +34,7 @@ def layer(request: pytest.FixtureRequest) -> tuple[nn.Module, dict[str, Tensor],
     torch.manual_seed(0)
     make, shape = request.param
     made = make()
-    masks = {}
-    for name, weight in made.named_parameters():
-        if weight.ndim > 1:
-            masks[name] = torch.rand_like(weight) < 0.3
-            with torch.no_grad():
-                weight.mul_(masks[name])
+    masks = masks_of(made)
     use_kernels([made], masks, Choice("sparse"))
     return made, masks, torch.randn(shape)
 

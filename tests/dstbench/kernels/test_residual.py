@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.resnet import ResnetBlock2D
+from masked import masks_of
 from torch import Tensor, nn
 
 from dstbench.kernels import Choice, KernelUse, modules, use_kernels
@@ -26,18 +27,8 @@ def block(**settings: Any) -> ResnetBlock2D:
     return made
 
 
-def masks_of(model: nn.Module) -> dict[str, Tensor]:
-    masks = {}
-    for name, weight in model.named_parameters():
-        if weight.ndim > 1:
-            masks[name] = torch.rand_like(weight) < 0.4
-            with torch.no_grad():
-                weight.mul_(masks[name])
-    return masks
-
-
 def sparse(model: nn.Module) -> KernelUse:
-    return use_kernels([model], masks_of(model), Choice("sparse"))
+    return use_kernels([model], masks_of(model, 0.4), Choice("sparse"))
 
 
 @pytest.fixture
@@ -81,7 +72,7 @@ def masked(found: list[Tensor], model: nn.Module, masks: dict[str, Tensor]) -> l
 )
 def test_a_block_is_the_same(settings: dict[str, Any], fused: list[nn.GroupNorm]) -> None:
     model = block(**settings)
-    masks = masks_of(model)
+    masks = masks_of(model, 0.4)
     expected = masked(results(model, TIMES), model, masks)
     use = use_kernels([model], masks, Choice("sparse"))
     found = results(model, TIMES)
@@ -110,7 +101,7 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Monk
 
 def test_blocks_without_times_are_taken(fused: list[nn.GroupNorm]) -> None:
     model = block(temb_channels=None)
-    masks = masks_of(model)
+    masks = masks_of(model, 0.4)
     expected = masked(results(model, None), model, masks)
     use_kernels([model], masks, Choice("sparse"))
     for one, other in zip(results(model, None), expected, strict=True):
@@ -133,7 +124,7 @@ def test_other_blocks_compute_as_before(
     settings: dict[str, Any], fused: list[nn.GroupNorm]
 ) -> None:
     model = block(**settings)
-    masks = masks_of(model)
+    masks = masks_of(model, 0.4)
     torch.manual_seed(3)
     expected = model(IMAGES, TIMES)
     use_kernels([model], masks, Choice("sparse"))
@@ -151,7 +142,7 @@ def test_dropout_that_is_off_does_not_matter(fused: list[nn.GroupNorm]) -> None:
 
 def test_half_a_block_is_taken(fused: list[nn.GroupNorm]) -> None:
     model = block()
-    masks = masks_of(model)
+    masks = masks_of(model, 0.4)
     masks["conv1.weight"].fill_(True)  # which dense kernels compute faster
     expected = model(IMAGES, TIMES)
     use_kernels([model], masks, Choice("sparse"))
@@ -227,14 +218,14 @@ def test_a_copy_computes_as_before(fused: list[nn.GroupNorm]) -> None:
 
 def test_a_block_whose_convolutions_are_dense_stays() -> None:
     model = block()
-    masks = {name: mask for name, mask in masks_of(model).items() if "time" in name}
+    masks = {name: mask for name, mask in masks_of(model, 0.4).items() if "time" in name}
     use_kernels([model], masks, Choice("sparse"))
     assert type(model) is ResnetBlock2D
 
 
 def test_gradients_can_be_differentiated(fused: list[nn.GroupNorm]) -> None:
     model = block()
-    masks = masks_of(model)
+    masks = masks_of(model, 0.4)
     images, times = IMAGES.clone().requires_grad_(), TIMES.clone().requires_grad_()
 
     def penalised() -> list[Tensor]:
@@ -260,7 +251,7 @@ def test_gradients_can_be_differentiated(fused: list[nn.GroupNorm]) -> None:
 @pytest.mark.parametrize("times", [TIMES[:1], TIMES[:1].expand(5, 12)], ids=["one", "expanded"])
 def test_times_may_be_shared_by_images(times: Tensor, fused: list[nn.GroupNorm]) -> None:
     model = block()
-    masks = masks_of(model)
+    masks = masks_of(model, 0.4)
     expected = model(IMAGES, times)
     use_kernels([model], masks, Choice("sparse"))
     torch.testing.assert_close(model(IMAGES, times), expected, atol=1e-4, rtol=1e-4)

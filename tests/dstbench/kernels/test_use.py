@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from masked import masks_of
 from torch import nn
 from torch.func import functional_call, vmap
 
@@ -20,16 +21,6 @@ def network() -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.Conv2d(8, 4, 1), nn.Linear(6, 5)
     )
-
-
-def masks_of(model: nn.Module, density: float = 0.3) -> dict[str, torch.Tensor]:
-    masks = {}
-    for name, weight in model.named_parameters():
-        if weight.ndim > 1:
-            masks[name] = torch.rand_like(weight) < density
-            with torch.no_grad():
-                weight.mul_(masks[name])
-    return masks
 
 
 @pytest.fixture
