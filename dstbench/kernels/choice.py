@@ -26,6 +26,10 @@ SMALLEST = 2**21
 GROUPED = 1.25
 """Thresholds of layers whose output channels share masks by fours, relative to those of others."""
 
+FUSED = 1.25
+"""Thresholds of linear layers that are computed together with the attention between them, relative
+to those of others."""
+
 DEFAULT_THRESHOLDS: Mapping[str, tuple[float, float, float]] = {
     "narrow": (0.95, 0.95, 0.95),
     "conv": (0.35, 0.5, 0.6),
@@ -66,6 +70,7 @@ class Choice:
         *,
         filled: float = 1,
         grouped: bool = False,
+        fused: bool = False,
     ) -> bool:
         """Whether a layer of so many weights is computed from the active ones alone, with so many
         positions in a batch.
@@ -73,13 +78,15 @@ class Choice:
         Args:
             filled: part of the vectors that the batch fills: the rest costs as much.
             grouped: whether four neighbouring output channels share their mask.
+            fused: whether what is around the layer is computed with it.
         """
         if self.mode == "masked" or active == weights:
             return False
         if self.mode == "sparse":
             return True
         size = sum(positions >= bound for bound in SIZES)
-        threshold = self.thresholds[kind][size] * (GROUPED if grouped else 1)
+        threshold = self.thresholds[kind][size]
+        threshold *= (GROUPED if grouped else 1) * (FUSED if fused else 1)
         return weights * positions >= SMALLEST and active <= threshold * filled * weights
 
     def to_json(self) -> dict[str, Any]:

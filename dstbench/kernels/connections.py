@@ -189,14 +189,18 @@ class Connections:
 
 
 def pay_together(
-    layers: Sequence[Connections], positions: int, filled: Callable[[ctypes.CDLL], float]
+    layers: Sequence[Connections],
+    positions: int,
+    filled: Callable[[ctypes.CDLL], float],
+    *,
+    fused: bool = False,
 ) -> bool:
     """Whether a pass over the active connections of weights that are used together is taken to be
-    the faster one; see :meth:`Connections.pay`."""
+    the faster one; see :meth:`Connections.pay` and :meth:`Choice.takes`."""
     active = sum(layer.active for layer in layers)
     weights = sum(layer.mask.numel() for layer in layers)
     first = layers[0]
-    takes = partial(first.choice.takes, first.kind, active, weights, positions)
+    takes = partial(first.choice.takes, first.kind, active, weights, positions, fused=fused)
     # Kernels are compiled for layers alone that may be taken.
     wanted = takes(grouped=True)
     missing = wanted and kernels.why_not() is not None

@@ -70,6 +70,7 @@ class _CNorm(ctypes.Structure):
 
     _fields_ = [
         ("groups", Long),
+        ("silu", Long),
         ("epsilon", ctypes.c_double),
         *[(name, ctypes.c_void_p) for name in ("scale", "shift", "statistics")],
         *[(name, ctypes.c_void_p) for name in ("of_scale", "of_shift")],
@@ -94,8 +95,9 @@ class _Convolution(torch.autograd.Function):
         out = images.new_empty(convolved_shape(images, connections))
         statistics = images.new_empty(n, groups, 2) if groups else None
         ctx.norm = groups, epsilon
-        ctx.sizes = _threads(connections, out[:, 0].numel()), Long(n), Long(height), Long(width)
-        norm = _norm(ctx, scale, shift, statistics)
+        threads = threads_for(connections.active, out[:, 0].numel())
+        ctx.sizes = threads, Long(n), Long(height), Long(width)
+        norm = norm_of(groups, epsilon, scale, shift, statistics, silu=True)
         plus_pixels = plus[0, 0].numel() if plus is not None else 0
         sizes = *ctx.sizes, norm, address(plus), Long(plus_pixels)
         values = _compute(
@@ -119,28 +121,29 @@ class _Convolution(torch.autograd.Function):
             return functional.silu(functional.group_norm(images, groups, scale, shift, epsilon))
 
         def dense(images: Tensor, weight: Tensor, bias: Tensor | None, *of_norm: Any) -> Tensor:
-            inputs, whole = normalized(images, *of_norm), _whole(weight, connections)
-            return functional.conv2d(inputs, whole, bias, layer.stride, padding)
+            inputs, all_weights = normalized(images, *of_norm), whole(weight, connections)
+            return functional.conv2d(inputs, all_weights, bias, layer.stride, padding)
 
         of_plus = None if ctx.plus is None else gradient.sum_to_size(ctx.plus)
         if torch.is_grad_enabled():
             given = images, weight, bias, scale, shift
-            *of_layer, of_scale, of_shift = _differentiable(dense, given, gradient)
+            *of_layer, of_scale, of_shift = differentiable(dense, given, gradient)
             return *of_layer, None, of_plus, of_scale, of_shift, None, None
         of_images = torch.empty_like(images) if ctx.needs_input_grad[0] or ctx.norm[0] else None
         of_scale, of_shift = (
             each if each is None else torch.empty_like(each) for each in (scale, shift)
         )
-        sizes = *ctx.sizes, _norm(ctx, scale, shift, statistics, of_scale, of_shift)
+        tensors = scale, shift, statistics, of_scale, of_shift
+        sizes = *ctx.sizes, norm_of(*ctx.norm, *tensors, silu=True)
         of_weight, of_bias = _gradients(
             ctx, connections.library.convolve_backward, sizes, images, values, gradient, of_images
         )
         if ctx.dense and ctx.needs_input_grad[1]:
             inputs = normalized(images, scale, shift)
-            whole = conv2d_weight(  # type: ignore[no-untyped-call]
+            of_whole = conv2d_weight(  # type: ignore[no-untyped-call]
                 inputs, connections.mask.shape, gradient, layer.stride, padding
             )
-            of_weight = _of_parameter(whole, connections)
+            of_weight = _of_parameter(of_whole, connections)
         return of_images, of_weight, of_bias, None, of_plus, of_scale, of_shift, None, None
 
 
@@ -152,7 +155,7 @@ class _Projection(torch.autograd.Function):
         layer, library = connections.index(), connections.library
         n = tokens.numel() // layer.inputs
         out = tokens.new_empty(*tokens.shape[:-1], layer.outputs)
-        ctx.sizes = _threads(connections, n), Long(n), Long(_columns(n, library))
+        ctx.sizes = threads_for(connections.active, n), Long(n), Long(_columns(n, library))
         values = _compute(library.project, ctx.sizes, tokens, weight, bias, connections, out)
         ctx.save_for_backward(tokens, weight, bias, values)
         ctx.connections, ctx.dense = connections, connections.dense_gradient()
@@ -164,10 +167,10 @@ class _Projection(torch.autograd.Function):
         connections = ctx.connections
 
         def dense(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            return functional.linear(tokens, _whole(weight, connections), bias)
+            return functional.linear(tokens, whole(weight, connections), bias)
 
         if torch.is_grad_enabled():
-            return *_differentiable(dense, (tokens, weight, bias), gradient), None
+            return *differentiable(dense, (tokens, weight, bias), gradient), None
         of_tokens = torch.empty_like(tokens) if ctx.needs_input_grad[0] else None
         of_weight, of_bias = _gradients(
             ctx,
@@ -180,23 +183,21 @@ class _Projection(torch.autograd.Function):
         )
         if ctx.dense and ctx.needs_input_grad[1]:
             outputs, inputs = connections.mask.shape
-            whole = gradient.reshape(-1, outputs).mT @ tokens.reshape(-1, inputs)
-            of_weight = _of_parameter(whole, connections)
+            of_whole = gradient.reshape(-1, outputs).mT @ tokens.reshape(-1, inputs)
+            of_weight = _of_parameter(of_whole, connections)
         return of_tokens, of_weight, of_bias, None
 
 
-def _norm(
-    ctx: Any,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    statistics: Tensor | None,
-    *found: Tensor | None,
-) -> Any:
-    """What the kernels are told of the normalization before a convolution, if there is one."""
-    groups, epsilon = ctx.norm
+def norm_of(groups: int, epsilon: float, *tensors: Tensor | None, silu: bool) -> Any:
+    """What kernels are told of the normalization before a layer, if there is one.
+
+    Args:
+        tensors: scale and shift, (channels,); statistics, (N, groups, 2); in a backward pass the
+            gradients of scale and shift, too.
+    """
     if not groups:
         return None
-    return ctypes.byref(_CNorm(groups, epsilon, *map(address, (scale, shift, statistics, *found))))
+    return ctypes.byref(_CNorm(groups, silu, epsilon, *map(address, tensors)))
 
 
 def _compute(
@@ -242,7 +243,7 @@ def _gradients(
     return of_weight, of_bias
 
 
-def _differentiable(
+def differentiable(
     compute: Callable[..., Tensor], given: Sequence[Tensor | None], gradient: Tensor
 ) -> list[Tensor | None]:
     """Gradients of what is given to a computation, which can be differentiated themselves."""
@@ -252,7 +253,7 @@ def _differentiable(
     return [by_tensor.get(id(each)) for each in given]
 
 
-def _whole(weight: Tensor, connections: Connections) -> Tensor:
+def whole(weight: Tensor, connections: Connections) -> Tensor:
     """The whole of a weight of which the active values may be all that is held."""
     return unpacked(weight, connections) if connections.packed else weight
 
@@ -280,7 +281,7 @@ def _columns(n: int, library: ctypes.CDLL) -> int:
     return min(16, -(-n // lanes))
 
 
-def _threads(connections: Connections, positions: int) -> ctypes.c_int64:
-    """Threads for the products of active weights at so many positions: all, or one."""
-    products = connections.active * positions
+def threads_for(active: int, positions: int) -> ctypes.c_int64:
+    """Threads for the products of so many active weights at so many positions: all, or one."""
+    products = active * positions
     return Long(torch.get_num_threads() if products > _OF_ONE_THREAD else 1)

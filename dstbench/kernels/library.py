@@ -59,7 +59,7 @@ def load() -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise NoKernelsError(f"the compiled kernels do not load: {error}") from None
-    for name in ("lanes", "shared_group"):
+    for name in ("lanes", "shared_group", "attention_floats"):
         getattr(library, name).restype = Long
     return library
 

@@ -39,7 +39,7 @@ class SparseConv2d(nn.Conv2d):
         connections = self.connections(input)
         if connections is None:
             return super().forward(input)
-        return convolution(input, _held(self), self.bias, connections)
+        return convolution(input, held(self), self.bias, connections)
 
     def normalized_forward(
         self, norm: nn.GroupNorm, input: Tensor, plus: Tensor | None
@@ -53,11 +53,11 @@ class SparseConv2d(nn.Conv2d):
             shape = convolved_shape(input, connections)
             if not takes(plus) or plus.shape not in (shape, (*shape[:2], 1, 1)):
                 return None
-        return normalized_convolution(input, norm, _held(self), self.bias, connections, plus)
+        return normalized_convolution(input, norm, held(self), self.bias, connections, plus)
 
     def connections(self, input: Tensor) -> Connections | None:
         """Those of the weight, if a pass over the active ones alone is the faster one."""
-        connections = _connections(_held(self), input)
+        connections = connections_of(held(self), input)
         if connections is None or input.ndim != 4 or not input.numel():
             return None
         n, channels, height, width = input.shape
@@ -72,8 +72,8 @@ class SparseLinear(nn.Linear):
     """A linear layer."""
 
     def forward(self, input: Tensor) -> Tensor:
-        weight = _held(self)
-        connections = _connections(weight, input)
+        weight = held(self)
+        connections = connections_of(weight, input)
         if connections is None or not input.numel() or input.shape[-1] != self.in_features:
             return super().forward(input)
         n = input.numel() // self.in_features
@@ -237,11 +237,12 @@ def stored_plainly(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
 
 
-def _held(module: nn.Conv2d | nn.Linear) -> Tensor:
+def held(module: nn.Conv2d | nn.Linear) -> Tensor:
     """What a module has in its weight's place: the weight, or the values of active connections."""
     held = module._parameters.get("weight")
     return module.weight if held is None else held
 
 
-def _connections(weight: Tensor, input: Tensor) -> Connections | None:
+def connections_of(weight: Tensor, input: Tensor) -> Connections | None:
+    """The connections of a weight, where kernels compute with what its module is given."""
     return known.get(weight) if takes(input) and stored_plainly(weight) else None

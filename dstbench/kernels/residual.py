@@ -6,9 +6,9 @@ from typing import Any
 
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
-from dstbench.kernels.modules import SparseConv2d, stored_plainly, takes
+from dstbench.kernels.modules import SparseConv2d, takes
+from dstbench.kernels.parts import are_watched, is_group_norm
 
 
 class SparseResnetBlock2D(ResnetBlock2D):  # type: ignore[misc]
@@ -38,29 +38,16 @@ class SparseResnetBlock2D(ResnetBlock2D):  # type: ignore[misc]
             and self.time_embedding_norm == "default"
             and type(self.nonlinearity) is nn.SiLU
             and not (self.training and self.dropout.p)
-            and not _has_any_global_hook()  # type: ignore[no-untyped-call]
-            and not any(map(_is_watched, parts))
+            and not are_watched(parts)
         )
 
     def _convolved(
         self, norm: nn.Module, convolution: nn.Module, input: Tensor, plus: Tensor | None
     ) -> Tensor:
         """What a convolution makes of a normalized input after SiLU, and ``plus`` added to it."""
-        if isinstance(convolution, SparseConv2d) and isinstance(norm, nn.GroupNorm):
-            result = convolution.normalized_forward(norm, input, plus) if _is_plain(norm) else None
+        if isinstance(convolution, SparseConv2d) and is_group_norm(norm):
+            result = convolution.normalized_forward(norm, input, plus)
             if result is not None:
                 return result
         hidden: Tensor = convolution(self.nonlinearity(norm(input)))
         return hidden if plus is None else hidden + plus
-
-
-def _is_plain(norm: nn.GroupNorm) -> bool:
-    weights = norm.weight, norm.bias
-    stored = all(each is not None and stored_plainly(each) for each in weights)
-    return type(norm) is nn.GroupNorm and stored
-
-
-def _is_watched(part: nn.Module) -> bool:
-    """Whether calling a module does more than its class says."""
-    hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-    return "forward" in vars(part) or any(getattr(part, name) for name in hooks)

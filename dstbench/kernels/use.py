@@ -49,11 +49,23 @@ class KernelUse:
                     for name, weight in weights.items():
                         modules.known[weight] = self.layers.setdefault(name, made[name])
                     self._replace(module, kind)
-            for module in network.modules():
-                if _is_residual_block(module) and self.modules & {module.conv1, module.conv2}:
-                    from dstbench.kernels.residual import SparseResnetBlock2D  # diffusers is slow
+            self._replace_blocks(network)
 
+    def _replace_blocks(self, network: nn.Module) -> None:
+        """Let blocks of diffusers compute what is around their sparse layers with them."""
+        sparse = self.modules
+        for module in network.modules():
+            kind = type(module).__module__, type(module).__name__
+            if kind == ("diffusers.models.resnet", "ResnetBlock2D"):
+                from dstbench.kernels.residual import SparseResnetBlock2D  # diffusers is slow
+
+                if sparse & {module.conv1, module.conv2}:
                     self._replace(module, SparseResnetBlock2D)
+            elif kind == ("diffusers.models.attention_processor", "Attention"):
+                from dstbench.kernels.attention import SparseAttention
+
+                if module.to_q in sparse:
+                    self._replace(module, SparseAttention)
 
     def _replace(self, module: nn.Module, kind: type[nn.Module]) -> None:
         self._replaced.append((module, type(module)))
@@ -122,11 +134,6 @@ def left_masked(weight: Tensor, gradient: Tensor) -> bool:
     """Whether kernels made this gradient of a weight, which then is zero at inactive weights."""
     connections = modules.known.get(weight)
     return connections is not None and connections.made(gradient)
-
-
-def _is_residual_block(module: nn.Module) -> bool:
-    kind = type(module)
-    return (kind.__module__, kind.__name__) == ("diffusers.models.resnet", "ResnetBlock2D")
 
 
 def _masked_weights(

@@ -15,6 +15,7 @@
 //
 // The order in which sums are taken does not depend on the number of threads.
 
+#include "attention.h"
 #include "layer.h"
 #include "normalization.h"
 #include "recurrence.h"
@@ -175,6 +176,75 @@ void project_backward(const Layer* layer, int64_t threads, int64_t n, int64_t co
         weight_gradient(threads, *layer, g, packed, grad, of_weight);
     }
     if (of_bias) bias_gradient(threads, g.grad, grad, of_bias);
+}
+
+// Number of floats that are kept for the gradient.
+int64_t attention_floats(const Attention* attention, int64_t n, int64_t rows, int64_t columns) {
+    return heads_of(*attention, n, rows, columns, nullptr).floats();
+}
+
+// What images, normalized if there is a norm, bring each other.
+void attention(const Attention* given, int64_t threads, int64_t n, int64_t rows, int64_t columns, const Norm* norm,
+               const float* images, float* out) {
+    arena.reset();
+    const Attention& a = *given;
+    const Geometry in = geometry(*a.layers[0], blocks_of(n, LANES), rows, columns);
+    const Geometry last = geometry(*a.layers[3], blocks_of(n, LANES), rows, columns);
+    Heads heads = heads_of(a, n, rows, columns, a.kept);
+    if (!heads.at) heads.at = arena.floats(heads.floats());
+    if (norm) find_statistics(threads, n, in.in.channels, rows * columns, *norm, images);
+    const float* packed = packed_images(threads, n, in.in, norm, images);
+    for (int64_t i = 0; i < 4; ++i)
+        if (!a.layers[i]->packed) gather(threads, *a.layers[i], a.weights[i], a.values[i]);
+    for (int64_t i = 0; i < 3; ++i) {
+        const Taps taps = forward_taps(threads, *a.layers[i], a.values[i], in.in.plane(), in.in.row());
+        multiply(threads, taps, plan_of(in.in, in.out), 1, a.biases[i], packed, heads.part(i));
+    }
+    heads.each(threads, [&](int64_t i, float* scratch) { attend(heads.head(i), scratch); });
+    const auto add = [&](vec* r, int64_t image, int64_t channel, int64_t at, int64_t count) {
+        if (!a.adds_images) return;
+        const int64_t channels = last.out.channels, pixels = rows * columns;
+        const float* from = images + (image * channels + channel) * pixels + at;
+        for (int64_t i = 0; i < std::min<int64_t>(LANES, n - image); ++i, from += channels * pixels)
+            r[i] += load(from, count);
+    };
+    forward(threads, *a.layers[3], last, a.values[3], a.biases[3], heads.part(3),
+            [&](const Band& band, int64_t first, int64_t end, const float* done, int64_t plane) {
+                band_to_images(n, last.out, band.block, band.row, band.rows, first, end, done, plane, out, add);
+            });
+}
+
+void attention_backward(const Attention* given, int64_t threads, int64_t n, int64_t rows, int64_t columns,
+                        const Norm* norm, const float* images, const float* gradient, float* of_images) {
+    arena.reset();
+    const Attention& a = *given;
+    const Geometry in = geometry(*a.layers[0], blocks_of(n, LANES), rows, columns);
+    const Geometry last = geometry(*a.layers[3], blocks_of(n, LANES), rows, columns);
+    const Heads heads = heads_of(a, n, rows, columns, a.kept);
+    const Heads of = heads_of(a, n, rows, columns, arena.floats(heads.floats()));
+    float *grad = arena.floats(last.out.size()), *of_packed = arena.floats(in.in.size());
+    pack_images(threads, n, last.out, gradient, grad);
+    const auto layer_gradients = [&](int64_t i, const Geometry& g, const float* inputs, const float* of_outputs) {
+        if (a.of_weights[i]) weight_gradient(threads, *a.layers[i], g, inputs, of_outputs, a.of_weights[i]);
+        if (a.of_biases[i]) bias_gradient(threads, g.out, of_outputs, a.of_biases[i]);
+    };
+    layer_gradients(3, last, heads.part(3), grad);
+    clear(threads, of.part(3), last.in.size());
+    add_input_gradient(threads, *a.layers[3], last, a.values[3], grad, of.part(3));
+    heads.each(threads, [&](int64_t i, float* scratch) { attend_backward(heads.head(i), of.head(i), scratch); });
+    const float* packed = packed_images(threads, n, in.in, norm, images);
+    clear(threads, of_packed, in.in.size());
+    for (int64_t i = 0; i < 3; ++i) {
+        layer_gradients(i, in, packed, of.part(i));
+        add_input_gradient(threads, *a.layers[i], in, a.values[i], of.part(i), of_packed);
+    }
+    unpack_images(threads, n, in.in, of_packed, of_images);
+    if (norm) normalization_gradients(threads, n, in.in.channels, rows * columns, *norm, images, of_images);
+    if (!a.adds_images) return;
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        const int64_t size = n * in.in.channels * rows * columns;
+        for (int64_t i = share(size, part, parts); i < share(size, part + 1, parts); ++i) of_images[i] += gradient[i];
+    });
 }
 
 void pack_weight(const Layer* layer, int64_t threads, const float* weight, float* values) {

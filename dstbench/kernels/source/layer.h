@@ -169,10 +169,10 @@ Geometry geometry(const Layer& layer, int64_t blocks, int64_t rows, int64_t colu
     const int64_t out_rows = (rows + 2 * pr - kr) / s + 1, out_columns = (columns + 2 * pc - kc) / s + 1;
     const auto before = [s](int64_t kernel, int64_t pad) { return std::max<int64_t>(0, (kernel - 1 - pad + s - 1) / s); };
     const auto after = [s](int64_t size, int64_t pad, int64_t out) { return std::max<int64_t>(0, (size - 1 + pad) / s - (out - 1)); };
-    return {{blocks, layer.inputs, rows, columns, pr, pc, pr, pc},
-            {blocks, layer.outputs, out_rows, out_columns, 0, 0, 0, 0},
-            {blocks, layer.outputs, out_rows, out_columns, before(kr, pr), before(kc, pc), after(rows, pr, out_rows),
-             after(columns, pc, out_columns)}};
+    return {spaced({blocks, layer.inputs, rows, columns, pr, pc, pr, pc}),
+            spaced({blocks, layer.outputs, out_rows, out_columns, 0, 0, 0, 0}),
+            spaced({blocks, layer.outputs, out_rows, out_columns, before(kr, pr), before(kc, pc),
+                    after(rows, pr, out_rows), after(columns, pc, out_columns)})};
 }
 
 Plan plan_of(const Packed& in, const Packed& out) {
@@ -195,17 +195,34 @@ void input_gradient(int64_t threads, const Layer& layer, const Geometry& g, cons
     multiply_bands(threads, taps, plan_of(g.grad, result), 1, nullptr, grad, finish);
 }
 
-// The input's gradient where four output channels share their connections, packed as the input is.
-float* grouped_input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* values,
-                              const float* grad) {
-    const Taps taps = forward_taps(threads, layer, values, g.in.plane(), g.in.row());
-    float* out = arena.floats(g.in.size());
+void clear(int64_t threads, float* out, int64_t size) {
     parallel(threads, [&](int64_t part, int64_t parts) {
-        const int64_t first = share(g.in.size(), part, parts), last = share(g.in.size(), part + 1, parts);
+        const int64_t first = share(size, part, parts), last = share(size, part + 1, parts);
         std::memset(out + first, 0, 4 * (last - first));
     });
+}
+
+// Where four output channels share their connections: adds the input's gradient, packed as the input is.
+void add_grouped_input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* values,
+                                const float* grad, float* out) {
+    const Taps taps = forward_taps(threads, layer, values, g.in.plane(), g.in.row());
     spread(threads, taps, plan_of(g.in, g.grad), layer.stride, grad, out);
+}
+
+float* grouped_input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* values,
+                              const float* grad) {
+    float* out = arena.floats(g.in.size());
+    clear(threads, out, g.in.size());
+    add_grouped_input_gradient(threads, layer, g, values, grad, out);
     return out;
+}
+
+// Adds the packed gradient of a linear layer's input.
+void add_input_gradient(int64_t threads, const Layer& layer, const Geometry& g, const float* values, const float* grad,
+                        float* out) {
+    if (layer.group == MAX_GROUP) return add_grouped_input_gradient(threads, layer, g, values, grad, out);
+    const Taps taps = backward_taps(threads, layer, values, g.grad, 0, 0);
+    multiply(threads, taps, plan_of(g.grad, g.in), 1, nullptr, grad, out, true);
 }
 
 // The input's gradient of a convolution of stride s: the pixels at (a, b) modulo s are those of a

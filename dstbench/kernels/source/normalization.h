@@ -1,11 +1,11 @@
-// Group normalization and SiLU of what a convolution is given, and their gradients.
+// Group normalization, with or without SiLU, of what a layer is given, and their gradients.
 #pragma once
 
 #include "elementary.h"
 #include "packed.h"
 
 struct Norm {
-    int64_t groups;
+    int64_t groups, silu;
     double epsilon;
     const float *scale, *shift;  // (channels)
     float* statistics;           // (n, groups, 2): mean, and 1 / standard deviation
@@ -58,7 +58,7 @@ void pack_normalized(int64_t threads, int64_t n, const Packed& p, const Norm& no
             const Affine a = affine(norm, statistics + 2 * i * norm.groups, channel);
             r[i] = r[i] * a.factor + a.constant;
         }
-        for (int64_t i = 0; i < LANES; i += 2) {
+        for (int64_t i = 0; norm.silu && i < LANES; i += 2) {
             vec one = r[i], other = r[i + 1];
             sigmoids(one, other);
             r[i] *= one, r[i + 1] *= other;
@@ -85,10 +85,13 @@ void normalization_gradients(int64_t threads, int64_t n, int64_t channels, int64
                     const Affine a = affine(norm, statistics, c);
                     vec of_shift{}, of_scale{};
                     for (int64_t at = 0; at < pixels; at += LANES) {
-                        const vec value = load(x + at, pixels - at), of_silu = load(d + at, pixels - at);
-                        const vec y = value * a.factor + a.constant, gate = 1.f / (1.f + exponential(-y));
-                        const vec of_y = of_silu * gate * (1.f + y * (1.f - gate));
-                        store(d + at, of_y, pixels - at);
+                        const vec value = load(x + at, pixels - at);
+                        vec of_y = load(d + at, pixels - at);
+                        if (norm.silu) {
+                            const vec y = value * a.factor + a.constant, gate = 1.f / (1.f + exponential(-y));
+                            of_y *= gate * (1.f + y * (1.f - gate));
+                            store(d + at, of_y, pixels - at);
+                        }
                         of_shift += of_y;
                         of_scale += of_y * (value - middle);
                     }

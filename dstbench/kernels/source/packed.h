@@ -5,15 +5,22 @@
 
 namespace {
 
-// [blocks][channels][rows + top + bottom][columns + left + right][LANES]
+// [blocks][channels][rows + top + bottom][columns + left + right][LANES], and a gap after each channel
 struct Packed {
-    int64_t blocks, channels, rows, columns, top, left, bottom, right;
+    int64_t blocks, channels, rows, columns, top, left, bottom, right, gap = 0;
     int64_t row() const { return (columns + left + right) * LANES; }
-    int64_t plane() const { return (rows + top + bottom) * row(); }
+    int64_t plane() const { return (rows + top + bottom) * row() + gap; }
     int64_t block() const { return channels * plane(); }
     int64_t size() const { return blocks * block(); }
     int64_t start() const { return top * row() + left * LANES; }
 };
+
+// With channels that do not all begin at the same place of a page, where they would share few lines of a cache.
+Packed spaced(Packed p) {
+    constexpr int64_t page = 4096 / sizeof(float);
+    if (p.plane() % page == 0) p.gap = LANES;
+    return p;
+}
 
 void clear_border(const Packed& p, float* plane) {
     const int64_t row = p.row();

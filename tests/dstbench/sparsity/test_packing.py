@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
 from dstbench_magran import MagRan
 from dstbench_rigl import RigL
 from dstbench_static import Static
@@ -33,18 +35,23 @@ IMAGES = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
 class Network(nn.Module):
-    """Every kind of layer that kernels take, and one that they do not."""
+    """Every kind of layer and block that kernels take, and a layer that they do not."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 16, 3, padding=1)
         self.down = nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.block = ResnetBlock2D(in_channels=32, temb_channels=None, groups=4)
+        self.attention = Attention(
+            32, heads=4, dim_head=8, norm_num_groups=4, residual_connection=True
+        )
         self.dilated = nn.Conv2d(32, 16, 3, dilation=2, padding=2)
         self.gru = nn.GRU(16, 12, batch_first=True, bidirectional=True)
         self.head = nn.Linear(24, 16)
 
     def forward(self, images: Tensor) -> Tensor:
-        hidden = self.dilated(self.down(self.conv(images).relu()).relu())
+        hidden = self.block(self.down(self.conv(images).relu()), None)
+        hidden = self.dilated(self.attention(hidden))
         states, _ = self.gru(hidden.flatten(2).mT)
         return self.head(states)
 
