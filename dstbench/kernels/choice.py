@@ -26,7 +26,7 @@ SMALLEST = 2**21
 GROUPED = 1.25
 """Thresholds of layers whose output channels share masks by fours, relative to those of others."""
 
-FUSED = 1.25
+FUSED = 1.5
 """Thresholds of linear layers that are computed together with the attention between them, relative
 to those of others."""
 
