@@ -16,6 +16,7 @@ from dstbench.kernels.functions import (
     differentiable,
     image_places,
     norm_of,
+    of_parameter,
     threads_for,
     whole,
 )
@@ -88,7 +89,6 @@ class SparseAttention(Attention):  # type: ignore[misc]
             or (self.group_norm is not None and self.group_norm.num_channels != channels)
             or inner % self.heads
             or pixels * (inner // self.heads + _QUERIES) >= _LARGEST
-            or (torch.is_grad_enabled() and any(each.dense_gradient() for each in found))
         ):
             return None
         pay = pay_together(
@@ -132,7 +132,7 @@ class _CAttention(ctypes.Structure):
         ("scale", ctypes.c_double),
         ("layers", ctypes.POINTER(CLayer) * 4),
         *[(name, ctypes.c_void_p * 4) for name in ("weights", "biases", "values")],
-        *[(name, ctypes.c_void_p * 4) for name in ("of_weights", "of_biases")],
+        *[(name, ctypes.c_void_p * 4) for name in ("of_weights", "of_biases", "of_wholes")],
         ("kept", ctypes.c_void_p),
     ]
 
@@ -169,7 +169,7 @@ class _Attention(torch.autograd.Function):
             ctypes.byref(given), ctx.threads, *ctx.sizes, norm, address(images), address(out)
         )
         ctx.save_for_backward(images, scale, shift, statistics, kept, *weights, *biases, *values)
-        ctx.block = block
+        ctx.block, ctx.dense = block, [each.dense_gradient() for each in connections]
         return out
 
     @staticmethod
@@ -186,28 +186,27 @@ class _Attention(torch.autograd.Function):
         of_scale, of_shift = (
             each if each is None else torch.empty_like(each) for each in (scale, shift)
         )
-        needed = ctx.needs_input_grad[3:11]
-        of_weights = [
-            torch.empty_like(found if each.packed else each.mask, dtype=images.dtype)
-            if need
-            else None
-            for found, each, need in zip(values, block.connections, needed[:4], strict=True)
-        ]
-        of_biases = [
-            torch.empty_like(each) if need else None
-            for each, need in zip(biases, needed[4:], strict=True)
-        ]
-        given = _told(block, layers, values, of_weights=of_weights, of_biases=of_biases)
+        connections, needed = block.connections, ctx.needs_input_grad[3:11]
+        of_weights, of_wholes, of_biases = [], [], []
+        for i, each in enumerate(connections):
+            wanted, like = needed[i], values[i] if each.packed else each.mask
+            of_weights.append(images.new_empty(like.shape) if wanted and not ctx.dense[i] else None)
+            of_wholes.append(images.new_empty(each.mask.shape) if wanted and ctx.dense[i] else None)
+            of_biases.append(torch.empty_like(biases[i]) if needed[4 + i] else None)
+        gradients = {"of_weights": of_weights, "of_wholes": of_wholes, "of_biases": of_biases}
+        given = _told(block, layers, values, **gradients)
         given.kept = kept.data_ptr()
         tensors = scale, shift, statistics, of_scale, of_shift
         norm = norm_of(block.groups, block.epsilon, *tensors, silu=False)
-        block.connections[0].library.attention_backward(
+        connections[0].library.attention_backward(
             ctypes.byref(given), ctx.threads, *ctx.sizes, norm,
             *map(address, (images, gradient, of_images)),
         )  # fmt: skip
-        for each, of_weight in zip(block.connections, of_weights, strict=True):
-            if of_weight is not None:
+        for i, each in enumerate(connections):
+            if (of_weight := of_weights[i]) is not None:
                 each.note_gradient(of_weight)
+            elif (of_whole := of_wholes[i]) is not None:
+                of_weights[i] = of_parameter(of_whole, each)
         return of_images, of_scale, of_shift, *of_weights, *of_biases, None
 
 

@@ -143,7 +143,7 @@ class _Convolution(torch.autograd.Function):
             of_whole = conv2d_weight(  # type: ignore[no-untyped-call]
                 inputs, connections.mask.shape, gradient, layer.stride, padding
             )
-            of_weight = _of_parameter(of_whole, connections)
+            of_weight = of_parameter(of_whole, connections)
         return of_images, of_weight, of_bias, None, of_plus, of_scale, of_shift, None, None
 
 
@@ -184,7 +184,7 @@ class _Projection(torch.autograd.Function):
         if ctx.dense and ctx.needs_input_grad[1]:
             outputs, inputs = connections.mask.shape
             of_whole = gradient.reshape(-1, outputs).mT @ tokens.reshape(-1, inputs)
-            of_weight = _of_parameter(of_whole, connections)
+            of_weight = of_parameter(of_whole, connections)
         return of_tokens, of_weight, of_bias, None
 
 
@@ -258,7 +258,7 @@ def whole(weight: Tensor, connections: Connections) -> Tensor:
     return unpacked(weight, connections) if connections.packed else weight
 
 
-def _of_parameter(of_weight: Tensor, connections: Connections) -> Tensor:
+def of_parameter(of_weight: Tensor, connections: Connections) -> Tensor:
     """The gradient of what is held of a weight, of that of the whole one."""
     return packed_gradient(of_weight, connections) if connections.packed else of_weight
 

@@ -11,7 +11,8 @@ struct Attention {
     const Layer* layers[4];
     const float *weights[4], *biases[4];
     float *values[4], *of_weights[4], *of_biases[4];
-    float* kept;  // for the gradient: attention_floats() of them, or null
+    float* of_wholes[4];  // gradients of all weights, where wanted
+    float* kept;          // for the gradient: attention_floats() of them, or null
 };
 
 namespace {
@@ -65,6 +66,28 @@ void product(const Matrix& left, const Matrix& right, const Matrix& to, int64_t 
     int64_t i = 0;
     for (; i + M <= rows; i += M) tiles(i, std::integral_constant<int, M>{});
     for (; i < rows; ++i) tiles(i, std::integral_constant<int, 1>{});
+}
+
+// The gradient of all weights of a linear layer, (outputs, inputs), active or not.
+void whole_gradient(int64_t threads, const Geometry& g, float* in, float* grad, float* of_weight) {
+    constexpr int64_t SIDE = 4;
+    const int64_t inputs = g.in.channels, pixels = g.in.rows * g.in.columns;
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        float scratch[SIDE * SIDE * LANES];
+        const Matrix sums{scratch, SIDE * LANES, LANES};
+        const int64_t last = share(g.out.channels, part + 1, parts);
+        for (int64_t o = share(g.out.channels, part, parts); o < last; o += SIDE)
+            for (int64_t i = 0; i < inputs; i += SIDE) {
+                const int64_t rows = std::min(SIDE, last - o), columns = std::min(SIDE, inputs - i);
+                for (int64_t block = 0; block < g.in.blocks; ++block)
+                    product({grad + block * g.out.block() + o * g.out.plane(), g.out.plane(), LANES},
+                            {in + block * g.in.block() + i * g.in.plane(), g.in.plane(), LANES}, sums, rows, columns,
+                            pixels, block > 0);
+                for (int64_t m = 0; m < rows; ++m)
+                    for (int64_t n = 0; n < columns; ++n)
+                        of_weight[(o + m) * inputs + i + n] = sum(load(sums.at + m * sums.row + n * LANES));
+            }
+    });
 }
 
 // The channels of one head, in packed images.

@@ -224,7 +224,8 @@ void attention_backward(const Attention* given, int64_t threads, int64_t n, int6
     const Heads of = heads_of(a, n, rows, columns, arena.floats(heads.floats()));
     float *grad = arena.floats(last.out.size()), *of_packed = arena.floats(in.in.size());
     pack_images(threads, n, last.out, gradient, grad);
-    const auto layer_gradients = [&](int64_t i, const Geometry& g, const float* inputs, const float* of_outputs) {
+    const auto layer_gradients = [&](int64_t i, const Geometry& g, float* inputs, float* of_outputs) {
+        if (a.of_wholes[i]) whole_gradient(threads, g, inputs, of_outputs, a.of_wholes[i]);
         if (a.of_weights[i]) weight_gradient(threads, *a.layers[i], g, inputs, of_outputs, a.of_weights[i]);
         if (a.of_biases[i]) bias_gradient(threads, g.out, of_outputs, a.of_biases[i]);
     };
@@ -232,7 +233,7 @@ void attention_backward(const Attention* given, int64_t threads, int64_t n, int6
     clear(threads, of.part(3), last.in.size());
     add_input_gradient(threads, *a.layers[3], last, a.values[3], grad, of.part(3));
     heads.each(threads, [&](int64_t i, float* scratch) { attend_backward(heads.head(i), of.head(i), scratch); });
-    const float* packed = packed_images(threads, n, in.in, norm, images);
+    float* packed = packed_images(threads, n, in.in, norm, images);
     clear(threads, of_packed, in.in.size());
     for (int64_t i = 0; i < 3; ++i) {
         layer_gradients(i, in, packed, of.part(i));
