@@ -21,9 +21,6 @@ constexpr int LANES = 8, TILE = 8;
 #else
 constexpr int LANES = 4, TILE = 16;
 #endif
-#ifndef WIDE
-#define WIDE 8
-#endif
 constexpr int MAX_GROUP = 4;
 
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));

@@ -8,6 +8,9 @@ namespace {
 using Tile = decltype(Place::tile);
 enum Pass { FORWARD, WEIGHT, SPREAD };
 
+// Columns and rows of a tile at most: others gain little, and each shape is compiled apart.
+constexpr int64_t WIDEST = 8, TALLEST = 4;
+
 // Pixels of a tile.
 constexpr int pixels_of(Pass pass, int group) { return pass == WEIGHT && group == MAX_GROUP ? TILE : TILE / group; }
 
@@ -25,8 +28,7 @@ Tile tile_of(int64_t columns) {
         case 1: return tile_of<G, STEP, PASS, RY, 1>();
         case 2: return tile_of<G, STEP, PASS, RY, 2>();
         case 4: return tile_of<G, STEP, PASS, RY, 4>();
-        case 8: return tile_of<G, STEP, PASS, RY, 8>();
-        default: return tile_of<G, STEP, PASS, RY, 16>();
+        default: return tile_of<G, STEP, PASS, RY, 8>();
     }
 }
 template <int G, int STEP, Pass PASS>
@@ -34,9 +36,7 @@ Tile tile_of(int64_t rows, int64_t columns) {
     switch (rows) {
         case 1: return tile_of<G, STEP, PASS, 1>(columns);
         case 2: return tile_of<G, STEP, PASS, 2>(columns);
-        case 4: return tile_of<G, STEP, PASS, 4>(columns);
-        case 8: return tile_of<G, STEP, PASS, 8>(columns);
-        default: return tile_of<G, STEP, PASS, 16>(columns);
+        default: return tile_of<G, STEP, PASS, 4>(columns);
     }
 }
 template <Pass PASS>
@@ -63,8 +63,8 @@ int64_t power_of_two(int64_t most) {
 template <Pass PASS>
 std::vector<Band> bands_of(const Plan& plan, int64_t group, int64_t step) {
     std::vector<Band> found;
-    const int64_t most = pixels_of(PASS, group), widest = power_of_two(std::min({most, int64_t(WIDE), plan.columns}));
-    const int64_t height = power_of_two(std::min(most / widest, plan.rows));
+    const int64_t most = pixels_of(PASS, group), widest = power_of_two(std::min({most, WIDEST, plan.columns}));
+    const int64_t height = power_of_two(std::min({most / widest, TALLEST, plan.rows}));
     for (int64_t block = 0; block < plan.blocks; ++block)
         for (int64_t y = 0; y < plan.rows;) {
             const int64_t rows = power_of_two(std::min(height, plan.rows - y));
