@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -19,7 +20,6 @@ from torch import Tensor
 from dstbench.errors import DstbenchError
 
 SOURCE = Path(__file__).parent / "source"
-MAIN = SOURCE / "kernels.cpp"
 PREBUILT = Path(__file__).parent / "prebuilt"
 """Kernels that a wheel may bring, by architecture, for machines without a compiler."""
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=fast", "-fPIC")
@@ -123,10 +123,16 @@ def compile_to(path: Path, architecture: str, *, threads: bool) -> None:
     target = "-mcpu=" if platform.machine() in ("aarch64", "arm64") else "-march="
     flags = [*_FLAGS, target + architecture, *(["-fopenmp"] if threads else [])]
     with tempfile.TemporaryDirectory() as folder:
-        compiled = str(Path(folder) / "kernels.o")
-        _run([compiler(), *flags, "-c", str(MAIN), "-o", compiled])
+        objects = {str(each): f"{folder}/{each.stem}.o" for each in sorted(SOURCE.glob("*.cpp"))}
+        with ThreadPoolExecutor() as pool:
+            compiled = [
+                pool.submit(_run, [compiler(), *flags, "-c", source, "-o", made])
+                for source, made in objects.items()
+            ]
+        for each in compiled:
+            each.result()
         # Linked without OpenMP: its functions are found in the library that torch has loaded.
-        _run([compiler(), "-shared", compiled, "-o", str(path)])
+        _run([compiler(), "-shared", *objects.values(), "-o", str(path)])
 
 
 def _run(command: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 // A sparse layer: where its active connections are, its forward pass and its gradients.
 #pragma once
 
+#include "packed.h"
 #include "walk.h"
 
 struct Layer {

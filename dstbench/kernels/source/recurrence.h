@@ -58,7 +58,7 @@ void recur(const Sequences& s, const Direction& d, const Taps& taps, int64_t chu
            int64_t last, float* states, float* gates_of_chunk, float* hidden_of_chunk, float* scratch) {
     const int64_t size = s.units * s.width();
     const Plan step{1, 1, s.vectors, 0, 0, 0, 0, s.width(), 0, LANES, 0};
-    const std::vector<Place> tiles = bands_of<FORWARD>(step, taps.group, 1)[0].places;
+    const std::vector<Place> tiles = bands_of(FORWARD, step, taps.group, 1)[0].places;
     float* zero = scratch + 3 * size;
     std::memset(zero, 0, 4 * size);
     const float* before = first ? states + s.state(chunk, s.at(first - 1, direction), direction) : zero;
@@ -93,7 +93,7 @@ void recur_backward(const Sequences& s, const Direction& d, const Taps& taps, in
                     const float* states, const float* gradient, float* of_input, float* of_state, float* scratch) {
     const int64_t size = s.units * s.width();
     const Plan step{1, 1, s.vectors, 0, 0, 0, 0, s.width(), 0, LANES, 0};
-    const std::vector<Place> tiles = bands_of<FORWARD>(step, taps.group, 1)[0].places;
+    const std::vector<Place> tiles = bands_of(FORWARD, step, taps.group, 1)[0].places;
     float *through = scratch, *kept = scratch + size, *zero = scratch + 2 * size;
     std::memset(scratch, 0, 4 * 3 * size);
     for (int64_t i = s.time - 1; i >= 0; --i) {

@@ -52,7 +52,7 @@ inline void keep(vec& v) {
 #endif
 }
 
-float sum(vec v) {
+inline float sum(vec v) {
     for (int half = LANES / 2; half; half /= 2)
         for (int i = 0; i < half; ++i) v[i] += v[i + half];
     return v[0];

@@ -5,48 +5,6 @@
 
 namespace {
 
-using Tile = decltype(Place::tile);
-enum Pass { FORWARD, WEIGHT, SPREAD };
-
-// Columns and rows of a tile at most: others gain little, and each shape is compiled apart.
-constexpr int64_t WIDEST = 8, TALLEST = 4;
-
-// Pixels of a tile.
-constexpr int pixels_of(Pass pass, int group) { return pass == WEIGHT && group == MAX_GROUP ? TILE : TILE / group; }
-
-template <int G, int STEP, Pass PASS, int RY, int RX>
-constexpr Tile tile_of() {
-    if constexpr (RY * RX > pixels_of(PASS, G)) return nullptr;
-    else if constexpr (PASS == FORWARD) return forward_tile<G, RY, RX, STEP>;
-    else if constexpr (PASS == SPREAD) return spread_tile<RY, RX, STEP>;
-    else if constexpr (G == MAX_GROUP) return grouped_weight_tile<std::min(RX, TILE / 8), STEP>;
-    else return weight_tile<G, RY, RX, STEP>;
-}
-template <int G, int STEP, Pass PASS, int RY>
-Tile tile_of(int64_t columns) {
-    switch (columns) {
-        case 1: return tile_of<G, STEP, PASS, RY, 1>();
-        case 2: return tile_of<G, STEP, PASS, RY, 2>();
-        case 4: return tile_of<G, STEP, PASS, RY, 4>();
-        default: return tile_of<G, STEP, PASS, RY, 8>();
-    }
-}
-template <int G, int STEP, Pass PASS>
-Tile tile_of(int64_t rows, int64_t columns) {
-    switch (rows) {
-        case 1: return tile_of<G, STEP, PASS, 1>(columns);
-        case 2: return tile_of<G, STEP, PASS, 2>(columns);
-        default: return tile_of<G, STEP, PASS, 4>(columns);
-    }
-}
-template <Pass PASS>
-Tile tile_of(int64_t group, int64_t step, int64_t rows, int64_t columns) {
-    if (group == 4) return step == 1 ? tile_of<4, 1, PASS>(rows, columns) : tile_of<4, 2, PASS>(rows, columns);
-    if constexpr (PASS == SPREAD) return nullptr;
-    else if (group == 2) return step == 1 ? tile_of<2, 1, PASS>(rows, columns) : tile_of<2, 2, PASS>(rows, columns);
-    else return step == 1 ? tile_of<1, 1, PASS>(rows, columns) : tile_of<1, 2, PASS>(rows, columns);
-}
-
 // Rows of a block that are computed together, in tiles side by side.
 struct Band {
     int64_t block, row, rows;
@@ -60,10 +18,9 @@ int64_t power_of_two(int64_t most) {
 }
 
 // Bands that cover all blocks of a plan. Square tiles share more of their inputs than flat ones.
-template <Pass PASS>
-std::vector<Band> bands_of(const Plan& plan, int64_t group, int64_t step) {
+std::vector<Band> bands_of(Pass pass, const Plan& plan, int64_t group, int64_t step) {
     std::vector<Band> found;
-    const int64_t most = pixels_of(PASS, group), widest = power_of_two(std::min({most, WIDEST, plan.columns}));
+    const int64_t most = pixels_of(pass, group), widest = power_of_two(std::min({most, WIDEST, plan.columns}));
     const int64_t height = power_of_two(std::min({most / widest, TALLEST, plan.rows}));
     for (int64_t block = 0; block < plan.blocks; ++block)
         for (int64_t y = 0; y < plan.rows;) {
@@ -75,7 +32,7 @@ std::vector<Band> bands_of(const Plan& plan, int64_t group, int64_t step) {
                 band.places.push_back(
                     {block * plan.in_block + plan.in_start + y * step * plan.in_row + x * step * LANES,
                      block * plan.out_block + plan.out_start + y * plan.out_row + x * plan.out_column, rows, columns,
-                     tile_of<PASS>(group, step, rows, columns)});
+                     tile_of(pass, group, step, rows, columns)});
                 x += columns;
             }
             found.push_back(band);
@@ -103,7 +60,7 @@ void share_out(int64_t threads, const Taps& taps, const std::vector<Band>& bands
 // Into packed outputs.
 void multiply(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* bias, const float* in,
               float* out, bool adds = false) {
-    share_out(threads, taps, bands_of<FORWARD>(plan, taps.group, step),
+    share_out(threads, taps, bands_of(FORWARD, plan, taps.group, step),
               [&](int64_t, const Band& band, int64_t first, int64_t last) {
                   const Walk walk{&taps, &plan, bias, in, out, first, last, adds};
                   for (const Place& each : band.places) each.tile(walk, each);
@@ -117,7 +74,7 @@ void multiply_bands(int64_t threads, const Taps& taps, Plan plan, int64_t step, 
     plan.out_block = plan.out_start = 0;
     plan.out_row = plan.columns * LANES;
     plan.out_column = LANES;
-    const std::vector<Band> bands = bands_of<FORWARD>(plan, taps.group, step);
+    const std::vector<Band> bands = bands_of(FORWARD, plan, taps.group, step);
     if (bands.empty()) return;
     plan.out_plane = bands[0].rows * plan.out_row;
     const int64_t size = taps.outputs * taps.group * plan.out_plane;
@@ -136,7 +93,7 @@ void multiply_bands(int64_t threads, const Taps& taps, Plan plan, int64_t step, 
 // Sums of in times grad over all positions, per connection: (connections, group).
 void correlate(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* grad, const float* in,
                float* sums) {
-    const std::vector<Band> bands = bands_of<WEIGHT>(plan, taps.group, step);
+    const std::vector<Band> bands = bands_of(WEIGHT, plan, taps.group, step);
     const std::vector<int64_t> cuts = taps.cuts(threads);
     parallel(threads, [&](int64_t part, int64_t parts) {
         for (int64_t cut = part; cut < threads; cut += parts) {
@@ -155,7 +112,7 @@ void correlate(int64_t threads, const Taps& taps, const Plan& plan, int64_t step
 // Into packed inputs, which are zero: what each connection brings of the outputs' gradients. Blocks of
 // images and of inputs are shared out.
 void spread(int64_t threads, const Taps& taps, const Plan& plan, int64_t step, const float* grad, float* out) {
-    const std::vector<Band> bands = bands_of<SPREAD>(plan, taps.group, step);
+    const std::vector<Band> bands = bands_of(SPREAD, plan, taps.group, step);
     const int64_t all = plan.blocks * taps.blocks, of_block = bands.size() / plan.blocks;
     parallel(threads, [&](int64_t part, int64_t parts) {
         for (int64_t i = share(all, part, parts); i < share(all, part + 1, parts); ++i) {
