@@ -1,5 +1,7 @@
 """Networks with masks, for tests of kernels."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -13,3 +15,15 @@ def masks_of(model: nn.Module, density: float = 0.3) -> dict[str, torch.Tensor]:
             with torch.no_grad():
                 weight.mul_(masks[name])
     return masks
+
+
+def by_threads(results: Callable[[], list[torch.Tensor]]) -> list[list[torch.Tensor]]:
+    """Results with one, two and three threads."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(results())
+    finally:
+        torch.set_num_threads(before)
+    return found

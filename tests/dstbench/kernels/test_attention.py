@@ -9,7 +9,7 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from masked import masks_of
+from masked import by_threads, masks_of
 from torch import Tensor, nn
 
 from dstbench.kernels import Choice, KernelUse, attention, use_kernels
@@ -151,15 +151,9 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Monk
     monkeypatch.setattr("dstbench.kernels.functions._OF_ONE_THREAD", 0)
     model = block()
     sparse(model)
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(results(model, IMAGES.repeat(7, 1, 1, 1)))
-    finally:
-        torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(map(torch.equal, found[0], other))
+    first, *others = by_threads(lambda: results(model, IMAGES.repeat(7, 1, 1, 1)))
+    for other in others:
+        assert all(map(torch.equal, first, other))
 
 
 def test_frozen_weights_get_no_gradient(fused: list[Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.resnet import ResnetBlock2D
-from masked import masks_of
+from masked import by_threads, masks_of
 from torch import Tensor, nn
 
 from dstbench.kernels import Choice, KernelUse, modules, use_kernels
@@ -88,15 +88,9 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Monk
     monkeypatch.setattr("dstbench.kernels.functions._OF_ONE_THREAD", 0)
     model = block()
     sparse(model)
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(results(model, TIMES))
-    finally:
-        torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(map(torch.equal, found[0], other))
+    first, *others = by_threads(lambda: results(model, TIMES))
+    for other in others:
+        assert all(map(torch.equal, first, other))
 
 
 def test_blocks_without_times_are_taken(fused: list[nn.GroupNorm]) -> None:
