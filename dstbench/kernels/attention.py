@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dstbench.kernels.connections import CLayer, Connections, pay_together
-from dstbench.kernels.fixed import known_values
 from dstbench.kernels.functions import (
     differentiable,
     image_places,
     norm_of,
     of_parameter,
     threads_for,
+    values_for,
     whole,
 )
 from dstbench.kernels.library import Long, address
@@ -148,11 +148,7 @@ class _Attention(torch.autograd.Function):
         weights, biases, block = others[:4], others[4:8], others[8]
         connections: list[Connections] = block.connections
         layers, library = [each.index() for each in connections], connections[0].library
-        values = []
-        for layer, weight, each in zip(layers, weights, connections, strict=True):
-            known = known_values(weight, each)
-            layer.packed = known is not None
-            values.append(weight.new_empty(each.active) if known is None else known)
+        values = list(map(values_for, layers, weights, connections))
         n, _, rows, columns = images.shape
         active = sum(each.active for each in connections)
         ctx.sizes = Long(n), Long(rows), Long(columns)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from dstbench.kernels.connections import Connections
+from dstbench.kernels.connections import CLayer, Connections
 from dstbench.kernels.fixed import known_values
 from dstbench.kernels.library import Long, address
 from dstbench.kernels.packing import packed_gradient, unpacked
@@ -211,12 +211,17 @@ def _compute(
 ) -> Tensor:
     """The values of active weights, after the forward pass of a layer into ``out``."""
     layer = connections.index()
-    values = known_values(weight, connections)
-    layer.packed = values is not None
-    if values is None:
-        values = inputs.new_empty(connections.active)
+    values = values_for(layer, weight, connections)
     kernel(ctypes.byref(layer), *sizes, *map(address, (inputs, weight, bias, values, out)))
     return values
+
+
+def values_for(layer: CLayer, weight: Tensor, connections: Connections) -> Tensor:
+    """The active values of a weight, (active,); where they are not known, room for them, which a
+    forward pass is told to fill."""
+    known = known_values(weight, connections)
+    layer.packed = known is not None
+    return weight.new_empty(connections.active) if known is None else known
 
 
 def _gradients(

@@ -168,13 +168,14 @@ void attend_backward(const Head& h, const Head& of, float* scratch) {
 // Where queries, keys, values and results of all heads lie, and what is known of each query.
 struct Heads {
     const Attention& attention;
-    Packed packed;  // each of the four
+    Geometry before, after;  // of the projections to heads, and of that of the result
     float* at;
 
-    int64_t statistics() const { return packed.blocks * attention.heads * packed.plane(); }
-    int64_t floats() const { return 4 * packed.size() + 2 * statistics(); }
-    float* part(int64_t which) const { return at + which * packed.size(); }
+    int64_t statistics() const { return before.out.blocks * attention.heads * before.out.plane(); }
+    int64_t floats() const { return 4 * before.out.size() + 2 * statistics(); }
+    float* part(int64_t which) const { return at + which * before.out.size(); }
     Head head(int64_t i) const {
+        const Packed& packed = before.out;
         const int64_t channels = packed.channels / attention.heads;
         const int64_t start = i * channels * packed.plane(), query = i * packed.plane();
         float* known = part(4) + query;
@@ -184,7 +185,7 @@ struct Heads {
     // Calls work(head, scratch) for each.
     template <typename Work>
     void each(int64_t threads, Work work) const {
-        const int64_t count = packed.blocks * attention.heads, size = 2 * head(0).few_floats();
+        const int64_t count = before.out.blocks * attention.heads, size = 2 * head(0).few_floats();
         float* scratch = arena.floats(threads * size);
         parallel(threads, [&](int64_t part, int64_t parts) {
             for (int64_t i = share(count, part, parts); i < share(count, part + 1, parts); ++i) work(i, scratch + part * size);
@@ -193,7 +194,9 @@ struct Heads {
 };
 
 Heads heads_of(const Attention& attention, int64_t n, int64_t rows, int64_t columns, float* at) {
-    return {attention, geometry(*attention.layers[0], blocks_of(n, LANES), rows, columns).out, at};
+    const int64_t blocks = blocks_of(n, LANES);
+    return {attention, geometry(*attention.layers[0], blocks, rows, columns),
+            geometry(*attention.layers[3], blocks, rows, columns), at};
 }
 
 }  // namespace

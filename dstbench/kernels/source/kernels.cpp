@@ -96,7 +96,16 @@ static float* packed_images(int64_t threads, int64_t n, const Packed& p, const N
     return packed;
 }
 
-// Adds `plus` to the result, which has its size, or one value for each of its images and channels.
+// Adds `plus` to images that are stored, which has their size, or one value for each image and channel; or null.
+static auto adding(const float* plus, int64_t plus_pixels, int64_t n, int64_t channels) {
+    return [=](vec* r, int64_t image, int64_t channel, int64_t at, int64_t count) {
+        if (!plus) return;
+        const float* from = plus + (image * channels + channel) * plus_pixels;
+        for (int64_t i = 0; i < std::min<int64_t>(LANES, n - image); ++i, from += channels * plus_pixels)
+            r[i] += plus_pixels == 1 ? splat(*from) : load(from + at, count);
+    };
+}
+
 void convolve(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int64_t columns, const Norm* norm,
               const float* plus, int64_t plus_pixels, const float* images, const float* weight, const float* bias,
               float* values, float* out) {
@@ -105,12 +114,7 @@ void convolve(const Layer* layer, int64_t threads, int64_t n, int64_t rows, int6
     if (norm) find_statistics(threads, n, layer->inputs, rows * columns, *norm, images);
     const float* packed = packed_images(threads, n, g.in, norm, images);
     if (!layer->packed) gather(threads, *layer, weight, values);
-    const auto add = [&](vec* r, int64_t image, int64_t channel, int64_t at, int64_t count) {
-        if (!plus) return;
-        const float* from = plus + (image * layer->outputs + channel) * plus_pixels;
-        for (int64_t i = 0; i < std::min<int64_t>(LANES, n - image); ++i, from += layer->outputs * plus_pixels)
-            r[i] += plus_pixels == 1 ? splat(*from) : load(from + at, count);
-    };
+    const auto add = adding(plus, plus_pixels, n, layer->outputs);
     forward(threads, *layer, g, values, bias, packed,
             [&](const Band& band, int64_t first, int64_t last, const float* done, int64_t plane) {
                 band_to_images(n, g.out, band.block, band.row, band.rows, first, last, done, plane, out, add);
@@ -188,9 +192,8 @@ void attention(const Attention* given, int64_t threads, int64_t n, int64_t rows,
                const float* images, float* out) {
     arena.reset();
     const Attention& a = *given;
-    const Geometry in = geometry(*a.layers[0], blocks_of(n, LANES), rows, columns);
-    const Geometry last = geometry(*a.layers[3], blocks_of(n, LANES), rows, columns);
     Heads heads = heads_of(a, n, rows, columns, a.kept);
+    const Geometry &in = heads.before, &last = heads.after;
     if (!heads.at) heads.at = arena.floats(heads.floats());
     if (norm) find_statistics(threads, n, in.in.channels, rows * columns, *norm, images);
     const float* packed = packed_images(threads, n, in.in, norm, images);
@@ -201,13 +204,7 @@ void attention(const Attention* given, int64_t threads, int64_t n, int64_t rows,
         multiply(threads, taps, plan_of(in.in, in.out), 1, a.biases[i], packed, heads.part(i));
     }
     heads.each(threads, [&](int64_t i, float* scratch) { attend(heads.head(i), scratch); });
-    const auto add = [&](vec* r, int64_t image, int64_t channel, int64_t at, int64_t count) {
-        if (!a.adds_images) return;
-        const int64_t channels = last.out.channels, pixels = rows * columns;
-        const float* from = images + (image * channels + channel) * pixels + at;
-        for (int64_t i = 0; i < std::min<int64_t>(LANES, n - image); ++i, from += channels * pixels)
-            r[i] += load(from, count);
-    };
+    const auto add = adding(a.adds_images ? images : nullptr, rows * columns, n, last.out.channels);
     forward(threads, *a.layers[3], last, a.values[3], a.biases[3], heads.part(3),
             [&](const Band& band, int64_t first, int64_t end, const float* done, int64_t plane) {
                 band_to_images(n, last.out, band.block, band.row, band.rows, first, end, done, plane, out, add);
@@ -218,9 +215,8 @@ void attention_backward(const Attention* given, int64_t threads, int64_t n, int6
                         const Norm* norm, const float* images, const float* gradient, float* of_images) {
     arena.reset();
     const Attention& a = *given;
-    const Geometry in = geometry(*a.layers[0], blocks_of(n, LANES), rows, columns);
-    const Geometry last = geometry(*a.layers[3], blocks_of(n, LANES), rows, columns);
     const Heads heads = heads_of(a, n, rows, columns, a.kept);
+    const Geometry &in = heads.before, &last = heads.after;
     const Heads of = heads_of(a, n, rows, columns, arena.floats(heads.floats()));
     float *grad = arena.floats(last.out.size()), *of_packed = arena.floats(in.in.size());
     pack_images(threads, n, last.out, gradient, grad);

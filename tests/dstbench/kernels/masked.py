@@ -6,12 +6,14 @@ import torch
 from torch import nn
 
 
-def masks_of(model: nn.Module, density: float = 0.3) -> dict[str, torch.Tensor]:
-    """Mask all weights of a model; the masks by parameter name."""
+def masks_of(model: nn.Module, density: float = 0.3, group: int = 1) -> dict[str, torch.Tensor]:
+    """Mask all weights of a model, of which so many neighbouring outputs share their mask; the
+    masks by parameter name."""
     masks = {}
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
-            masks[name] = torch.rand_like(weight) < density
+            few = torch.rand(len(weight) // group, *weight.shape[1:]) < density
+            masks[name] = few.repeat_interleave(group, dim=0)
             with torch.no_grad():
                 weight.mul_(masks[name])
     return masks

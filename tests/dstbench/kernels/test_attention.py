@@ -110,13 +110,7 @@ def test_any_size_is_the_same(
     n: int, rows: int, columns: int, heads: int, group: int, density: float
 ) -> None:
     model = block(heads=heads, dim_head=16 // heads)
-    masks = {}
-    for name, weight in model.named_parameters():
-        if weight.ndim == 2:
-            few = torch.rand(16 // group, 16) < density
-            masks[name] = few.repeat_interleave(group, dim=0)
-            with torch.no_grad():
-                weight.mul_(masks[name])
+    masks = masks_of(model, density, group)
     images = torch.randn(n, 16, rows, columns)
     expected = masked(model, masks, images)
     use = sparse(model, masks)
