@@ -117,7 +117,11 @@ class SparseGRU(nn.GRU):
         """States (N, T, directions · units) of padded sequences (N, T, features), as if they were
         packed, and zero after each one's end; ``None`` where dense kernels are to compute them."""
         connections = self._connections(inputs)
-        return None if connections is None else gru_states(self, inputs, lengths, connections)[0]
+        if connections is None or lengths.shape != inputs.shape[:1]:
+            return None
+        if lengths.min() < 1 or lengths.max() > inputs.shape[1]:
+            return None
+        return gru_states(self, inputs, lengths, connections)[0]
 
     def _connections(self, inputs: Tensor) -> list[list[tuple[Connections, Connections]]] | None:
         """Connections by layer and direction; ``None`` where they are not to be used."""

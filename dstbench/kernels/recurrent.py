@@ -34,9 +34,49 @@ class _CSequences(ctypes.Structure):
     """``struct Sequences`` of source/recurrence.h."""
 
     _fields_ = [
-        *[(n, Long) for n in ("chunks", "time", "vectors", "features", "units", "directions")],
-        ("valid", ctypes.c_void_p),
+        *[(name, Long) for name in ("count", "time", "chunks", "vectors")],
+        *[(name, Long) for name in ("features", "units", "directions")],
+        *[(name, ctypes.c_void_p) for name in ("starts", "order", "lengths")],
     ]
+
+
+class _Sequences:
+    """Which sequences are computed together, and in which rows: chunks of as many as there are
+    vectors for, the longest first, each for as many steps as its longest sequence has.
+
+    Args:
+        lengths: (N,), steps of each of the sequences, which have room for ``time``.
+    """
+
+    def __init__(self, lengths: Tensor, time: int, library: ctypes.CDLL) -> None:
+        self.library = library
+        self.time = time
+        self.width, places = sequence_places(len(lengths), library)
+        self.order = lengths.argsort(descending=True, stable=True)
+        self._lengths = torch.zeros(places)
+        self._lengths[: len(lengths)] = lengths[self.order]
+        before_first, longest = torch.ones(1).long(), self._lengths[:: self.width].long()
+        self._starts = torch.cat([before_first, longest + 1]).cumsum(0)
+        self.rows = int(self._starts[-1])
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def sizes(self, features: int, units: int = 0, directions: int = 0) -> Any:
+        """What kernels are told of them, for as long as this lives."""
+        chunks, vectors = len(self._starts) - 1, self.width // self.library.lanes()
+        indices = self._starts, self.order, self._lengths
+        sizes = len(self), self.time, chunks, vectors, features, units, directions
+        return ctypes.byref(_CSequences(*sizes, *map(address, indices)))
+
+    def ends(self, states: Tensor, directions: int) -> list[Tensor]:
+        """States (N, units) at the last step of each direction, of those of all rows."""
+        place = self.order.argsort()
+        first = self._starts[place // self.width]
+        last = first + self._lengths[place].long() - 1
+        by_sequence = states.view(self.rows, directions, -1, self.width).permute(0, 3, 1, 2)
+        rows = (last, first)[:directions]
+        return [by_sequence[row, place % self.width, way] for way, row in enumerate(rows)]
 
 
 def gru_states(
@@ -54,76 +94,62 @@ def gru_states(
         connections: of weight_ih and weight_hh, by layer and direction.
     """
     n, time, _ = inputs.shape
-    library = connections[0][0][0].library
-    width, places = sequence_places(n, library)
-    chunks = places // width
-    valid = None
-    if lengths is not None:
-        known = nn.functional.pad(lengths, (0, places - n)).view(chunks, 1, width)
-        valid = (torch.arange(time)[:, None] < known).to(inputs.dtype)
-    states = _Pack.apply(inputs.contiguous(), width, library)
-    sequence = torch.arange(n)
-    ends = time - 1 if lengths is None else lengths - 1
+    lengths = torch.full((n,), time) if lengths is None else lengths
+    sequences = _Sequences(lengths, time, connections[0][0][0].library)
+    states = _Pack.apply(inputs.contiguous(), sequences)
     last = []
     for index, directions in enumerate(connections):
         suffixes = [f"_l{index}{way}" for way in ("", "_reverse")[: len(directions)]]
         parameters = [gru._parameters[name + end] for end in suffixes for name in WEIGHTS]
-        states = _Layer.apply(states, valid, directions, torch.is_grad_enabled(), *parameters)
-        by_sequence = states.permute(0, 3, 1, 2).unflatten(3, (len(directions), -1))
-        for way in range(len(directions)):
-            at = 0 if way else ends
-            last.append(by_sequence[sequence // width, sequence % width, at, way])
-    return _Unpack.apply(states, n, library), torch.stack(last)
+        states = _Layer.apply(states, sequences, directions, torch.is_grad_enabled(), *parameters)
+        last += sequences.ends(states, len(directions))
+    return _Unpack.apply(states, sequences), torch.stack(last)
 
 
 class _Pack(torch.autograd.Function):
-    """From sequences (N, T, features) to (chunks, T, features, width), filled up with zeros."""
+    """From sequences (N, T, features) to (rows, features, width)."""
 
     @staticmethod
-    def forward(ctx: Any, sequences: Tensor, width: int, library: ctypes.CDLL) -> Tensor:
-        ctx.n, ctx.library = len(sequences), library
-        return _packed(sequences, width, library)
+    def forward(ctx: Any, inputs: Tensor, sequences: _Sequences) -> Tensor:
+        ctx.sequences = sequences
+        return _packed(inputs, sequences)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _unpacked(gradient.contiguous(), ctx.n, ctx.library), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _unpacked(gradient.contiguous(), ctx.sequences), None
 
 
 class _Unpack(torch.autograd.Function):
     """The way back."""
 
     @staticmethod
-    def forward(ctx: Any, packed: Tensor, n: int, library: ctypes.CDLL) -> Tensor:
-        ctx.width, ctx.library = packed.shape[-1], library
-        return _unpacked(packed, n, library)
+    def forward(ctx: Any, packed: Tensor, sequences: _Sequences) -> Tensor:
+        ctx.sequences = sequences
+        return _unpacked(packed, sequences)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _packed(gradient.contiguous(), ctx.width, ctx.library), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _packed(gradient.contiguous(), ctx.sequences), None
 
 
-def _packed(sequences: Tensor, width: int, library: ctypes.CDLL) -> Tensor:
-    n, time, features = sequences.shape
-    packed = sequences.new_empty(-(-n // width), time, features, width)
-    sizes = _CSequences(len(packed), time, width // library.lanes(), features)
-    library.pack(
-        ctypes.byref(sizes), Long(torch.get_num_threads()), Long(n), address(sequences),
-        address(packed),
-    )  # fmt: skip
+def _packed(inputs: Tensor, sequences: _Sequences) -> Tensor:
+    features = inputs.shape[2]
+    packed = inputs.new_empty(sequences.rows, features, sequences.width)
+    sequences.library.pack(
+        sequences.sizes(features), Long(torch.get_num_threads()), address(inputs), address(packed)
+    )
     return packed
 
 
-def _unpacked(packed: Tensor, n: int, library: ctypes.CDLL) -> Tensor:
-    chunks, time, features, width = packed.shape
-    sequences = packed.new_empty(n, time, features)
-    sizes = _CSequences(chunks, time, width // library.lanes(), features)
-    library.unpack(
-        ctypes.byref(sizes), Long(torch.get_num_threads()), Long(n), address(packed),
-        address(sequences),
-    )  # fmt: skip
-    return sequences
+def _unpacked(packed: Tensor, sequences: _Sequences) -> Tensor:
+    features = packed.shape[1]
+    found = packed.new_empty(len(sequences), sequences.time, features)
+    sequences.library.unpack(
+        sequences.sizes(features), Long(torch.get_num_threads()), address(packed), address(found)
+    )
+    return found
 
 
 def sequence_places(n: int, library: ctypes.CDLL) -> tuple[int, int]:
@@ -138,48 +164,46 @@ def sequence_places(n: int, library: ctypes.CDLL) -> tuple[int, int]:
 
 
 class _Layer(torch.autograd.Function):
-    """One layer: from (chunks, T, features, width) to (chunks, T, directions · units, width)."""
+    """One layer: from (rows, features, width) to (rows, directions · units, width)."""
 
     @staticmethod
     def forward(
         ctx: Any,
         inputs: Tensor,
-        valid: Tensor | None,
+        sequences: _Sequences,
         connections: Sequence[tuple[Connections, Connections]],
         keeps_gates: bool,
         *parameters: Tensor,
     ) -> Tensor:
-        chunks, time, features, width = inputs.shape
+        rows, features, width = inputs.shape
         units = connections[0][1].mask.shape[1]
         count = len(connections)
-        library = connections[0][0].library
-        kept = (count, chunks, time) if keeps_gates else (count, 0, 0)
+        kept = (count, rows if keeps_gates else 0)
         gates, hidden = (inputs.new_empty(*kept, parts * units, width) for parts in (3, 1))
-        states = inputs.new_empty(chunks, time, count * units, width)
-        sizes = (chunks, time, width // library.lanes(), features, units, count)
-        ctx.sequences = _CSequences(*sizes, address(valid))
-        directions = _directions(connections, parameters, gates, hidden)
-        library.recurrence(
-            ctypes.byref(ctx.sequences), directions, Long(torch.get_num_threads()),
-            address(inputs), address(states),
+        states = inputs.new_empty(rows, count * units, width)
+        sequences.library.recurrence(
+            sequences.sizes(features, units, count),
+            _directions(connections, parameters, gates, hidden),
+            Long(torch.get_num_threads()), address(inputs), address(states),
         )  # fmt: skip
         if keeps_gates:
-            ctx.save_for_backward(inputs, states, gates, hidden, valid, *parameters)
-            ctx.connections = connections
+            ctx.save_for_backward(inputs, states, gates, hidden, *parameters)
+            ctx.sequences, ctx.connections = sequences, connections
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, states, gates, hidden, _, *parameters = ctx.saved_tensors
-        connections = ctx.connections
+        inputs, states, gates, hidden, *parameters = ctx.saved_tensors
+        sequences, connections = ctx.sequences, ctx.connections
         gradient = gradient.contiguous()
         results = [torch.empty_like(parameter) for parameter in parameters]
-        directions = _directions(connections, parameters, gates, hidden, results)
         of_inputs = torch.empty_like(inputs) if ctx.needs_input_grad[0] else None
-        connections[0][0].library.recurrence_backward(
-            ctypes.byref(ctx.sequences), directions, Long(torch.get_num_threads()),
-            address(inputs), address(states), address(gradient), address(of_inputs),
+        sequences.library.recurrence_backward(
+            sequences.sizes(inputs.shape[1], hidden.shape[2], len(connections)),
+            _directions(connections, parameters, gates, hidden, results),
+            Long(torch.get_num_threads()), address(inputs), address(states), address(gradient),
+            address(of_inputs),
         )  # fmt: skip
         for index, pair in enumerate(connections):
             for each, result in zip(pair, results[4 * index :], strict=False):

@@ -256,45 +256,47 @@ void carry_values(const Layer* before, const Layer* after, int64_t threads, cons
     carry_over(threads, *before, *after, from, to);
 }
 
-void pack(const Sequences* sequences, int64_t threads, int64_t n, const float* from, float* packed) {
-    pack_sequences(threads, *sequences, n, from, packed);
+void pack(const Sequences* sequences, int64_t threads, const float* from, float* packed) {
+    pack_sequences(threads, *sequences, from, packed);
 }
 
-void unpack(const Sequences* sequences, int64_t threads, int64_t n, const float* packed, float* to) {
-    unpack_sequences(threads, *sequences, n, packed, to);
+void unpack(const Sequences* sequences, int64_t threads, const float* packed, float* to) {
+    unpack_sequences(threads, *sequences, packed, to);
 }
 
-// inputs: (chunks, time, features, width); states: (chunks, time, directions * units, width).
+// inputs: (rows, features, width); states: (rows, directions * units, width).
 void recurrence(const Sequences* sequences, const Direction* directions, int64_t threads, const float* inputs,
                 float* states) {
     arena.reset();
     const Sequences& s = *sequences;
-    const int64_t size = s.units * s.width();
+    const int64_t size = s.size();
     const bool kept = directions[0].gates;
     std::vector<Taps> input, recurrent;
     for (int64_t i = 0; i < s.directions; ++i) {
         const Direction& d = directions[i];
         input.push_back(forward_taps(threads, d.input, values_of(threads, d.input, d.weight_ih), s.width(), 0));
         recurrent.push_back(forward_taps(threads, d.recurrent, values_of(threads, d.recurrent, d.weight_hh), s.width(), 0));
-        if (kept) multiply(threads, input[i], s.plan(s.features, 3 * s.units), 1, d.bias_ih, inputs, d.gates);
+        if (kept) multiply(threads, input[i], s.plan(s.features, 3 * s.units, s.rows()), 1, d.bias_ih, inputs, d.gates);
     }
-    const int64_t walks = s.chunks * s.directions, part_size = (4 + (kept ? 0 : 3 * SPAN)) * size;
+    s.each_border([&](int64_t row) { std::memset(states + s.state(row, 0), 0, 4 * s.directions * size); });
+    const int64_t walks = s.chunks * s.directions, part_size = (3 + (kept ? 0 : 3 * SPAN)) * size;
     float* scratch = arena.floats(threads * part_size);
     parallel(threads, [&](int64_t part, int64_t parts) {
         float* own = scratch + part * part_size;
         for (int64_t i = share(walks, part, parts); i < share(walks, part + 1, parts); ++i) {
-            const int64_t way = i % s.directions, chunk = i / s.directions, before = chunk * s.time * size;
+            const int64_t chunk = i % s.chunks, way = i / s.chunks, steps = s.steps(chunk);
             const Direction& d = directions[way];
             if (kept) {
-                recur(s, d, recurrent[way], chunk, way, 0, s.time, states, d.gates + 3 * before, d.hidden + before, own);
+                recur(s, d, recurrent[way], chunk, way, 0, steps, states, d.gates, d.hidden, own);
                 continue;
             }
-            float* gates = own + 4 * size;
-            for (int64_t first = 0; first < s.time; first += SPAN) {
-                const int64_t last = std::min(first + SPAN, s.time), t = std::min(s.at(first, way), s.at(last - 1, way));
-                multiply(1, input[way], s.plan_of(1, s.features, 3 * s.units, s.time - (last - first)), 1, d.bias_ih,
-                         inputs + (chunk * s.time + t) * s.features * s.width(), gates);
-                recur(s, d, recurrent[way], chunk, way, first, last, states, gates - t * 3 * size, nullptr, own);
+            float* gates = own + 3 * size;
+            for (int64_t first = 0; first < steps; first += SPAN) {
+                const int64_t last = std::min(first + SPAN, steps);
+                const int64_t row = std::min(s.row(chunk, first, way), s.row(chunk, last - 1, way));
+                multiply(1, input[way], s.plan(s.features, 3 * s.units, last - first), 1, d.bias_ih,
+                         inputs + row * s.features * s.width(), gates);
+                recur(s, d, recurrent[way], chunk, way, first, last, states, gates - row * 3 * size, nullptr, own);
             }
         }
     });
@@ -304,20 +306,22 @@ void recurrence_backward(const Sequences* sequences, const Direction* directions
                          const float* states, const float* gradient, float* of_inputs) {
     arena.reset();
     const Sequences& s = *sequences;
-    const int64_t size = s.units * s.width(), all = s.chunks * s.time * 3 * size, walks = s.chunks * s.directions;
+    const int64_t size = s.size(), all = s.rows() * 3 * size, walks = s.chunks * s.directions;
     float *of_input = arena.floats(all * s.directions), *of_state = arena.floats(all * s.directions);
-    float* scratch = arena.floats(walks * 3 * size);
-    const Packed gates = s.features_of(3 * s.units);
+    float* scratch = arena.floats(walks * 2 * size);
+    const Packed gates{1, 3 * s.units, 1, s.vectors, 0, 0, 0, 0};
     std::vector<Taps> taps;
     for (int64_t i = 0; i < s.directions; ++i) {
         const Direction& d = directions[i];
         taps.push_back(backward_taps(threads, d.recurrent, values_of(threads, d.recurrent, d.weight_hh), gates, 0, 0));
+        for (float* each : {of_input + i * all, of_state + i * all})
+            s.each_border([&](int64_t row) { std::memset(each + row * 3 * size, 0, 4 * 3 * size); });
     }
     parallel(threads, [&](int64_t part, int64_t parts) {
         for (int64_t i = share(walks, part, parts); i < share(walks, part + 1, parts); ++i) {
-            const int64_t way = i % s.directions;
-            recur_backward(s, directions[way], taps[way], i / s.directions, way, states, gradient,
-                           of_input + way * all, of_state + way * all, scratch + i * 3 * size);
+            const int64_t chunk = i % s.chunks, way = i / s.chunks;
+            recur_backward(s, directions[way], taps[way], chunk, way, states, gradient, of_input + way * all,
+                           of_state + way * all, scratch + i * 2 * size);
         }
     });
     for (int64_t i = 0; i < s.directions; ++i) {
@@ -325,16 +329,17 @@ void recurrence_backward(const Sequences* sequences, const Direction* directions
         const float *by_input = of_input + i * all, *by_state = of_state + i * all;
         if (of_inputs)
             multiply(threads, backward_taps(threads, d.input, values_of(threads, d.input, d.weight_ih), gates, 0, 0),
-                     s.plan(3 * s.units, s.features), 1, nullptr, by_input, of_inputs, i > 0);
+                     s.plan(3 * s.units, s.features, s.rows()), 1, nullptr, by_input, of_inputs, i > 0);
         into_weight(threads, d.input, d.of_weight_ih, [&](float* sums) {
-            correlate(threads, forward_taps(threads, d.input, nullptr, s.width(), 0), s.plan(s.features, 3 * s.units), 1,
-                      by_input, inputs, sums);
+            correlate(threads, forward_taps(threads, d.input, nullptr, s.width(), 0),
+                      s.plan(s.features, 3 * s.units, s.rows()), 1, by_input, inputs, sums);
         });
         // A state meets the gates of the step after it.
-        const int64_t states_at = s.state(0, 0, i) + (i ? s.directions * size : 0), gates_at = i ? 0 : 3 * size;
+        const int64_t states_at = s.state(i ? 1 : 0, i), gates_at = i ? 0 : 3 * size;
         into_weight(threads, d.recurrent, d.of_weight_hh, [&](float* sums) {
             correlate(threads, forward_taps(threads, d.recurrent, nullptr, s.width(), 0),
-                      s.plan(s.directions * s.units, 3 * s.units, 1), 1, by_state + gates_at, states + states_at, sums);
+                      s.plan(s.directions * s.units, 3 * s.units, s.rows() - 1), 1, by_state + gates_at,
+                      states + states_at, sums);
         });
         sums_of_gates(s, by_input, d.of_bias_ih);
         sums_of_gates(s, by_state, d.of_bias_hh);

@@ -1,6 +1,8 @@
 // One layer of a GRU over all time steps, in one or two directions.
 //
-// Sequences are packed as [chunk][time][feature][sequence], the sequences of a chunk innermost.
+// Sequences, the longest first, are computed in chunks, each for as many steps as its longest has, and packed as
+// [row][feature][sequence]: a row for each step of a chunk, and one of zeros before the first chunk and after each,
+// where the states before a chunk's first step are found in either direction.
 // Gates are those of torch.nn.GRU, in its order: reset r, update z, new n.
 #pragma once
 
@@ -10,32 +12,49 @@
 struct Direction {
     Layer input, recurrent;
     const float *weight_ih, *weight_hh, *bias_ih, *bias_hh;
-    float* gates;   // (chunks, time, 3 units, width): r, z, n, kept for the gradient; null: not kept
-    float* hidden;  // (chunks, time, units, width): what the state contributes to n
+    float* gates;   // (rows, 3 units, width): r, z, n, kept for the gradient; null: not kept
+    float* hidden;  // (rows, units, width): what the state contributes to n
     float *of_weight_ih, *of_weight_hh, *of_bias_ih, *of_bias_hh;
 };
 
 struct Sequences {
-    int64_t chunks, time, vectors, features, units, directions;
-    const float* valid;  // (chunks, time, width): 1 where a point counts, else 0; or null
+    int64_t count, time, chunks, vectors, features, units, directions;
+    const int64_t* starts;  // (chunks + 1): the row of each chunk's first step, and the number of rows
+    const int64_t* order;   // (count): which sequence is where
+    const float* lengths;   // (chunks, width), in that order; 0 where there is none
     int64_t width() const { return vectors * LANES; }
-    // The place of a step in time, and of the state before it.
-    int64_t at(int64_t step, int64_t direction) const { return direction ? time - 1 - step : step; }
-    int64_t state(int64_t chunk, int64_t t, int64_t direction) const {
-        return ((chunk * time + t) * directions + direction) * units * width();
+    int64_t rows() const { return starts[chunks]; }
+    int64_t size() const { return units * width(); }
+    int64_t steps(int64_t chunk) const { return starts[chunk + 1] - starts[chunk] - 1; }
+    // The row of a step, of the one before it for -1, in a direction.
+    int64_t row(int64_t chunk, int64_t step, int64_t direction) const {
+        return direction ? starts[chunk + 1] - 2 - step : starts[chunk] + step;
     }
-    Packed features_of(int64_t channels) const { return {1, channels, 1, vectors, 0, 0, 0, 0}; }
-    // Calls work(place of a vector of a state, place of its first sequence).
+    int64_t state(int64_t row, int64_t direction) const { return (row * directions + direction) * size(); }
+    // Calls work(place of a vector of a state, of a step in a row, whether its sequences have as many).
     template <typename Work>
-    void each_vector(Work work) const {
+    void each_vector(int64_t chunk, int64_t row, Work work) const {
+        const float step = row - starts[chunk];
+        const float* ends = lengths + chunk * width();
         for (int64_t u = 0, j = 0; u < units; ++u)
-            for (int64_t v = 0; v < width(); v += LANES, j += LANES) work(j, v);
+            for (int64_t v = 0; v < width(); v += LANES, j += LANES) work(j, load(ends + v) > step);
     }
-    // A product with `from` features for `to` of all time steps but the last `fewer`.
-    Plan plan(int64_t from, int64_t to, int64_t fewer = 0) const { return plan_of(chunks, from, to, fewer); }
-    Plan plan_of(int64_t blocks, int64_t from, int64_t to, int64_t fewer = 0) const {
+    // Of a vector in packed features, and of a sequence's step in padded ones.
+    int64_t vector(int64_t row, int64_t feature, int64_t place) const {
+        return (row * features + feature) * width() + place % width();
+    }
+    int64_t padded(int64_t place, int64_t step, int64_t feature) const {
+        return (order[place] * time + step) * features + feature;
+    }
+    // Calls work(row) for all rows of zeros.
+    template <typename Work>
+    void each_border(Work work) const {
+        for (int64_t chunk = 0; chunk <= chunks; ++chunk) work(starts[chunk] - 1);
+    }
+    // A product with `from` features for `to` of so many rows.
+    Plan plan(int64_t from, int64_t to, int64_t rows) const {
         const int64_t w = width();
-        return {blocks, time - fewer, vectors, time * from * w, from * w, 0, time * to * w, w, to * w, LANES, 0};
+        return {1, rows, vectors, 0, from * w, 0, 0, w, to * w, LANES, 0};
     }
 };
 
@@ -52,61 +71,55 @@ const float* values_of(int64_t threads, const Layer& layer, const float* weight)
     return values;
 }
 
-// Some steps of one direction of a chunk, whose gates (time, 3 units, width) hold what its inputs contribute;
+// Some steps of one direction of a chunk, whose gates (rows, 3 units, width) hold what its inputs contribute;
 // where they are kept, what the states contribute to n is, too.
 void recur(const Sequences& s, const Direction& d, const Taps& taps, int64_t chunk, int64_t direction, int64_t first,
-           int64_t last, float* states, float* gates_of_chunk, float* hidden_of_chunk, float* scratch) {
-    const int64_t size = s.units * s.width();
-    const Plan step{1, 1, s.vectors, 0, 0, 0, 0, s.width(), 0, LANES, 0};
+           int64_t last, float* states, float* gates_of_rows, float* hidden_of_rows, float* scratch) {
+    const int64_t size = s.size();
+    const Plan step = s.plan(0, 0, 1);
     const std::vector<Place> tiles = bands_of(FORWARD, step, taps.group, 1)[0].places;
-    float* zero = scratch + 3 * size;
-    std::memset(zero, 0, 4 * size);
-    const float* before = first ? states + s.state(chunk, s.at(first - 1, direction), direction) : zero;
     for (int64_t i = first; i < last; ++i) {
-        const int64_t t = s.at(i, direction);
+        const int64_t row = s.row(chunk, i, direction);
+        const float* before = states + s.state(s.row(chunk, i - 1, direction), direction);
         const Walk walk{&taps, &step, d.bias_hh, before, scratch, 0, taps.outputs, false};
         for (const Place& each : tiles) each.tile(walk, each);
-        float* gates = gates_of_chunk + t * 3 * size;
-        float* hidden = hidden_of_chunk ? hidden_of_chunk + t * size : nullptr;
-        float* now = states + s.state(chunk, t, direction);
-        s.each_vector([&](int64_t j, int64_t v) {
+        float* gates = gates_of_rows + row * 3 * size;
+        float* hidden = hidden_of_rows ? hidden_of_rows + row * size : nullptr;
+        float* now = states + s.state(row, direction);
+        s.each_vector(chunk, row, [&](int64_t j, ivec counts) {
             vec r = load(gates + j) + load(scratch + j), z = load(gates + size + j) + load(scratch + size + j);
             sigmoids(r, z);
             const vec h = load(scratch + 2 * size + j);
             const vec n = hyperbolic_tangent(load(gates + 2 * size + j) + r * h);
-            vec state = n + z * (load(before + j) - n);
-            if (s.valid) state *= load(s.valid + (chunk * s.time + t) * s.width() + v);
-            store(now + j, state);
+            const vec state = n + z * (load(before + j) - n);
+            store(now + j, counts ? state : vec{});
             if (!hidden) return;
             store(gates + j, r);
             store(gates + size + j, z);
             store(gates + 2 * size + j, n);
             store(hidden + j, h);
         });
-        before = now;
     }
 }
 
-// of_input and of_state: gradients of what inputs and states contribute to the gates,
-// (chunks, time, 3 units, width).
+// of_input and of_state: gradients of what inputs and states contribute to the gates, (rows, 3 units, width).
 void recur_backward(const Sequences& s, const Direction& d, const Taps& taps, int64_t chunk, int64_t direction,
                     const float* states, const float* gradient, float* of_input, float* of_state, float* scratch) {
-    const int64_t size = s.units * s.width();
-    const Plan step{1, 1, s.vectors, 0, 0, 0, 0, s.width(), 0, LANES, 0};
+    const int64_t size = s.size();
+    const Plan step = s.plan(0, 0, 1);
     const std::vector<Place> tiles = bands_of(FORWARD, step, taps.group, 1)[0].places;
-    float *through = scratch, *kept = scratch + size, *zero = scratch + 2 * size;
-    std::memset(scratch, 0, 4 * 3 * size);
-    for (int64_t i = s.time - 1; i >= 0; --i) {
-        const int64_t t = s.at(i, direction);
-        const float* before = i ? states + s.state(chunk, s.at(i - 1, direction), direction) : zero;
-        const float* gates = d.gates + (chunk * s.time + t) * 3 * size;
-        const float* hidden = d.hidden + (chunk * s.time + t) * size;
-        const float* given = gradient + s.state(chunk, t, direction);
-        float* by_input = of_input + (chunk * s.time + t) * 3 * size;
-        float* by_state = of_state + (chunk * s.time + t) * 3 * size;
-        s.each_vector([&](int64_t j, int64_t v) {
-            vec of_now = load(given + j) + load(through + j) + load(kept + j);
-            if (s.valid) of_now *= load(s.valid + (chunk * s.time + t) * s.width() + v);
+    float *through = scratch, *kept = scratch + size;
+    std::memset(scratch, 0, 4 * 2 * size);
+    for (int64_t i = s.steps(chunk) - 1; i >= 0; --i) {
+        const int64_t row = s.row(chunk, i, direction);
+        const float* before = states + s.state(s.row(chunk, i - 1, direction), direction);
+        const float* gates = d.gates + row * 3 * size;
+        const float* hidden = d.hidden + row * size;
+        const float* given = gradient + s.state(row, direction);
+        float* by_input = of_input + row * 3 * size;
+        float* by_state = of_state + row * 3 * size;
+        s.each_vector(chunk, row, [&](int64_t j, ivec counts) {
+            const vec of_now = counts ? load(given + j) + load(through + j) + load(kept + j) : vec{};
             const vec r = load(gates + j), z = load(gates + size + j), n = load(gates + 2 * size + j);
             const vec new_gate = of_now * (1.f - z) * (1.f - n * n);
             const vec update = of_now * (load(before + j) - n) * z * (1.f - z);
@@ -124,43 +137,47 @@ void recur_backward(const Sequences& s, const Direction& d, const Taps& taps, in
     }
 }
 
-// Between sequences (n, time, features) and packed ones; the sequences of the last chunk that are
-// not there are zero.
-void pack_sequences(int64_t threads, const Sequences& s, int64_t n, const float* sequences, float* packed) {
-    const int64_t steps = s.chunks * s.time, w = s.width(), row = s.time * s.features;
+// Calls work(chunk, step, first place of a vector of sequences, how many of them have that step).
+template <typename Work>
+void each_step(int64_t threads, const Sequences& s, Work work) {
+    const int64_t all = s.chunks * s.time;
     parallel(threads, [&](int64_t part, int64_t parts) {
-        vec r[LANES];
-        for (int64_t i = share(steps, part, parts); i < share(steps, part + 1, parts); ++i)
-            for (int64_t v = 0; v < w; v += LANES) {
-                const int64_t first = i / s.time * w + v;
-                const float* from = sequences + first * row + i % s.time * s.features;
-                for (int64_t c = 0; c < s.features; c += LANES) {
-                    const int64_t end = std::min<int64_t>(LANES, s.features - c);
-                    load_rows(r, from + c, row, n - first, end);
-                    transpose(r);
-                    for (int64_t k = 0; k < end; ++k) store(packed + (i * s.features + c + k) * w + v, r[k]);
-                }
+        for (int64_t i = share(all, part, parts); i < share(all, part + 1, parts); ++i)
+            for (int64_t v = 0; v < s.width(); v += LANES) {
+                const int64_t chunk = i / s.time, step = i % s.time, first = chunk * s.width() + v;
+                int64_t having = 0;
+                while (having < LANES && s.lengths[first + having] > step) ++having;
+                work(chunk, step, first, having);
             }
     });
 }
 
-void unpack_sequences(int64_t threads, const Sequences& s, int64_t n, const float* packed, float* sequences) {
-    const int64_t steps = s.chunks * s.time, w = s.width(), row = s.time * s.features;
-    parallel(threads, [&](int64_t part, int64_t parts) {
+// Between padded sequences (count, time, features) and packed ones: what follows a sequence's end is not read, and
+// written as zero.
+void pack_sequences(int64_t threads, const Sequences& s, const float* sequences, float* packed) {
+    s.each_border([&](int64_t row) { std::memset(packed + s.vector(row, 0, 0), 0, 4 * s.features * s.width()); });
+    each_step(threads, s, [&](int64_t chunk, int64_t step, int64_t first, int64_t having) {
+        if (step >= s.steps(chunk)) return;
         vec r[LANES];
-        for (int64_t i = share(steps, part, parts); i < share(steps, part + 1, parts); ++i)
-            for (int64_t v = 0; v < w; v += LANES) {
-                const int64_t first = i / s.time * w + v;
-                if (first >= n) break;
-                float* to = sequences + first * row + i % s.time * s.features;
-                for (int64_t c = 0; c < s.features; c += LANES) {
-                    const int64_t end = std::min<int64_t>(LANES, s.features - c);
-                    for (int64_t k = 0; k < LANES; ++k)
-                        r[k] = k < end ? load(packed + (i * s.features + c + k) * w + v) : vec{};
-                    transpose(r);
-                    store_rows(r, to + c, row, n - first, end);
-                }
-            }
+        for (int64_t c = 0; c < s.features; c += LANES) {
+            const int64_t end = std::min<int64_t>(LANES, s.features - c);
+            load_rows(r, [&](int64_t i) { return sequences + s.padded(first + i, step, c); }, having, end);
+            transpose(r);
+            for (int64_t k = 0; k < end; ++k) store(packed + s.vector(s.starts[chunk] + step, c + k, first), r[k]);
+        }
+    });
+}
+
+void unpack_sequences(int64_t threads, const Sequences& s, const float* packed, float* sequences) {
+    each_step(threads, s, [&](int64_t chunk, int64_t step, int64_t first, int64_t having) {
+        vec r[LANES];
+        for (int64_t c = 0; c < s.features; c += LANES) {
+            const int64_t end = std::min<int64_t>(LANES, s.features - c);
+            for (int64_t k = 0; k < LANES; ++k)
+                r[k] = having && k < end ? load(packed + s.vector(s.starts[chunk] + step, c + k, first)) : vec{};
+            transpose(r);
+            store_rows(r, [&](int64_t i) { return sequences + s.padded(first + i, step, c); }, s.count - first, end);
+        }
     });
 }
 
@@ -168,8 +185,8 @@ void sums_of_gates(const Sequences& s, const float* of_gates, float* out) {
     const int64_t w = s.width();
     for (int64_t u = 0; u < 3 * s.units; ++u) {
         vec all{};
-        for (int64_t i = 0; i < s.chunks * s.time; ++i)
-            for (int64_t v = 0; v < w; v += LANES) all += load(of_gates + (i * 3 * s.units + u) * w + v);
+        for (int64_t row = 0; row < s.rows(); ++row)
+            for (int64_t v = 0; v < w; v += LANES) all += load(of_gates + (row * 3 * s.units + u) * w + v);
         out[u] = sum(all);
     }
 }

@@ -5,10 +5,10 @@
 namespace {
 
 // Output vectors of a tile: G channels, RY rows, RX columns; inputs are STEP pixels apart. A sum waits for
-// the one before it: few are kept in several parts, of every second or fourth connection.
+// the one before it: few are kept in several parts, of every second, fourth or eighth connection.
 template <int G, int RY, int RX, int STEP>
 void forward_tile(const Walk& walk, const Place& place) {
-    constexpr int PARTS = std::max(1, 4 / (G * RY * RX));
+    constexpr int PARTS = std::max(1, 8 / (G * RY * RX));
     const Taps& taps = *walk.taps;
     const Plan& plan = *walk.plan;
     const float* base = walk.in + place.in;

@@ -138,22 +138,31 @@ inline vec sums(vec* r) {
 }
 inline void transpose(vec* r) { swap_quarters<LANES / 2>(r); }
 
-// Rows of `count` <= LANES floats; those from `rows` on, and the rest of each, are zero.
-inline void load_rows(vec* r, const float* s, int64_t stride, int64_t rows, int64_t count) {
+// Rows of `count` <= LANES floats, each where at(i) says; those from `rows` on, and the rest of each, are zero.
+template <typename At>
+inline void load_rows(vec* r, At at, int64_t rows, int64_t count) {
     if (rows >= LANES && count >= LANES) {
 #pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) r[i] = load(s + i * stride);
+        for (int i = 0; i < LANES; ++i) r[i] = load(at(i));
         return;
     }
-    for (int i = 0; i < LANES; ++i) r[i] = i < rows ? load(s + i * stride, count) : vec{};
+    for (int i = 0; i < LANES; ++i) r[i] = i < rows ? load(at(i), count) : vec{};
+}
+template <typename At>
+inline void store_rows(const vec* r, At at, int64_t rows, int64_t count) {
+    if (rows >= LANES && count >= LANES) {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) store(at(i), r[i]);
+        return;
+    }
+    for (int64_t i = 0; i < std::min<int64_t>(rows, LANES); ++i) store(at(i), r[i], count);
+}
+// The same where rows are a stride apart.
+inline void load_rows(vec* r, const float* s, int64_t stride, int64_t rows, int64_t count) {
+    load_rows(r, [=](int64_t i) { return s + i * stride; }, rows, count);
 }
 inline void store_rows(const vec* r, float* d, int64_t stride, int64_t rows, int64_t count) {
-    if (rows >= LANES && count >= LANES) {
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) store(d + i * stride, r[i]);
-        return;
-    }
-    for (int64_t i = 0; i < std::min<int64_t>(rows, LANES); ++i) store(d + i * stride, r[i], count);
+    store_rows(r, [=](int64_t i) { return d + i * stride; }, rows, count);
 }
 
 }  // namespace

@@ -99,14 +99,17 @@ def test_without_gradients(time: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_sequences_of_different_lengths(threads: int) -> None:
+@pytest.mark.parametrize(("batch", "bidirectional"), [(40, True), (150, True), (150, False)])
+def test_sequences_of_different_lengths(batch: int, bidirectional: bool, threads: int) -> None:
     torch.manual_seed(0)
-    gru = nn.GRU(5, 16, 2, batch_first=True, bidirectional=True)
+    gru = nn.GRU(5, 16, 2, batch_first=True, bidirectional=bidirectional)
     masks, exact, use = beside_exact(gru, 0.2)
-    inputs = torch.randn(40, 9, 5, requires_grad=True)
-    exact_inputs = inputs.detach().double().requires_grad_()
-    lengths = torch.randint(1, 10, (40,))
-    lengths[3] = 9
+    lengths = torch.randint(1, 20, (batch,))
+    lengths[3] = 21
+    inputs = torch.randn(batch, 21, 5)
+    inputs[torch.arange(21) >= lengths[:, None]] = torch.nan  # which nobody reads
+    exact_inputs = inputs.double().requires_grad_()
+    inputs.requires_grad_()
     packed = pack_padded_sequence(exact_inputs, lengths, batch_first=True, enforce_sorted=False)
     expected, _ = pad_packed_sequence(exact(packed)[0], batch_first=True)
     assert isinstance(gru, SparseGRU)
@@ -116,11 +119,25 @@ def test_sequences_of_different_lengths(threads: int) -> None:
         states = gru.states(inputs, lengths)
         assert states is not None
         torch.testing.assert_close(states.double(), expected, atol=1e-5, rtol=1e-4)
+        with torch.no_grad():
+            drawn = gru.states(inputs, lengths)
+        assert drawn is not None
+        torch.testing.assert_close(drawn.double(), expected, atol=1e-5, rtol=1e-4)
         pairs = [(inputs, exact_inputs), (states, expected)]
         assert_same_gradients(gru, exact, masks, pairs)
     finally:
         torch.set_num_threads(before)
         use.stop()
+
+
+@pytest.mark.parametrize("lengths", [[3, 5], [3, 0], [3, -1], [3], [3, 4, 4]])
+def test_lengths_that_do_not_fit_are_left_to_torch(lengths: list[int]) -> None:
+    gru = nn.GRU(5, 16, batch_first=True)
+    use = use_kernels([gru], masked(gru, 0.2), Choice("sparse"))
+    assert isinstance(gru, SparseGRU)
+    found = gru.states(torch.randn(2, 4, 5), torch.tensor(lengths))
+    use.stop()
+    assert found is None
 
 
 @pytest.mark.parametrize("enforce_sorted", [False, True])
