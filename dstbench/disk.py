@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from dstbench.errors import StoreError
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 """What is wrong with a disk: not every such error names its file."""
 
@@ -38,12 +40,13 @@ def unwritable(error: BaseException, folder: Path) -> str | None:
     return None
 
 
-def place(error: OSError, folder: Path) -> Path:
-    """The file of a folder that an error of writing there is about, or the folder where it is about
-    none that is there."""
+def write_error(error: OSError, folder: Path) -> StoreError:
+    """What to say of an error of writing to a folder: of the file there that it is about, or of the
+    folder where it is about none that is there."""
     named = error.filename2 or error.filename
     path = folder if named is None else Path(os.fsdecode(named))
-    return path if _is_in(str(path), folder) and os.path.lexists(path) else folder
+    there = path if _is_in(str(path), folder) and os.path.lexists(path) else folder
+    return StoreError(f"{there}: cannot be written to: {error.strerror or error}")
 
 
 def free_bytes(folder: Path) -> int | None:

@@ -10,8 +10,7 @@ import typer
 
 from dstbench.cli.options import Device, OneCell, Trust, assigned, download_only_if, named
 from dstbench.cli.printing import note, print_rows, tell
-from dstbench.disk import place
-from dstbench.errors import StoreError
+from dstbench.disk import write_error
 
 if TYPE_CHECKING:
     from dstbench.execution.pipeline import Pipeline
@@ -36,7 +35,7 @@ def sample(
     try:
         write_samples(samples, data, format, to)
     except OSError as error:
-        raise StoreError(f"{place(error, to)}: cannot be written to: {error.strerror}") from None
+        raise write_error(error, to) from None
     tell(f"written: {count} files in {to}")
 
 

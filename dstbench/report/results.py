@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstbench.cell import DENSE, Cell
-from dstbench.disk import place
+from dstbench.disk import write_error
 from dstbench.errors import ConfigError, StoreError, did_you_mean
 from dstbench.records import Protocol, Record
 from dstbench.report import costs
@@ -177,8 +177,7 @@ class Results:
                 self._store.write_layout(self._layout)
                 note_written(folder, self._state, self.text())
         except OSError as error:
-            there = place(error, folder)
-            raise StoreError(f"{there}: cannot be written to: {error.strerror}") from None
+            raise write_error(error, folder) from None
 
     def written_text(self) -> str | None:
         """:meth:`text`, if :meth:`write_report` has written just this report and all its files are

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from dstbench.cell import Cell
 from dstbench.checksums import file_digest
-from dstbench.disk import place, unwritable
+from dstbench.disk import unwritable, write_error
 from dstbench.errors import StoreError
 from dstbench.files import read_regular
 from dstbench.records import Record
@@ -161,8 +161,7 @@ class CellFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._request, lambda path: path.write_text(text, encoding="utf-8"))
         except OSError as error:
-            there = place(error, self.path)
-            raise StoreError(f"{there}: cannot be written to: {error.strerror or error}") from None
+            raise write_error(error, self.path) from None
 
     def requested_cell(self) -> Cell | None:
         """The cell that is to be run here, or was, if this version of dstbench can read it."""
