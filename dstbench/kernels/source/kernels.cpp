@@ -294,7 +294,7 @@ void recurrence(const Sequences* sequences, const Direction* directions, int64_t
             for (int64_t first = 0; first < steps; first += SPAN) {
                 const int64_t last = std::min(first + SPAN, steps);
                 const int64_t row = std::min(s.row(chunk, first, way), s.row(chunk, last - 1, way));
-                multiply(1, input[way], s.plan(s.features, 3 * s.units, last - first), 1, d.bias_ih,
+                multiply(1, input[way], s.plan(s.features, 3 * s.units, last - first, s.present(chunk, row)), 1, d.bias_ih,
                          inputs + row * s.features * s.width(), gates);
                 recur(s, d, recurrent[way], chunk, way, first, last, states, gates - row * 3 * size, nullptr, own);
             }

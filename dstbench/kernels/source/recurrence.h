@@ -31,13 +31,24 @@ struct Sequences {
         return direction ? starts[chunk + 1] - 2 - step : starts[chunk] + step;
     }
     int64_t state(int64_t row, int64_t direction) const { return (row * directions + direction) * size(); }
-    // Calls work(place of a vector of a state, of a step in a row, whether its sequences have as many).
+    // Vectors of a row that have a sequence of as many steps: the first ones.
+    int64_t present(int64_t chunk, int64_t row) const {
+        int64_t found = vectors;
+        while (found > 1 && lengths[chunk * width() + (found - 1) * LANES] <= row - starts[chunk]) --found;
+        return found;
+    }
+    // Calls work(place of a vector of a state, whether its sequences have as many steps) for those of a row.
     template <typename Work>
-    void each_vector(int64_t chunk, int64_t row, Work work) const {
+    void each_vector(int64_t chunk, int64_t row, int64_t present, Work work) const {
         const float step = row - starts[chunk];
         const float* ends = lengths + chunk * width();
-        for (int64_t u = 0, j = 0; u < units; ++u)
-            for (int64_t v = 0; v < width(); v += LANES, j += LANES) work(j, load(ends + v) > step);
+        for (int64_t u = 0; u < units; ++u)
+            for (int64_t v = 0; v < present * LANES; v += LANES) work(u * width() + v, load(ends + v) > step);
+    }
+    // Lets the other vectors of so many features of a row be zero.
+    void clear_absent(int64_t present, int64_t features, float* of_row) const {
+        for (int64_t c = 0; c < features && present < vectors; ++c)
+            std::memset(of_row + c * width() + present * LANES, 0, 4 * (vectors - present) * LANES);
     }
     // Of a vector in packed features, and of a sequence's step in padded ones.
     int64_t vector(int64_t row, int64_t feature, int64_t place) const {
@@ -51,10 +62,11 @@ struct Sequences {
     void each_border(Work work) const {
         for (int64_t chunk = 0; chunk <= chunks; ++chunk) work(starts[chunk] - 1);
     }
-    // A product with `from` features for `to` of so many rows.
-    Plan plan(int64_t from, int64_t to, int64_t rows) const {
+    // A product with `from` features for `to` of so many rows, and of all their vectors or the first ones.
+    Plan plan(int64_t from, int64_t to, int64_t rows) const { return plan(from, to, rows, vectors); }
+    Plan plan(int64_t from, int64_t to, int64_t rows, int64_t present) const {
         const int64_t w = width();
-        return {1, rows, vectors, 0, from * w, 0, 0, w, to * w, LANES, 0};
+        return {1, rows, present, 0, from * w, 0, 0, w, to * w, LANES, 0};
     }
 };
 
@@ -71,22 +83,38 @@ const float* values_of(int64_t threads, const Layer& layer, const float* weight)
     return values;
 }
 
+// The product with a state for one row, whose vectors of sequences become fewer, or more, from row to row.
+struct Step {
+    const Sequences& sequences;
+    const Taps& taps;
+    Plan plan{};
+    std::vector<Place> tiles{};
+
+    void multiply(int64_t present, const float* bias, const float* in, float* out) {
+        if (plan.columns != present) {
+            plan = sequences.plan(0, 0, 1, present);
+            tiles = bands_of(FORWARD, plan, taps.group, 1)[0].places;
+        }
+        const Walk walk{&taps, &plan, bias, in, out, 0, taps.outputs, false};
+        for (const Place& each : tiles) each.tile(walk, each);
+    }
+};
+
 // Some steps of one direction of a chunk, whose gates (rows, 3 units, width) hold what its inputs contribute;
 // where they are kept, what the states contribute to n is, too.
 void recur(const Sequences& s, const Direction& d, const Taps& taps, int64_t chunk, int64_t direction, int64_t first,
            int64_t last, float* states, float* gates_of_rows, float* hidden_of_rows, float* scratch) {
     const int64_t size = s.size();
-    const Plan step = s.plan(0, 0, 1);
-    const std::vector<Place> tiles = bands_of(FORWARD, step, taps.group, 1)[0].places;
+    Step product{s, taps};
     for (int64_t i = first; i < last; ++i) {
-        const int64_t row = s.row(chunk, i, direction);
+        const int64_t row = s.row(chunk, i, direction), present = s.present(chunk, row);
         const float* before = states + s.state(s.row(chunk, i - 1, direction), direction);
-        const Walk walk{&taps, &step, d.bias_hh, before, scratch, 0, taps.outputs, false};
-        for (const Place& each : tiles) each.tile(walk, each);
+        product.multiply(present, d.bias_hh, before, scratch);
         float* gates = gates_of_rows + row * 3 * size;
         float* hidden = hidden_of_rows ? hidden_of_rows + row * size : nullptr;
         float* now = states + s.state(row, direction);
-        s.each_vector(chunk, row, [&](int64_t j, ivec counts) {
+        s.clear_absent(present, s.units, now);
+        s.each_vector(chunk, row, present, [&](int64_t j, ivec counts) {
             vec r = load(gates + j) + load(scratch + j), z = load(gates + size + j) + load(scratch + size + j);
             sigmoids(r, z);
             const vec h = load(scratch + 2 * size + j);
@@ -106,19 +134,19 @@ void recur(const Sequences& s, const Direction& d, const Taps& taps, int64_t chu
 void recur_backward(const Sequences& s, const Direction& d, const Taps& taps, int64_t chunk, int64_t direction,
                     const float* states, const float* gradient, float* of_input, float* of_state, float* scratch) {
     const int64_t size = s.size();
-    const Plan step = s.plan(0, 0, 1);
-    const std::vector<Place> tiles = bands_of(FORWARD, step, taps.group, 1)[0].places;
+    Step product{s, taps};
     float *through = scratch, *kept = scratch + size;
     std::memset(scratch, 0, 4 * 2 * size);
     for (int64_t i = s.steps(chunk) - 1; i >= 0; --i) {
-        const int64_t row = s.row(chunk, i, direction);
+        const int64_t row = s.row(chunk, i, direction), present = s.present(chunk, row);
         const float* before = states + s.state(s.row(chunk, i - 1, direction), direction);
         const float* gates = d.gates + row * 3 * size;
         const float* hidden = d.hidden + row * size;
         const float* given = gradient + s.state(row, direction);
         float* by_input = of_input + row * 3 * size;
         float* by_state = of_state + row * 3 * size;
-        s.each_vector(chunk, row, [&](int64_t j, ivec counts) {
+        for (float* each : {by_input, by_state}) s.clear_absent(present, 3 * s.units, each);
+        s.each_vector(chunk, row, present, [&](int64_t j, ivec counts) {
             const vec of_now = counts ? load(given + j) + load(through + j) + load(kept + j) : vec{};
             const vec r = load(gates + j), z = load(gates + size + j), n = load(gates + 2 * size + j);
             const vec new_gate = of_now * (1.f - z) * (1.f - n * n);
@@ -132,8 +160,7 @@ void recur_backward(const Sequences& s, const Direction& d, const Taps& taps, in
             store(by_state + size + j, update);
             store(by_state + 2 * size + j, new_gate * r);
         });
-        const Walk walk{&taps, &step, nullptr, by_state, through, 0, taps.outputs, false};
-        for (const Place& each : tiles) each.tile(walk, each);
+        product.multiply(present, nullptr, by_state, through);
     }
 }
 
