@@ -69,14 +69,20 @@ class _Sequences:
         sizes = len(self), self.time, chunks, vectors, features, units, directions
         return ctypes.byref(_CSequences(*sizes, *map(address, indices)))
 
-    def ends(self, states: Tensor, directions: int) -> list[Tensor]:
-        """States (N, units) at the last step of each direction, of those of all rows."""
+    def ends(self, layers: Sequence[Tensor], directions: int) -> Tensor:
+        """States (layers · directions, N, units) at the last step of each direction, of those that
+        layers have in all rows."""
         place = self.order.argsort()
-        first = self._starts[place // self.width]
+        lane, first = place % self.width, self._starts[place // self.width]
         last = first + self._lengths[place].long() - 1
-        by_sequence = states.view(self.rows, directions, -1, self.width).permute(0, 3, 1, 2)
+        by_sequence = [
+            states.view(self.rows, directions, -1, self.width).permute(0, 3, 1, 2)
+            for states in layers
+        ]
         rows = (last, first)[:directions]
-        return [by_sequence[row, place % self.width, way] for way, row in enumerate(rows)]
+        return torch.stack(
+            [states[row, lane, way] for states in by_sequence for way, row in enumerate(rows)]
+        )
 
 
 def gru_states(
@@ -97,13 +103,13 @@ def gru_states(
     lengths = torch.full((n,), time) if lengths is None else lengths
     sequences = _Sequences(lengths, time, connections[0][0][0].library)
     states = _Pack.apply(inputs.contiguous(), sequences)
-    last = []
+    layers = []
     for index, directions in enumerate(connections):
         suffixes = [f"_l{index}{way}" for way in ("", "_reverse")[: len(directions)]]
         parameters = [gru._parameters[name + end] for end in suffixes for name in WEIGHTS]
         states = _Layer.apply(states, sequences, directions, torch.is_grad_enabled(), *parameters)
-        last += sequences.ends(states, len(directions))
-    return _Unpack.apply(states, sequences), torch.stack(last)
+        layers.append(states)
+    return _Unpack.apply(states, sequences), sequences.ends(layers, len(connections[0]))
 
 
 class _Pack(torch.autograd.Function):

@@ -278,7 +278,7 @@ void recurrence(const Sequences* sequences, const Direction* directions, int64_t
         recurrent.push_back(forward_taps(threads, d.recurrent, values_of(threads, d.recurrent, d.weight_hh), s.width(), 0));
         if (kept) multiply(threads, input[i], s.plan(s.features, 3 * s.units, s.rows()), 1, d.bias_ih, inputs, d.gates);
     }
-    s.each_border([&](int64_t row) { std::memset(states + s.state(row, 0), 0, 4 * s.directions * size); });
+    s.clear_borders(s.directions * size, states);
     const int64_t walks = s.chunks * s.directions, part_size = (3 + (kept ? 0 : 3 * SPAN)) * size;
     float* scratch = arena.floats(threads * part_size);
     parallel(threads, [&](int64_t part, int64_t parts) {
@@ -314,8 +314,7 @@ void recurrence_backward(const Sequences* sequences, const Direction* directions
     for (int64_t i = 0; i < s.directions; ++i) {
         const Direction& d = directions[i];
         taps.push_back(backward_taps(threads, d.recurrent, values_of(threads, d.recurrent, d.weight_hh), gates, 0, 0));
-        for (float* each : {of_input + i * all, of_state + i * all})
-            s.each_border([&](int64_t row) { std::memset(each + row * 3 * size, 0, 4 * 3 * size); });
+        for (float* each : {of_input + i * all, of_state + i * all}) s.clear_borders(3 * size, each);
     }
     parallel(threads, [&](int64_t part, int64_t parts) {
         for (int64_t i = share(walks, part, parts); i < share(walks, part + 1, parts); ++i) {

@@ -57,10 +57,9 @@ struct Sequences {
     int64_t padded(int64_t place, int64_t step, int64_t feature) const {
         return (order[place] * time + step) * features + feature;
     }
-    // Calls work(row) for all rows of zeros.
-    template <typename Work>
-    void each_border(Work work) const {
-        for (int64_t chunk = 0; chunk <= chunks; ++chunk) work(starts[chunk] - 1);
+    // Lets the rows of zeros, of so many floats each, be zero.
+    void clear_borders(int64_t floats, float* rows) const {
+        for (int64_t chunk = 0; chunk <= chunks; ++chunk) std::memset(rows + (starts[chunk] - 1) * floats, 0, 4 * floats);
     }
     // A product with `from` features for `to` of so many rows, and of all their vectors or the first ones.
     Plan plan(int64_t from, int64_t to, int64_t rows) const { return plan(from, to, rows, vectors); }
@@ -182,7 +181,7 @@ void each_step(int64_t threads, const Sequences& s, Work work) {
 // Between padded sequences (count, time, features) and packed ones: what follows a sequence's end is not read, and
 // written as zero.
 void pack_sequences(int64_t threads, const Sequences& s, const float* sequences, float* packed) {
-    s.each_border([&](int64_t row) { std::memset(packed + s.vector(row, 0, 0), 0, 4 * s.features * s.width()); });
+    s.clear_borders(s.features * s.width(), packed);
     each_step(threads, s, [&](int64_t chunk, int64_t step, int64_t first, int64_t having) {
         if (step >= s.steps(chunk)) return;
         vec r[LANES];

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from masked import masks_of
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -11,22 +12,11 @@ from dstbench.kernels import Choice, SparseGRU, use_kernels
 from dstbench.kernels.use import KernelUse
 
 
-def masked(gru: nn.GRU, density: float, group: int = 1) -> dict[str, Tensor]:
-    masks = {}
-    for name, weight in gru.named_parameters():
-        if name.startswith("weight"):
-            few = torch.rand(weight.shape[0] // group, weight.shape[1]) < density
-            masks[name] = few.repeat_interleave(group, dim=0)
-            with torch.no_grad():
-                weight.mul_(masks[name])
-    return masks
-
-
 def beside_exact(
     gru: nn.GRU, density: float, group: int = 1
 ) -> tuple[dict[str, Tensor], nn.GRU, KernelUse]:
     """The masks of a GRU that kernels are in use for, and the same GRU in float64, masked dense."""
-    masks = masked(gru, density, group)
+    masks = masks_of(gru, density, group)
     exact = copy.deepcopy(gru).double()
     return masks, exact, use_kernels([gru], masks, Choice("sparse"))
 
@@ -133,7 +123,7 @@ def test_sequences_of_different_lengths(batch: int, bidirectional: bool, threads
 @pytest.mark.parametrize("lengths", [[3, 5], [3, 0], [3, -1], [3], [3, 4, 4]])
 def test_lengths_that_do_not_fit_are_left_to_torch(lengths: list[int]) -> None:
     gru = nn.GRU(5, 16, batch_first=True)
-    use = use_kernels([gru], masked(gru, 0.2), Choice("sparse"))
+    use = use_kernels([gru], masks_of(gru, 0.2), Choice("sparse"))
     assert isinstance(gru, SparseGRU)
     found = gru.states(torch.randn(2, 4, 5), torch.tensor(lengths))
     use.stop()
@@ -144,7 +134,7 @@ def test_lengths_that_do_not_fit_are_left_to_torch(lengths: list[int]) -> None:
 def test_packed_sequences(enforce_sorted: bool) -> None:
     torch.manual_seed(0)
     gru = nn.GRU(5, 16, 2, bidirectional=True)
-    masks = masked(gru, 0.3)
+    masks = masks_of(gru, 0.3)
     inputs = torch.randn(9, 6, 5)
     lengths = torch.tensor([9, 7, 7, 4, 2, 1] if enforce_sorted else [4, 9, 1, 7, 2, 7])
     packed = pack_padded_sequence(inputs, lengths, enforce_sorted=enforce_sorted)
@@ -161,7 +151,7 @@ def test_packed_sequences(enforce_sorted: bool) -> None:
 
 def test_what_is_not_finite_is_not_hidden() -> None:
     gru = nn.GRU(3, 4, batch_first=True)
-    masks = masked(gru, 0.5)
+    masks = masks_of(gru, 0.5)
     with torch.no_grad():
         gru.bias_ih_l0[0] = torch.nan
         gru.bias_ih_l0[5] = torch.inf
