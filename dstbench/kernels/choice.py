@@ -23,7 +23,7 @@ NARROW = 8
 SMALLEST = 2**21
 """Multiplications of a masked dense layer below which calling a kernel costs more than it saves."""
 
-GROUPED = 1.25
+GROUPED = (1.75, 1.4, 1.15)
 """Thresholds of layers whose output channels share masks by fours, relative to those of others."""
 
 FUSED = 1.5
@@ -86,7 +86,7 @@ class Choice:
             return True
         size = sum(positions >= bound for bound in SIZES)
         threshold = self.thresholds[kind][size]
-        threshold *= (GROUPED if grouped else 1) * (FUSED if fused else 1)
+        threshold *= (GROUPED[size] if grouped else 1) * (FUSED if fused else 1)
         return weights * positions >= SMALLEST and active <= threshold * filled * weights
 
     def to_json(self) -> dict[str, Any]:

@@ -17,26 +17,28 @@ int64_t power_of_two(int64_t most) {
     return found;
 }
 
-// Bands that cover all blocks of a plan. Square tiles share more of their inputs than flat ones.
+// Bands that cover all blocks of a plan, of a vector of pixels at least. Square tiles share more of their inputs
+// than flat ones.
 std::vector<Band> bands_of(Pass pass, const Plan& plan, int64_t group, int64_t step) {
     std::vector<Band> found;
     const int64_t most = pixels_of(pass, group), widest = power_of_two(std::min({most, WIDEST, plan.columns}));
     const int64_t height = power_of_two(std::min({most / widest, TALLEST, plan.rows}));
+    const int64_t tallest = std::max(height, (LANES + plan.columns - 1) / plan.columns);
     for (int64_t block = 0; block < plan.blocks; ++block)
-        for (int64_t y = 0; y < plan.rows;) {
-            const int64_t rows = power_of_two(std::min(height, plan.rows - y));
-            Band band{block, y, rows, {}};
-            for (int64_t x = 0; x < plan.columns;) {
-                const int64_t width = power_of_two(std::min(most / rows, plan.columns - x));
-                const int64_t columns = std::min(width, widest);
-                band.places.push_back(
-                    {block * plan.in_block + plan.in_start + y * step * plan.in_row + x * step * LANES,
-                     block * plan.out_block + plan.out_start + y * plan.out_row + x * plan.out_column, rows, columns,
-                     tile_of(pass, group, step, rows, columns)});
-                x += columns;
+        for (int64_t top = 0; top < plan.rows; top += tallest) {
+            const int64_t bottom = std::min(top + tallest, plan.rows);
+            Band band{block, top, bottom - top, {}};
+            for (int64_t y = top, rows; y < bottom; y += rows) {
+                rows = power_of_two(std::min(height, bottom - y));
+                for (int64_t x = 0, columns; x < plan.columns; x += columns) {
+                    columns = std::min(power_of_two(std::min(most / rows, plan.columns - x)), widest);
+                    band.places.push_back(
+                        {block * plan.in_block + plan.in_start + y * step * plan.in_row + x * step * LANES,
+                         block * plan.out_block + plan.out_start + y * plan.out_row + x * plan.out_column, rows, columns,
+                         tile_of(pass, group, step, rows, columns)});
+                }
             }
             found.push_back(band);
-            y += rows;
         }
     return found;
 }
