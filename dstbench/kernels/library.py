@@ -33,6 +33,9 @@ class NoKernelsError(DstbenchError):
 
 Long = ctypes.c_int64
 
+_COUNTING = ("lanes", "shared_group", "attention_floats", "largest_floats", "largest_integers")
+"""Kernels that return a number."""
+
 
 def address(tensor: Tensor | None) -> ctypes.c_void_p:
     """The address of a tensor's first element."""
@@ -59,9 +62,14 @@ def load() -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise NoKernelsError(f"the compiled kernels do not load: {error}") from None
-    for name in ("lanes", "shared_group", "attention_floats"):
+    for name in _COUNTING:
         getattr(library, name).restype = Long
     return library
+
+
+def loaded() -> ctypes.CDLL | None:
+    """The kernels, if they are in use already."""
+    return load() if load.cache_info().currsize else None
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,22 +40,29 @@ def unpacked(values: Tensor, connections: Connections) -> Tensor:
     return weight
 
 
-def carried(values: Tensor, before: CLayer, connections: Connections) -> Tensor:
-    """Values that connections had under an index before, (before,), for those that are active now,
-    (active,); zero for others than then."""
-    now = values.new_empty(connections.active)
-    _call(connections.library.carry_values, values, now, before, connections.index())
+def carried(values: Sequence[Tensor], before: CLayer, connections: Connections) -> Sequence[Tensor]:
+    """What connections had under an index before, each (before,), for those that are active now,
+    each (active,); zero for others than then."""
+    given = [each.contiguous() for each in values]
+    now = [each.new_empty(connections.active) for each in values]
+    layers = map(ctypes.byref, (before, connections.index()))
+    threads, count = Long(torch.get_num_threads()), Long(len(given))
+    connections.library.carry_values(*layers, threads, count, _addresses(given), _addresses(now))
     return now
+
+
+def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(each.data_ptr() for each in tensors))
 
 
 def _is_differentiated(tensor: Tensor) -> bool:
     return torch.is_grad_enabled() and tensor.requires_grad
 
 
-def _call(kernel: Callable[..., object], given: Tensor, result: Tensor, *layers: CLayer) -> None:
+def _call(kernel: Callable[..., object], given: Tensor, result: Tensor, layer: CLayer) -> None:
     given = given.contiguous()  # which lives until the kernel is done
     threads = Long(torch.get_num_threads())
-    kernel(*map(ctypes.byref, layers), threads, address(given), address(result))
+    kernel(ctypes.byref(layer), threads, address(given), address(result))
 
 
 class _Pack(torch.autograd.Function):

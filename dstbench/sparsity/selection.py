@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dstbench.errors import SparsityError
+from dstbench.kernels.largest import choose_largest
 
 _SAMPLE = 4096
 """About as many scores are looked at to guess where among all of them one ranks."""
@@ -32,6 +33,13 @@ def largest(scores: Tensor, among: Tensor, count: int) -> Tensor:
         return torch.zeros_like(among)
     if not scores.is_cpu:
         return first_of_order(scores, among, count)
+    if by_kernel := choose_largest(scores, among, count):
+        chosen, candidates = by_kernel
+        if candidates < 0:
+            raise _not_a_number()
+        if candidates < count:
+            raise _too_few(count, candidates)
+        return chosen
     threshold = _kth_largest(scores, among, count)
     chosen = _at_least(scores, threshold).logical_and_(among)
     if count_true(chosen) != count:

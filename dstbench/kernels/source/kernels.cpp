@@ -16,6 +16,7 @@
 // The order in which sums are taken does not depend on the number of threads.
 
 #include "attention.h"
+#include "largest.h"
 #include "layer.h"
 #include "normalization.h"
 #include "recurrence.h"
@@ -41,10 +42,13 @@ static int32_t places_of(const uint8_t* mask, int64_t begin, int64_t end, int32_
     int32_t found = 0;
     int64_t i = begin;
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    for (; i + 8 <= end; i += 8) {
-        uint64_t eight;
-        std::memcpy(&eight, mask + i, 8);
-        for (; eight; eight &= eight - 1) at[found++] = i + __builtin_ctzll(eight) / 8;
+    for (; i + 64 <= end; i += 64) {
+        uint64_t bits = 0, eight;
+        for (int j = 0; j < 64; j += 8) {
+            std::memcpy(&eight, mask + i + j, 8);
+            bits |= bits_of(eight) << j;
+        }
+        for (; bits; bits &= bits - 1) at[found++] = i + __builtin_ctzll(bits);
     }
 #endif
     for (; i < end; ++i)
@@ -67,25 +71,28 @@ void index_forward(const Layer* layer, const uint8_t* mask, int32_t* ptr, int32_
 
 // What backward_at holds follows from the forward index.
 void index_backward(const Layer* given, int32_t* ptr, int32_t* at) {
+    arena.reset();
     const Layer& layer = *given;
-    const int64_t taps = layer.taps(), fan_in = layer.fan_in(), group = layer.group;
-    const int64_t count = layer.output_blocks() * layer.inputs;
+    const int64_t fan_in = layer.fan_in(), group = layer.group, count = layer.output_blocks() * layer.inputs;
     // By outputs: where each connection's input is among the blocks' inputs, and its value.
-    std::vector<std::pair<int32_t, int32_t>> found;
-    found.reserve(layer.active());
+    int32_t *inputs = arena.ints(layer.active()), *values = arena.ints(layer.active());
+    int64_t found = 0;
     std::memset(ptr, 0, 4 * (count + 1));
-    for (int64_t output = 0; output < layer.outputs; ++output) {
-        const int64_t o = output / group, g = output % group, row = o * group * fan_in;
-        const int32_t start = output / layer.output_block * layer.inputs;
-        by_rows(layer, o, o + 1, [&](int64_t j, int64_t place) {
-            const int32_t i = start + uint32_t(place - row) / uint32_t(taps);
-            ++ptr[i + 1];
-            found.push_back({i, int32_t(j * group + g)});
-        });
-    }
+    with_taps(layer.taps(), [&](auto taps) {
+        for (int64_t output = 0; output < layer.outputs; ++output) {
+            const int64_t o = output / group, g = output % group, row = o * group * fan_in;
+            const int32_t start = output / layer.output_block * layer.inputs;
+            by_rows(layer, o, o + 1, [&](int64_t j, int64_t place) {
+                const int32_t i = start + uint32_t(place - row) / taps;
+                ++ptr[i + 1];
+                inputs[found] = i;
+                values[found++] = j * group + g;
+            });
+        }
+    });
     for (int64_t i = 0; i < count; ++i) ptr[i + 1] += ptr[i];
     std::vector<int32_t> next(ptr, ptr + count);
-    for (const auto& [i, value] : found) at[next[i]++] = value;
+    for (int64_t k = 0; k < found; ++k) at[next[inputs[k]]++] = values[k];
 }
 
 // Images, packed; normalized and through SiLU where there is a norm.
@@ -252,8 +259,20 @@ void unpack_weight(const Layer* layer, int64_t threads, const float* values, flo
     scatter(threads, *layer, values, weight);
 }
 
-void carry_values(const Layer* before, const Layer* after, int64_t threads, const float* from, float* to) {
-    carry_over(threads, *before, *after, from, to);
+void carry_values(const Layer* before, const Layer* after, int64_t threads, int64_t count, const float* const* from,
+                  float* const* to) {
+    arena.reset();
+    carry_over(threads, *before, *after, count, from, to);
+}
+
+// Chooses `count` candidates with the largest scores, of equal ones the first; the number of candidates, which may be
+// too few, or -1 if one of them is NaN.
+int64_t largest_floats(int64_t n, const float* scores, const uint8_t* among, int64_t count, uint8_t* chosen) {
+    return choose_largest(FloatKeys{scores}, n, among, count, chosen);
+}
+
+int64_t largest_integers(int64_t n, const float* scores, const uint8_t* among, int64_t count, uint8_t* chosen) {
+    return choose_largest(IntegerKeys{scores}, n, among, count, chosen);
 }
 
 void pack(const Sequences* sequences, int64_t threads, const float* from, float* packed) {

@@ -68,20 +68,28 @@ void scatter(int64_t threads, const Layer& layer, const float* sums, float* out)
     });
 }
 
-// The values of connections of one index at those of another, of the same weight: zero where it has others.
-void carry_over(int64_t threads, const Layer& before, const Layer& after, const float* from, float* to) {
-    const int64_t rows = std::max(before.group, after.group), size = rows * after.fan_in(), count = after.outputs / rows;
+// Values of connections of one index at those of another, of the same weight: zero where it has others. There are
+// `count` values of each.
+void carry_over(int64_t threads, const Layer& before, const Layer& after, int64_t count, const float* const* from,
+                float* const* to) {
+    const int64_t rows = std::max(before.group, after.group), size = rows * after.fan_in(), all = after.outputs / rows;
+    int32_t* old = arena.ints(after.active());  // each connection's place among those before, or -1
     parallel(threads, [&](int64_t part, int64_t parts) {
-        std::vector<float> held(size);
-        for (int64_t i = share(count, part, parts); i < share(count, part + 1, parts); ++i) {
+        std::vector<int32_t> held(size);
+        for (int64_t i = share(all, part, parts); i < share(all, part + 1, parts); ++i) {
             const int64_t start = i * size;
             const auto each = [&](const Layer& layer, auto visit) {
                 by_values(layer, i * rows / layer.group, (i + 1) * rows / layer.group, visit);
             };
-            each(before, [&](int64_t value, int64_t at) { held[at - start] = from[value]; });
-            each(after, [&](int64_t value, int64_t at) { to[value] = held[at - start]; });
-            each(before, [&](int64_t, int64_t at) { held[at - start] = 0; });
+            std::fill(held.begin(), held.end(), -1);
+            each(before, [&](int64_t value, int64_t at) { held[at - start] = value; });
+            each(after, [&](int64_t value, int64_t at) { old[value] = held[at - start]; });
         }
+    });
+    parallel(threads, [&](int64_t part, int64_t parts) {
+        const int64_t first = share(after.active(), part, parts), last = share(after.active(), part + 1, parts);
+        for (int64_t k = 0; k < count; ++k)
+            for (int64_t j = first; j < last; ++j) to[k][j] = old[j] < 0 ? 0 : from[k][old[j]];
     });
 }
 

@@ -52,6 +52,9 @@ inline void keep(vec& v) {
 #endif
 }
 
+// Eight bytes, each 1 or 0, as bits; the first byte is the lowest.
+inline uint64_t bits_of(uint64_t bytes) { return bytes * 0x0102040810204080 >> 56; }
+
 inline float sum(vec v) {
     for (int half = LANES / 2; half; half /= 2)
         for (int i = 0; i < half; ++i) v[i] += v[i + half];

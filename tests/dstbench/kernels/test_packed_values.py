@@ -68,7 +68,10 @@ def test_values_follow_their_connections_under_another_mask(
     connections = connections_of(old.clone())
     values, before = packed(weight, connections), connections.index()
     connections.mask.copy_(new)
-    assert torch.equal(carried(values, before, connections), packed(weight, connections))
+    now = packed(weight, connections)
+    same, twice = carried([values, 2 * values], before, connections)
+    assert torch.equal(same, now)
+    assert torch.equal(twice, 2 * now)
 
 
 def test_they_are_each_others_derivatives() -> None:

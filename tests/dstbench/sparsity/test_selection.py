@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -7,10 +8,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dstbench.errors import SparsityError
+from dstbench.kernels import library
 from dstbench.sparsity import selection
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.int8, torch.int32, torch.int64)
+
+
+@pytest.fixture(params=["kernels", "no kernels"], autouse=True, scope="module")
+def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In use, or not."""
+    wanted = request.param == "kernels"
+    if wanted and library.why_not():
+        pytest.skip("no sparse kernels here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "loaded", library.load if wanted else lambda: None)
+        yield
 
 
 def largest(scores: Tensor, among: Tensor, count: int) -> Tensor:
@@ -149,24 +162,44 @@ def test_agrees_with_sorting(data: Any) -> None:
     assert torch.equal(largest(scores, among, count), _sorted_choice(scores, among, count))
 
 
-@pytest.mark.parametrize("count", [1, 300, 10_000, 19_500, 20_000])
+MANY = 40_000
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int32])
+@pytest.mark.parametrize("count", [1, 300, 10_000, 39_500, 40_000])
 @pytest.mark.parametrize(
     "scores",
     [
-        torch.randn(20_000, generator=torch.Generator().manual_seed(0)),
-        torch.arange(20_000) % 7,
-        torch.arange(20_000).remainder(19) == 0,  # as unlike a sample of every 19th as can be
+        torch.randn(MANY, generator=torch.Generator().manual_seed(0)) * 1000,
+        torch.arange(MANY) % 7,
+        torch.arange(MANY).remainder(5) == 0,  # as unlike a sample of every fifth as can be
+        torch.arange(MANY).remainder(9) == 0,
     ],
-    ids=["random", "ties", "misleading"],
+    ids=["random", "ties", "misleading", "misleading others"],
 )
-def test_of_many_candidates(scores: Tensor, count: int) -> None:
-    scores, among = scores.float(), torch.ones(20_000, dtype=torch.bool)
+def test_of_many_candidates(scores: Tensor, count: int, dtype: torch.dtype) -> None:
+    scores, among = scores.to(dtype), torch.ones(MANY, dtype=torch.bool)
     assert torch.equal(largest(scores, among, count), _sorted_choice(scores, among, count))
 
 
+def test_the_least_and_the_greatest_integers() -> None:
+    bounds = torch.iinfo(torch.int32)
+    scores = torch.tensor([bounds.min, 0, bounds.max, bounds.min, bounds.max], dtype=torch.int32)
+    among = torch.ones(5, dtype=torch.bool)
+    assert largest(scores, among, 1).tolist() == [False, False, True, False, False]
+    assert largest(scores, among, 2).tolist() == [False, False, True, False, True]
+    assert largest(scores, among, 4).tolist() == [True, True, True, False, True]
+    assert largest(scores, among, 5).all()
+
+
+def test_zero_and_negative_zero_are_tied() -> None:
+    among = torch.ones(3, dtype=torch.bool)
+    assert largest(torch.tensor([-0.0, 0.0, -1.0]), among, 1).tolist() == [True, False, False]
+
+
 def test_a_score_of_many_that_is_nan_is_refused() -> None:
-    scores, among = torch.rand(20_000), torch.ones(20_000, dtype=torch.bool)
+    scores, among = torch.rand(MANY), torch.ones(MANY, dtype=torch.bool)
     scores[123] = torch.nan
-    for count in (300, 10_000, 19_500):
+    for count in (300, 10_000, 39_500):
         with pytest.raises(SparsityError, match="NaN"):
             largest(scores, among, count)
