@@ -108,8 +108,8 @@ def machine(
         bool,
         typer.Option(
             "--measure",
-            help="Measure up to which density sparse kernels are the faster ones here, in about a "
-            "minute, and keep it for all later runs of this machine.",
+            help="Measure up to which density sparse kernels are the faster ones here, in some two "
+            "minutes, and keep it for all later runs of this machine.",
         ),
     ] = False,
 ) -> None:
@@ -126,10 +126,10 @@ def machine(
     found = thresholds.measured()
     origin = "measured here" if found else "those shipped; --measure finds this machine's"
     print(f'\nkernels = "auto" takes sparse ones up to these densities ({origin}):\n')
-    print(f"{'':10} {'small':>7} {'medium':>7} {'large':>7}")
+    print(f"{'':12} {'small':>7} {'medium':>7} {'large':>7}")
     for kind, densities in (found or DEFAULT_THRESHOLDS).items():
-        print(f"{kind:10} " + " ".join(f"{density:7g}" for density in densities))
+        print(f"{kind:12} " + " ".join(f"{density:7g}" for density in densities))
     print(
         f"\nmedium: from {SIZES[0]:,} positions (pixels, tokens, points) in a batch on; large: "
-        f"from {SIZES[1]:,}"
+        f"from {SIZES[1]:,}\n:4: where four neighbouring output channels share their connections"
     )

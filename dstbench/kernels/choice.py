@@ -23,9 +23,6 @@ NARROW = 8
 SMALLEST = 2**21
 """Multiplications of a masked dense layer below which calling a kernel costs more than it saves."""
 
-GROUPED = (1.75, 1.4, 1.15)
-"""Thresholds of layers whose output channels share masks by fours, relative to those of others."""
-
 FUSED = 1.5
 """Thresholds of linear layers that are computed together with the attention between them, relative
 to those of others."""
@@ -36,9 +33,15 @@ DEFAULT_THRESHOLDS: Mapping[str, tuple[float, float, float]] = {
     "pointwise": (0.4, 0.45, 0.42),
     "linear": (0.35, 0.45, 0.45),
     "gru": (0.8, 0.8, 0.8),
+    "narrow:4": (0.95, 0.95, 0.95),
+    "conv:4": (0.6, 0.65, 0.7),
+    "pointwise:4": (0.6, 0.6, 0.55),
+    "linear:4": (0.55, 0.65, 0.6),
+    "gru:4": (0.95, 0.95, 0.95),
 }
-"""Densities up to which a sparse pass is the faster one, by kind and size of layer, measured on a
-processor with AVX-512."""
+"""Densities up to which a sparse pass is the faster one, by kind and size of layer, measured on
+processors with AVX-512; those with ``:4`` are of layers whose output channels share masks by
+fours."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,10 @@ class Choice:
         if self.mode == "sparse":
             return True
         size = sum(positions >= bound for bound in SIZES)
-        threshold = self.thresholds[kind][size]
-        threshold *= (GROUPED[size] if grouped else 1) * (FUSED if fused else 1)
+        thresholds = self.thresholds[kind]
+        if grouped:
+            thresholds = self.thresholds.get(f"{kind}:4", thresholds)
+        threshold = thresholds[size] * (FUSED if fused else 1)
         return weights * positions >= SMALLEST and active <= threshold * filled * weights
 
     def to_json(self) -> dict[str, Any]:

@@ -53,7 +53,8 @@ def measure(report: Callable[[str], object]) -> Thresholds:
     try:
         found = {}
         for kind in DEFAULT_THRESHOLDS:
-            small, medium, large = (_threshold(*each) for each in _layers(kind))
+            group = 4 if kind.endswith(":4") else 1
+            small, medium, large = (_threshold(*each, group) for each in _layers(kind))
             found[kind] = small, medium, large
             report(f"{kind}: {small:g}, {medium:g}, {large:g}")
     finally:
@@ -71,6 +72,7 @@ def _path() -> Path:
 
 def _layers(kind: str) -> Iterator[tuple[nn.Module, Tensor]]:
     """A layer of each size, as they are in small denoisers, and what it is given."""
+    kind = kind.removesuffix(":4")
     images = ((192, 4), (128, 8), (64, 16))
     tokens = ((192, 256), (128, 1024), (64, 4096))
     sequences = ((32, 16), (32, 60), (128, 60))
@@ -91,16 +93,16 @@ def _layers(kind: str) -> Iterator[tuple[nn.Module, Tensor]]:
             yield gru, torch.randn(count, length, 96)
 
 
-def _threshold(layer: nn.Module, inputs: Tensor) -> float:
+def _threshold(layer: nn.Module, inputs: Tensor, group: int) -> float:
     best = 0.0
     for density in DENSITIES:
-        if _ratio(layer, inputs, density) >= 1:
+        if _ratio(layer, inputs, density, group) >= 1:
             break
         best = density
     return best
 
 
-def _ratio(layer: nn.Module, inputs: Tensor, density: float, group: int = 1) -> float:
+def _ratio(layer: nn.Module, inputs: Tensor, density: float, group: int) -> float:
     """Time of the layer's sparse pass ÷ that of its masked dense one."""
     rng = torch.Generator().manual_seed(0)
     masks = {}

@@ -43,7 +43,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def table(output: str) -> dict[str, list[float]]:
-    rows = re.findall(r"^(\w+) +([\d.]+) +([\d.]+) +([\d.]+)$", output, re.MULTILINE)
+    rows = re.findall(r"^([\w:]+) +([\d.]+) +([\d.]+) +([\d.]+)$", output, re.MULTILINE)
     return {kind: [float(each) for each in densities] for kind, *densities in rows}
 
 
@@ -67,7 +67,7 @@ def test_thresholds_that_are_measured(machine: Machine, monkeypatch: pytest.Monk
         pytest.skip("no sparse kernels here")
     monkeypatch.setattr(thresholds, "_layers", layers)
     monkeypatch.setattr(thresholds, "_ROUNDS", 1)
-    monkeypatch.setattr(thresholds, "_ratio", lambda layer, inputs, density: density / 0.22)
+    monkeypatch.setattr(thresholds, "_ratio", lambda layer, inputs, density, group: density / 0.22)
     code, output, errors = machine("--measure")
     assert (code, errors) == (0, "")
     for kind in DEFAULT_THRESHOLDS:

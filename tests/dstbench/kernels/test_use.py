@@ -211,7 +211,10 @@ def test_a_choice_by_density_kind_and_size() -> None:
     assert not choice.takes("conv", 1600, 5000, 10**6)
     assert not choice.takes("conv", 100, 4095, 256)
     assert not choice.takes("conv", 1000, 5000, 4096, filled=0.5)
-    assert choice.takes("conv", 1700, 5000, 4096, grouped=True)
+    assert not choice.takes("conv", 1700, 5000, 4096, grouped=True)
+    fours = Choice("auto", {**thresholds, "conv:4": (0.3, 0.3, 0.4)})
+    assert fours.takes("conv", 1700, 5000, 4096, grouped=True)
+    assert not fours.takes("conv", 1700, 5000, 4096)
     assert Choice("sparse").takes("conv", 99, 100, 1)
     assert not Choice("sparse").takes("conv", 100, 100, 10**6)
     assert Choice.from_json(choice.to_json()) == choice
