@@ -123,6 +123,8 @@ def _near(
         return scores.compress(among), 0
     step = count // _SAMPLE | 1  # odd, lest it sees one connection of 2:4 alone
     sample = np.sort(scores[::step][among[::step]])
+    if not len(sample):
+        return scores.compress(among), 0
     at = index * len(sample) // count
     margin = 8 + math.ceil(4 * math.sqrt(at * (1 - at / len(sample))))  # four standard deviations
     below, inside = 0, among

@@ -41,16 +41,11 @@ int64_t shared_group(int64_t outputs, int64_t fan_in, const uint8_t* mask) {
 static int32_t places_of(const uint8_t* mask, int64_t begin, int64_t end, int32_t* at) {
     int32_t found = 0;
     int64_t i = begin;
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     for (; i + 64 <= end; i += 64) {
-        uint64_t bits = 0, eight;
-        for (int j = 0; j < 64; j += 8) {
-            std::memcpy(&eight, mask + i + j, 8);
-            bits |= bits_of(eight) << j;
-        }
+        uint64_t bits = 0;
+        for (int j = 0; j < 64; j += 8) bits |= bits_of(mask + i + j) << j;
         for (; bits; bits &= bits - 1) at[found++] = i + __builtin_ctzll(bits);
     }
-#endif
     for (; i < end; ++i)
         if (mask[i]) at[found++] = i;
     return found;

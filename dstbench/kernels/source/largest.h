@@ -51,10 +51,10 @@ inline void by_keys(Keys keys, int64_t n, const uint8_t* among, Each each) {
 // Lanes of which all bits are set, as bits.
 inline uint32_t lanes_of(ivec set) {
     const bytes ones = __builtin_convertvector(set & 1, bytes);
-    uint64_t eights[(LANES + 7) / 8] = {};
-    std::memcpy(eights, &ones, LANES);
+    uint8_t padded[(LANES + 7) / 8 * 8] = {};
+    std::memcpy(padded, &ones, LANES);
     uint32_t found = 0;
-    for (int i = 0; i < (LANES + 7) / 8; ++i) found |= uint32_t(bits_of(eights[i])) << 8 * i;
+    for (int i = 0; i < LANES; i += 8) found |= uint32_t(bits_of(padded + i)) << i;
     return found;
 }
 
@@ -112,6 +112,7 @@ std::pair<int32_t, int32_t> expected(Keys keys, int64_t n, const uint8_t* among,
     Found sample{arena.ints(n)};
     for (int64_t i = 0, step = candidates / SAMPLE | 1; i < n; i += step)  // odd, lest it sees one of 2:4 alone
         if (among[i]) sample.keys[sample.count++] = key_of(keys, i);
+    if (!sample.count) return {INT32_MIN, INT32_MAX};
     const int64_t size = sample.count, at = rank * size / candidates;
     const int64_t margin = 8 + 4 * std::sqrt(double(at) * (size - at) / size);  // four standard deviations
     return {at + margin <= size ? sample.ranked(at + margin) : INT32_MIN,

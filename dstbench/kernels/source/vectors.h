@@ -52,8 +52,15 @@ inline void keep(vec& v) {
 #endif
 }
 
-// Eight bytes, each 1 or 0, as bits; the first byte is the lowest.
-inline uint64_t bits_of(uint64_t bytes) { return bytes * 0x0102040810204080 >> 56; }
+// Eight bytes, each 1 or 0, as bits, of which the first is the lowest.
+inline uint64_t bits_of(const void* bytes) {
+    uint64_t eight;
+    std::memcpy(&eight, bytes, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    eight = __builtin_bswap64(eight);
+#endif
+    return eight * 0x0102040810204080 >> 56;
+}
 
 inline float sum(vec v) {
     for (int half = LANES / 2; half; half /= 2)

@@ -182,6 +182,14 @@ def test_of_many_candidates(scores: Tensor, count: int, dtype: torch.dtype) -> N
     assert torch.equal(largest(scores, among, count), _sorted_choice(scores, among, count))
 
 
+def test_of_many_candidates_that_no_sample_sees() -> None:
+    among = torch.zeros(5 * MANY, dtype=torch.bool)
+    among[1::4] = True
+    among[::5] = among[::9] = False  # those that are looked at, of as many as are left
+    scores = torch.rand(5 * MANY, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(largest(scores, among, 2_000), _sorted_choice(scores, among, 2_000))
+
+
 def test_the_least_and_the_greatest_integers() -> None:
     bounds = torch.iinfo(torch.int32)
     scores = torch.tensor([bounds.min, 0, bounds.max, bounds.min, bounds.max], dtype=torch.int32)
