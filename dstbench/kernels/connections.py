@@ -80,16 +80,25 @@ class Connections:
         self._active, self._group = 0, 1
         self._two_of_four = False
         self._counted = self._grouped = self._looked_at = -1
+        self._decided, self._decided_by = (0, 0, -1), choice
+        self._decision = False, False
 
     @property
     def library(self) -> ctypes.CDLL:
         """The kernels, compiled at their first use."""
         return kernels.load()
 
-    def pay(self, positions: int, filled: Callable[[ctypes.CDLL], float]) -> bool:
+    def pay(self, positions: int, count: int, places: Callable[[int, ctypes.CDLL], int]) -> bool:
         """Whether a pass over the active connections is taken to be the faster one, with this many
-        positions (pixels, tokens) in a batch, which fill that part of the vectors they are in."""
-        return pay_together([self], positions, filled)
+        positions (pixels, tokens) in a batch of ``count`` images or tokens, which are packed into
+        vectors with room for ``places``."""
+        case = positions, count, self.mask._version
+        if case != self._decided or self.choice is not self._decided_by:
+            pay_together([self], positions, lambda library: count / places(count, library))
+            self._decided, self._decided_by = case, self.choice
+            self._decision = self.in_use, self.is_missing_kernels
+        self.in_use, self.is_missing_kernels = self._decision
+        return self.in_use
 
     def index(self) -> CLayer:
         """What the kernels are told of this layer."""

@@ -42,12 +42,11 @@ class SparseConv2d(nn.Conv2d):
         return convolution(input, held(self), self.bias, connections)
 
     def normalized_forward(
-        self, norm: nn.GroupNorm, input: Tensor, plus: Tensor | None
+        self, norm: nn.GroupNorm, input: Tensor, plus: Tensor | None, connections: Connections
     ) -> Tensor | None:
-        """What :meth:`forward` makes of a normalized input after SiLU, and ``plus`` added to it;
-        ``None`` where kernels are not to compute it."""
-        connections = self.connections(input)
-        if connections is None or norm.num_channels != self.in_channels:
+        """What :meth:`forward` makes of a normalized input after SiLU, and ``plus`` added to it, by
+        these connections; ``None`` where kernels do not compute it."""
+        if norm.num_channels != self.in_channels:
             return None
         if plus is not None:
             shape = convolved_shape(input, connections)
@@ -64,8 +63,7 @@ class SparseConv2d(nn.Conv2d):
         if channels != self.in_channels:
             return None
         positions = n * height * width // self.stride[0] ** 2
-        pay = connections.pay(positions, lambda library: n / image_places(n, library))
-        return connections if pay else None
+        return connections if connections.pay(positions, n, image_places) else None
 
 
 class SparseLinear(nn.Linear):
@@ -77,7 +75,7 @@ class SparseLinear(nn.Linear):
         if connections is None or not input.numel() or input.shape[-1] != self.in_features:
             return super().forward(input)
         n = input.numel() // self.in_features
-        if not connections.pay(n, lambda library: n / token_places(n, library)):
+        if not connections.pay(n, n, token_places):
             return super().forward(input)
         return projection(input, weight, self.bias, connections)
 

@@ -10,6 +10,8 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from dstbench.kernels.modules import stored_plainly
 
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+
 
 def are_watched(parts: Iterable[nn.Module | None]) -> bool:
     """Whether calling any of these modules does more than its class says."""
@@ -18,8 +20,8 @@ def are_watched(parts: Iterable[nn.Module | None]) -> bool:
 
 
 def _is_watched(part: nn.Module) -> bool:
-    hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-    return "forward" in vars(part) or any(getattr(part, name) for name in hooks)
+    has = vars(part)
+    return "forward" in has or any(has[hooks] for hooks in _HOOKS)
 
 
 def is_group_norm(norm: nn.Module) -> TypeGuard[nn.GroupNorm]:

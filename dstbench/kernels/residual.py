@@ -46,8 +46,14 @@ class SparseResnetBlock2D(ResnetBlock2D):  # type: ignore[misc]
     ) -> Tensor:
         """What a convolution makes of a normalized input after SiLU, and ``plus`` added to it."""
         if isinstance(convolution, SparseConv2d) and is_group_norm(norm):
-            result = convolution.normalized_forward(norm, input, plus)
+            connections = convolution.connections(input)
+            if connections is None:
+                return _added(nn.Conv2d.forward(convolution, self.nonlinearity(norm(input))), plus)
+            result = convolution.normalized_forward(norm, input, plus, connections)
             if result is not None:
                 return result
-        hidden: Tensor = convolution(self.nonlinearity(norm(input)))
-        return hidden if plus is None else hidden + plus
+        return _added(convolution(self.nonlinearity(norm(input))), plus)
+
+
+def _added(hidden: Tensor, plus: Tensor | None) -> Tensor:
+    return hidden if plus is None else hidden + plus

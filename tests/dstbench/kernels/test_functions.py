@@ -110,7 +110,9 @@ def test_convolutions_of_normalized_images(data: st.DataObject) -> None:
     assert isinstance(layer, SparseConv2d)
     for each in given:
         each.requires_grad_()
-    outputs = layer.normalized_forward(norm, images, added if plus else None)
+    connections = layer.connections(images)
+    assert connections is not None
+    outputs = layer.normalized_forward(norm, images, added if plus else None, connections)
     assert outputs is not None
     torch.testing.assert_close(outputs.double(), expected, atol=5e-5, rtol=2e-4)
     gradient = torch.randn_like(outputs)
