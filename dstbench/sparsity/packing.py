@@ -52,8 +52,6 @@ class Packing:
         """Of each packed layer, by its name: in the network, and in its averaged copy."""
         self._whole: set[str] = set()
         """Layers that cannot be packed."""
-        self._shown: dict[str, int] = {}
-        """How often the whole weight of each packed layer had been written to when it was shown."""
 
     @property
     def is_on(self) -> bool:
@@ -122,7 +120,6 @@ class Packing:
         for layer, held in self._packed():
             connections = self._kernels.layers[layer.name]
             held.weight.data = unpacked(held.values.detach(), connections)
-            self._shown[layer.name] = held.weight._version
             if held.values.grad is not None:
                 held.weight.grad = unpacked(held.values.grad, connections)
         try:
@@ -140,16 +137,15 @@ class Packing:
             yield
             return
         connections = self._kernels.layers[layer.name]
-        following: list[Tensor] = [each.values for each in self._held[layer.name]]
-        following += state_of(optimizer, layer.values)
+        averaged = [each.values for each in self._held[layer.name][1:]]
+        following = [*averaged, *state_of(optimizer, layer.values)]
         before = connections.index()
         yield
+        layer.values.data = packed(layer.weight.detach(), connections)
+        layer.values.grad = None
         values = carried([each.detach() for each in following], before, connections)
         for each, now in zip(following, values, strict=True):
             each.data = now
-        if layer.weight._version != self._shown[layer.name]:
-            layer.values.data = packed(layer.weight.detach(), connections)
-        layer.values.grad = None
 
     def in_place(self, layer: Layer, mask: Tensor) -> Tensor:
         """Which elements of the layer's parameter are those of a boolean mask in the weight's shape
