@@ -45,8 +45,8 @@ def measure_against_dense(
         full: the twin's model; the trainer's, unless that is narrower.
         seconds: how long that may take, half of it for the step and the rest for sampling; three
             rounds are taken in any case.
-        sampling_batch: samples of a call, or fewer, but not below 16, where they would take too
-            long.
+        sampling_batch: samples of a call, or fewer, but a multiple of 16, with which the vectors of
+            sparse kernels are full, where they would take too long.
         seconds_per_sample: time of a sample, as far as it is known.
     """
     start, device, load = time.monotonic(), trainer.model.workspace.device, _load()
@@ -58,8 +58,8 @@ def measure_against_dense(
         if trainer.sparsifier:  # as what is kept of it is
             trainer.sparsifier.unpack()
         calls = 2 * (1 + ENOUGH_ROUNDS)
-        affordable = int(seconds / 2 / (calls * seconds_per_sample))
-        count = min(sampling_batch, max(LEAST_SAMPLES, affordable))
+        affordable = int(seconds / 2 / (calls * seconds_per_sample)) // LEAST_SAMPLES
+        count = min(sampling_batch, LEAST_SAMPLES * max(1, affordable))
         sample = paired_ratio(
             lambda: _sample(trainer, count),
             lambda: _sample(twin, count),
