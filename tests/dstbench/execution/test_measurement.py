@@ -10,8 +10,11 @@ from torch import Tensor
 
 import dstbench
 from dstbench.contracts import Model
+from dstbench.execution import pipeline
+from dstbench.execution.measurement import measure_against_dense
 from dstbench.execution.pipeline import Pipeline
 from dstbench.execution.scheduler import Scheduler
+from dstbench.execution.timing import ENOUGH_ROUNDS
 from dstbench.execution.worker import RunOptions
 from dstbench.grid import Cell
 from dstbench.plugins.registry import Plugins
@@ -48,6 +51,24 @@ def test_a_sparse_cell_is_timed_against_its_dense_twin(
     assert found.update is not None
     assert found.update.interval == 6  # two updates in twelve steps, after the third and sixth
     assert found.update.per_step == found.update.dense_steps / 6
+
+
+@pytest.mark.parametrize(("affordable", "samples"), [(1, 16), (37, 32), (10**6, 40)])
+def test_a_sampling_call_is_of_whole_vectors_where_it_is_of_fewer_samples(
+    run: Callable[..., Any],
+    make_cell: MakeCell,
+    monkeypatch: pytest.MonkeyPatch,
+    affordable: int,
+    samples: int,
+) -> None:
+    def timed(*arguments: Any, seconds: float, **others: Any) -> Any:
+        calls = 2 * (1 + ENOUGH_ROUNDS)
+        others["seconds_per_sample"] = seconds / 2 / calls / (affordable + 0.5)
+        return measure_against_dense(*arguments, seconds=seconds, **others)
+
+    monkeypatch.setattr(pipeline, "measure_against_dense", timed)
+    record, _ = run(make_cell("rigl", 0.5, evaluation={"samples": 40}, **RIGL), 0.4)
+    assert record.measurement.samples == samples
 
 
 def test_both_see_the_same_batches(
