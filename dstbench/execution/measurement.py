@@ -58,8 +58,9 @@ def measure_against_dense(
         if trainer.sparsifier:  # as what is kept of it is
             trainer.sparsifier.unpack()
         calls = 2 * (1 + ENOUGH_ROUNDS)
-        affordable = int(seconds / 2 / (calls * seconds_per_sample)) // LEAST_SAMPLES
-        count = min(sampling_batch, LEAST_SAMPLES * max(1, affordable))
+        affordable = int(seconds / 2 / (calls * seconds_per_sample))
+        whole = affordable // LEAST_SAMPLES * LEAST_SAMPLES
+        count = min(sampling_batch, max(LEAST_SAMPLES, whole))
         sample = paired_ratio(
             lambda: _sample(trainer, count),
             lambda: _sample(twin, count),

@@ -21,7 +21,7 @@ from dstbench.kernels.functions import (
     whole,
 )
 from dstbench.kernels.library import Long, address
-from dstbench.kernels.modules import SparseLinear, held, known, stored_plainly, takes
+from dstbench.kernels.modules import SparseLinear, held, known_among, takes
 from dstbench.kernels.parts import are_watched, is_group_norm
 
 _LARGEST = 2**14
@@ -78,8 +78,7 @@ class SparseAttention(Attention):  # type: ignore[misc]
         if images.ndim != 4 or not images.numel() or not takes(images):
             return None
         sparse = [each for each in self._projections() if isinstance(each, SparseLinear)]
-        weights = [held(each) for each in sparse]
-        found = [known[each] for each in weights if each in known and stored_plainly(each)]
+        found = known_among(map(held, sparse))
         n, channels, rows, columns = images.shape
         inner, pixels = self.to_q.out_features, rows * columns
         shapes = [(each.in_features, each.out_features) for each in sparse]

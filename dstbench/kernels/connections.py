@@ -80,8 +80,9 @@ class Connections:
         self._active, self._group = 0, 1
         self._two_of_four = False
         self._counted = self._grouped = self._looked_at = -1
-        self._decided, self._decided_by = (0, 0, -1), choice
+        self._case: tuple[int, int, int, Choice] | None = None
         self._decision = False, False
+        """What :meth:`pay` has decided for the case that it met last."""
 
     @property
     def library(self) -> ctypes.CDLL:
@@ -92,10 +93,10 @@ class Connections:
         """Whether a pass over the active connections is taken to be the faster one, with this many
         positions (pixels, tokens) in a batch of ``count`` images or tokens, which are packed into
         vectors with room for ``places``."""
-        case = positions, count, self.mask._version
-        if case != self._decided or self.choice is not self._decided_by:
+        case = positions, count, self.mask._version, self.choice
+        if case != self._case:
             pay_together([self], positions, lambda library: count / places(count, library))
-            self._decided, self._decided_by = case, self.choice
+            self._case = case
             self._decision = self.in_use, self.is_missing_kernels
         self.in_use, self.is_missing_kernels = self._decision
         return self.in_use

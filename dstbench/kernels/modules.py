@@ -8,7 +8,7 @@ computes as before, too, since nothing is known of the connections of its weight
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 import torch
@@ -126,7 +126,7 @@ class SparseGRU(nn.GRU):
         if not inputs.numel() or inputs.shape[-1] != self.input_size or not takes(inputs):
             return None
         matrices = self._matrices()
-        found = [known[each] for each in matrices if each in known and stored_plainly(each)]
+        found = known_among(matrices)
         if len(found) < len(matrices):
             return None
         points = inputs.shape[0] * inputs.shape[1]
@@ -243,6 +243,11 @@ def held(module: nn.Conv2d | nn.Linear) -> Tensor:
     """What a module has in its weight's place: the weight, or the values of active connections."""
     held = module._parameters.get("weight")
     return module.weight if held is None else held
+
+
+def known_among(weights: Iterable[Tensor]) -> list[Connections]:
+    """The connections of those weights that have some and are stored as kernels read them."""
+    return [known[each] for each in weights if each in known and stored_plainly(each)]
 
 
 def connections_of(weight: Tensor, input: Tensor) -> Connections | None:

@@ -53,8 +53,8 @@ def measure(report: Callable[[str], object]) -> Thresholds:
     try:
         found = {}
         for kind in DEFAULT_THRESHOLDS:
-            group = 4 if kind.endswith(":4") else 1
-            small, medium, large = (_threshold(*each, group) for each in _layers(kind))
+            alone, _, group = kind.partition(":")
+            small, medium, large = (_threshold(*each, int(group or 1)) for each in _layers(alone))
             found[kind] = small, medium, large
             report(f"{kind}: {small:g}, {medium:g}, {large:g}")
     finally:
@@ -72,7 +72,6 @@ def _path() -> Path:
 
 def _layers(kind: str) -> Iterator[tuple[nn.Module, Tensor]]:
     """A layer of each size, as they are in small denoisers, and what it is given."""
-    kind = kind.removesuffix(":4")
     images = ((192, 4), (128, 8), (64, 16))
     tokens = ((192, 256), (128, 1024), (64, 4096))
     sequences = ((32, 16), (32, 60), (128, 60))

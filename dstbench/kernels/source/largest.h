@@ -109,8 +109,9 @@ template <typename Keys>
 std::pair<int32_t, int32_t> expected(Keys keys, int64_t n, const uint8_t* among, int64_t candidates, int64_t rank) {
     constexpr int64_t SAMPLE = 8192;
     if (candidates < 4 * SAMPLE) return {INT32_MIN, INT32_MAX};
-    Found sample{arena.ints(n)};
-    for (int64_t i = 0, step = candidates / SAMPLE | 1; i < n; i += step)  // odd, lest it sees one of 2:4 alone
+    const int64_t step = candidates / SAMPLE | 1;  // odd, lest it sees one of 2:4 alone
+    Found sample{arena.ints(n / step + 1)};
+    for (int64_t i = 0; i < n; i += step)
         if (among[i]) sample.keys[sample.count++] = key_of(keys, i);
     if (!sample.count) return {INT32_MIN, INT32_MAX};
     const int64_t size = sample.count, at = rank * size / candidates;
